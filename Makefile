@@ -1,0 +1,49 @@
+# Every verb does its own set-up in .venv; a machine needs Python 3.10+, a C++ compiler and make.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+SOURCES := $(wildcard csrc/*) CMakeLists.txt setup.py pyproject.toml constraints.txt
+
+.PHONY: install demo test lint format bench test-gpu bench-gpu clean
+
+install: $(STAMP)
+
+$(STAMP): $(SOURCES)
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet -c constraints.txt "setuptools>=77" wheel "pybind11>=2.12" cmake ninja torch numpy triton
+	$(PY) -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[dev]"
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(PY) -m sslkernels demo
+
+test: $(STAMP)
+	$(PY) -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run --Werror csrc/*.cpp csrc/*.h
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i csrc/*.cpp csrc/*.h
+
+bench: $(STAMP)
+	$(PY) -m benchmarks
+
+# The GPU verbs use the machine's own Python, so that they work where nothing can be downloaded.
+test-gpu:
+	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps -e .
+	$(PYTHON) -m pytest -m gpu tests
+
+bench-gpu:
+	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps -e .
+	$(PYTHON) -m benchmarks --device cuda --json benchmarks/results
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info sslkernels/backends/cpu/_C*.so .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,97 @@
+"""Argument checks shared by every public function: each error names the argument, what it got and
+what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def as_tensor(value: Any, name: str) -> torch.Tensor:
+    """A torch tensor on the same memory as ``value``: a tensor, a NumPy array or anything DLPack."""
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        if value.dtype == object:
+            raise TypeError(f"{name}: an array of dtype object holds no numbers")
+        if not value.dtype.isnative:
+            value = value.astype(value.dtype.newbyteorder("="))
+        if not value.flags.writeable:
+            # A read-only map (np.load(..., mmap_mode="r")): torch only warns, and we never write.
+            view = np.lib.stride_tricks.as_strided(value, writeable=False)
+            return _without_warning(view, name)
+        return _from_numpy(value, name)
+    if hasattr(value, "__dlpack__"):
+        return torch.from_dlpack(value)
+    raise TypeError(f"{name}: takes a torch tensor or a NumPy array, got {type(value).__name__}")
+
+
+def _from_numpy(value: np.ndarray, name: str) -> torch.Tensor:
+    if any(s < 0 for s in value.strides):
+        value = value.copy()  # torch has no negative strides
+    try:
+        return torch.from_numpy(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: dtype {value.dtype} has no torch counterpart") from error
+
+
+def _without_warning(value: np.ndarray, name: str) -> torch.Tensor:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return _from_numpy(value, name)
+
+
+def embeddings(z: torch.Tensor, name: str = "z") -> torch.Tensor:
+    """A floating-point [N, D] tensor with D >= 1."""
+    if z.dtype not in FLOAT_DTYPES:
+        raise TypeError(
+            f"{name}: takes float16, bfloat16, float32 or float64, got {str(z.dtype)[6:]}"
+        )
+    if z.ndim != 2:
+        raise ValueError(f"{name}: takes shape [N, D], got {list(z.shape)}")
+    if z.shape[1] == 0:
+        raise ValueError(f"{name}: needs at least one column, got shape {list(z.shape)}")
+    return z
+
+
+def label_vector(
+    labels: torch.Tensor, rows: int, device: torch.device, name: str = "labels"
+) -> torch.Tensor:
+    """Integer labels [N] as contiguous int64 on ``device``'s side; values are checked by the pass."""
+    if labels.dtype not in _INT_DTYPES:
+        raise TypeError(f"{name}: takes integers, got {str(labels.dtype)[6:]}")
+    if labels.ndim != 1 or labels.shape[0] != rows:
+        raise ValueError(f"{name}: takes shape [{rows}] to match z, got {list(labels.shape)}")
+    if labels.device != device:
+        raise ValueError(f"{name}: is on {labels.device}, z is on {device}")
+    return labels.to(torch.int64).contiguous()
+
+
+def positive_int(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: takes an int, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name}: takes a positive int, got {value}")
+    return int(value)
+
+
+def one_of(value: str, name: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{name}: takes one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def bad_label(name: str, row: int, value: int, num_classes: int, ignore_index: int) -> ValueError:
+    """The error for a label out of range, the same on every backend."""
+    return ValueError(
+        f"{name}: row {row} holds {value}, outside [0, {num_classes}) and not the "
+        f"ignore_index {ignore_index}"
+    )

@@ -1,0 +1,29 @@
+"""C++ kernels for CPU tensors (``csrc/``), multi-threaded with OpenMP."""
+
+from __future__ import annotations
+
+import torch
+
+try:
+    from sslkernels.backends.cpu import _C
+except ImportError as error:
+    _C = None
+    _import_error = str(error)
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def unusable() -> str | None:
+    return None if _C is not None else f"the C++ extension did not import: {_import_error}"
+
+
+def describe() -> str:
+    return f"{_C.active_isa()} kernels, {torch.get_num_threads()} threads"
+
+
+def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
+    if tensor.device.type != "cpu":
+        return f"takes CPU tensors, got one on {tensor.device}"
+    if tensor.dtype not in _DTYPES:
+        return f"takes float16, bfloat16, float32 and float64, got {tensor.dtype}"
+    return None

@@ -1,0 +1,19 @@
+"""Plain dense torch operations: any device and dtype, the same algebra as the kernels."""
+
+from __future__ import annotations
+
+import torch
+
+
+def unusable() -> str | None:
+    return None
+
+
+def describe() -> str:
+    return f"torch {torch.__version__}"
+
+
+def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
+    if not tensor.dtype.is_floating_point:
+        return f"takes floating-point tensors, got {tensor.dtype}"
+    return None
