@@ -3,6 +3,7 @@ what it takes."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def as_tensor(value: Any, name: str) -> torch.Tensor:
@@ -22,31 +23,27 @@ def as_tensor(value: Any, name: str) -> torch.Tensor:
             raise TypeError(f"{name}: an array of dtype object holds no numbers")
         if not value.dtype.isnative:
             value = value.astype(value.dtype.newbyteorder("="))
-        if not value.flags.writeable:
-            # A read-only map (np.load(..., mmap_mode="r")): torch only warns, and we never write.
-            view = np.lib.stride_tricks.as_strided(value, writeable=False)
-            return _without_warning(view, name)
         return _from_numpy(value, name)
     if hasattr(value, "__dlpack__"):
         return torch.from_dlpack(value)
     raise TypeError(f"{name}: takes a torch tensor or a NumPy array, got {type(value).__name__}")
 
 
+def like(result: torch.Tensor, source: Any) -> Any:
+    """The result as the user gave the input: a NumPy array for a NumPy array, else the tensor."""
+    return result.numpy() if isinstance(source, np.ndarray) else result
+
+
 def _from_numpy(value: np.ndarray, name: str) -> torch.Tensor:
     if any(s < 0 for s in value.strides):
         value = value.copy()  # torch has no negative strides
-    try:
-        return torch.from_numpy(value)
-    except TypeError as error:
-        raise TypeError(f"{name}: dtype {value.dtype} has no torch counterpart") from error
-
-
-def _without_warning(value: np.ndarray, name: str) -> torch.Tensor:
-    import warnings
-
     with warnings.catch_warnings():
+        # A read-only array, such as np.load(..., mmap_mode="r"): we never write to inputs.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return _from_numpy(value, name)
+        try:
+            return torch.from_numpy(value)
+        except TypeError as error:
+            raise TypeError(f"{name}: dtype {value.dtype} has no torch counterpart") from error
 
 
 def embeddings(z: torch.Tensor, name: str = "z") -> torch.Tensor:
@@ -62,17 +59,17 @@ def embeddings(z: torch.Tensor, name: str = "z") -> torch.Tensor:
     return z
 
 
-def label_vector(
-    labels: torch.Tensor, rows: int, device: torch.device, name: str = "labels"
-) -> torch.Tensor:
-    """Integer labels [N] as contiguous int64 on ``device``'s side; values are checked by the pass."""
-    if labels.dtype not in _INT_DTYPES:
-        raise TypeError(f"{name}: takes integers, got {str(labels.dtype)[6:]}")
-    if labels.ndim != 1 or labels.shape[0] != rows:
-        raise ValueError(f"{name}: takes shape [{rows}] to match z, got {list(labels.shape)}")
-    if labels.device != device:
-        raise ValueError(f"{name}: is on {labels.device}, z is on {device}")
-    return labels.to(torch.int64).contiguous()
+def labelings(labels: torch.Tensor, count: int, z: torch.Tensor) -> torch.Tensor:
+    """Integer labels [K, N] ([N] too when K = 1) as contiguous int64 [K, N]; the pass checks values."""
+    if labels.dtype not in INT_DTYPES:
+        raise TypeError(f"labels: takes integers, got {str(labels.dtype)[6:]}")
+    rows = labels.unsqueeze(0) if labels.ndim == 1 and count == 1 else labels
+    if rows.shape != (count, z.shape[0]):
+        wanted = f"[{z.shape[0]}]" if count == 1 else f"[{count}, {z.shape[0]}]"
+        raise ValueError(f"labels: takes shape {wanted} to match z, got {list(labels.shape)}")
+    if labels.device != z.device:
+        raise ValueError(f"labels: is on {labels.device}, z is on {z.device}")
+    return rows.to(torch.int64).contiguous()
 
 
 def positive_int(value: Any, name: str) -> int:
