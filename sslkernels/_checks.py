@@ -15,7 +15,7 @@ INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def as_tensor(value: Any, name: str) -> torch.Tensor:
-    """A torch tensor on the same memory as ``value``: a tensor, a NumPy array or anything DLPack."""
+    """A torch tensor on the memory of ``value``: a tensor, a NumPy array or anything DLPack."""
     if isinstance(value, torch.Tensor):
         return value
     if isinstance(value, np.ndarray):
@@ -60,7 +60,7 @@ def embeddings(z: torch.Tensor, name: str = "z") -> torch.Tensor:
 
 
 def labelings(labels: torch.Tensor, count: int, z: torch.Tensor) -> torch.Tensor:
-    """Integer labels [K, N] ([N] too when K = 1) as contiguous int64 [K, N]; the pass checks values."""
+    """Integer labels [K, N], or [N] when K = 1, as int64 [K, N]; the pass checks their values."""
     if labels.dtype not in INT_DTYPES:
         raise TypeError(f"labels: takes integers, got {str(labels.dtype)[6:]}")
     rows = labels.unsqueeze(0) if labels.ndim == 1 and count == 1 else labels

@@ -1,4 +1,4 @@
-"""The public functions once more, in float64 NumPy, plain on purpose: what every backend is held to.
+"""The public functions in float64 NumPy, plain on purpose: what every backend is held to.
 
 Same names and signatures; NumPy arrays in and out. Nothing here imports a kernel.
 """

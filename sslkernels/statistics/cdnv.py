@@ -5,12 +5,12 @@ Galanti, György, Hutter, "On the role of neural collapse in transfer learning" 
     V_ij = (var_i + var_j) / (2 ||mu_i - mu_j||^2)
 
 with the biased within-class variances ``var_c = M2_c / n_c``, averaged over the pairs i != j of
-non-empty classes. The average of ``var_i / ||mu_i - mu_j||^2`` over ordered pairs is the same number
+non-empty classes. Averaging ``var_i / ||mu_i - mu_j||^2`` over ordered pairs gives the same number
 (arXiv 2506.04411); some code leaves out the half (``convention="sum"``).
 
 Squared distances come from products of means, ``||a||^2 + ||b||^2 - 2 a.b``, in float64 around the
-mean of the means, block by block. Where the result is so small beside its terms that digits cancelled,
-the pair is computed again from the difference of its means.
+mean of the means, block by block. Where the result is so small beside its terms that digits
+cancelled, the pair is computed again from the difference of its means.
 """
 
 from __future__ import annotations

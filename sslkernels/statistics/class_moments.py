@@ -113,7 +113,7 @@ class ClassMoments:
         return self._mean.masked_fill((self.counts == 0).unsqueeze(1), torch.nan)
 
     def variance(self, *, ddof: int = 0) -> torch.Tensor:
-        """``m2 / (counts - ddof)``, float64 [C]; NaN where a class has no more than ``ddof`` rows."""
+        """``m2 / (counts - ddof)``, float64 [C]; NaN for classes of at most ``ddof`` rows."""
         free = self.counts - ddof
         return torch.where(free > 0, self._m2 / free, torch.nan)
 
@@ -335,7 +335,7 @@ def class_moments(
             "num_classes: takes one int for labels of shape [N], K ints for [K, N]; "
             f"got {num_classes!r} with labels of shape {list(labels.shape)}"
         )
-    sizes = list(num_classes) if several else [num_classes]  # type: ignore[arg-type, list-item]
+    sizes = list(num_classes) if several else [num_classes]  # type: ignore[arg-type]
     if several and len(sizes) != labels.shape[0]:
         raise ValueError(
             f"num_classes: takes {labels.shape[0]} ints, one per labeling, got {len(sizes)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 try:
-    from sslkernels.backends.cpu import _C
+    from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 except ImportError as error:
     _C = None
     _import_error = str(error)

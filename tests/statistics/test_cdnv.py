@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+import sslkernels as ssk
+from sslkernels import reference
+from sslkernels.statistics import cdnv as module
+from tests.inputs import labelled, labelled_inputs
+
+
+def reference_of(m: ssk.ClassMoments) -> reference.ClassMoments:
+    return reference.ClassMoments(m.counts.numpy(), m.centers().numpy(), m.m2.numpy())
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=labelled_inputs())
+def test_equals_reference(data):
+    m = ssk.class_moments(data.z, data.labels, data.num_classes)
+    for convention in ("galanti", "sum"):
+        for reduction in ("mean", "none"):
+            got = ssk.cdnv(m, reduction=reduction, convention=convention)
+            want = reference.cdnv(reference_of(m), reduction=reduction, convention=convention)
+            assert got.dtype == torch.float64
+            np.testing.assert_allclose(got.numpy(), want, rtol=1e-9)
+
+
+def test_from_the_data_to_the_number():
+    data = labelled(500, 16, 7, offset=1e5)
+    got = ssk.cdnv(ssk.class_moments(data.z, data.labels, 7))
+    want = reference.cdnv(reference.class_moments(data.exact(), data.labels.numpy(), 7))
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_blocks_do_not_change_the_result(monkeypatch):
+    data = labelled(400, 9, 50)
+    m = ssk.class_moments(data.z, data.labels, 50)
+    whole = ssk.cdnv(m), ssk.cdnv(m, reduction="none")
+    monkeypatch.setattr(module, "_BLOCK", 7)
+    monkeypatch.setattr(module, "_PAIR_CHUNK", 3)
+    torch.testing.assert_close(ssk.cdnv(m), whole[0])
+    torch.testing.assert_close(ssk.cdnv(m, reduction="none"), whole[1], equal_nan=True)
+
+
+def test_means_that_nearly_coincide_keep_their_digits():
+    # Two far groups of classes; within a group the means differ by 1e-7 of the distance to the other.
+    g = torch.Generator().manual_seed(0)
+    base = torch.randn(2, 32, generator=g, dtype=torch.float64)
+    means = base.repeat_interleave(20, 0) + 1e-7 * torch.randn(
+        40, 32, generator=g, dtype=torch.float64
+    )
+    m = ssk.ClassMoments.empty(40, 32, dtype=torch.float64).load_state_dict(
+        {
+            "counts": torch.full((40,), 5),
+            "mean": means,
+            "m2": torch.rand(40, generator=g, dtype=torch.float64),
+        }
+    )
+    want = reference.cdnv(reference_of(m), reduction="none")
+    np.testing.assert_allclose(ssk.cdnv(m, reduction="none").numpy(), want, rtol=1e-7)
+
+
+def test_identical_means():
+    z = torch.tensor([[0.0], [2.0], [1.0], [1.0]])
+    m = ssk.class_moments(z, torch.tensor([0, 0, 1, 1]), 2)
+    assert ssk.cdnv(m) == torch.inf
+    still = ssk.class_moments(torch.ones(4, 1), torch.tensor([0, 0, 1, 1]), 2)
+    assert ssk.cdnv(still).isnan()
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_fewer_than_two_classes(classes):
+    m = ssk.class_moments(torch.ones(2, 3), torch.zeros(2, dtype=torch.int64), classes)
+    assert ssk.cdnv(m).isnan()
+    assert ssk.cdnv(m, reduction="none").shape == (classes, classes)
+    assert ssk.cdnv(m, reduction="none").isnan().all()
+
+
+def test_bad_arguments():
+    m = ssk.ClassMoments.empty(2, 2)
+    with pytest.raises(TypeError, match="m: takes ClassMoments, got Tensor"):
+        ssk.cdnv(torch.ones(2, 2))
+    with pytest.raises(ValueError, match="reduction: takes one of 'mean', 'none', got 'sum'"):
+        ssk.cdnv(m, reduction="sum")
+    with pytest.raises(ValueError, match="convention: takes one of"):
+        ssk.cdnv(m, convention="half")
