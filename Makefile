@@ -21,6 +21,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(PY) -m pytest
+	TRITON_INTERPRET=1 $(PY) -m pytest tests/triton
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
@@ -43,7 +44,7 @@ test-gpu:
 
 bench-gpu:
 	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps -e .
-	$(PYTHON) -m benchmarks --device cuda --json benchmarks/results
+	$(PYTHON) -m benchmarks.gpu --json benchmarks/results
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info sslkernels/backends/cpu/_C*.so .pytest_cache .mypy_cache .ruff_cache

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+from typing import Any
 
 import torch
 
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
-def interpreting() -> bool:
-    """Whether Triton's interpreter was asked for before the kernels were imported."""
-    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+# Pass name -> the module that implements it; imported when first asked for, so that a process
+# without triton, or one that never meets a GPU, does not pay for it.
+_PASSES = {
+    "class_moments_update": "class_moments",
+    "nearest_center": "nearest_center",
+    "vicreg_forward": "vicreg",
+    "vicreg_backward": "vicreg",
+}
+
+# Triton decides at import, kernel by kernel, whether a kernel is compiled or interpreted.
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
 def unusable() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed (pip install 'sslkernels[triton]')"
-    if not torch.cuda.is_available() and not interpreting():
+    if not torch.cuda.is_available() and not INTERPRETED:
         return "no GPU that torch can use (TRITON_INTERPRET=1 runs the kernels on the CPU, slowly)"
     return None
 
@@ -24,9 +35,32 @@ def unusable() -> str | None:
 def describe() -> str:
     import triton
 
-    where = "interpreter" if interpreting() else torch.cuda.get_device_name()
+    where = "interpreter" if INTERPRETED else torch.cuda.get_device_name()
     return f"triton {triton.__version__}, {where}"
 
 
 def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
-    return f"{pass_name} has no Triton kernel yet"
+    if pass_name not in ("class_moments_update", "nearest_center", "vicreg"):
+        return f"has no {pass_name} kernel"
+    if tensor.device.type == "cpu":
+        if not INTERPRETED:
+            return "takes GPU tensors (CPU tensors only under TRITON_INTERPRET=1)"
+    elif tensor.device.type != "cuda":
+        return f"takes GPU tensors, got one on {tensor.device}"
+    elif INTERPRETED:
+        return "TRITON_INTERPRET=1 was set when the kernels were imported: takes CPU tensors"
+    elif torch.version.hip is None:
+        major, minor = torch.cuda.get_device_capability(tensor.device)
+        if major < 8:
+            return f"takes compute capability 8.0 or newer, {tensor.device} has {major}.{minor}"
+    if tensor.dtype == torch.float64:
+        return "GPUs have no fast float64 products: float64 is served through the torch backend"
+    if tensor.dtype not in _DTYPES:
+        return f"takes float16, bfloat16 and float32, got {str(tensor.dtype)[6:]}"
+    return None
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PASSES:
+        return getattr(importlib.import_module(f"{__name__}.{_PASSES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,117 @@
+"""What every launcher needs: the device it runs on, how wide its loads may be, and how a kernel
+declares the configurations that ahead-of-time compilation must prove.
+
+Conventions of the kernels in this package:
+
+* Every integer argument is in ``do_not_specialize``: Triton would otherwise compile anew for a size
+  that happens to be 1 or a multiple of 16, and a ragged last batch would recompile. What the
+  compiler must know for 128-bit loads is said by the constexpr ``VEC`` instead: sizes and strides
+  are multiples of it (``D = D // VEC * VEC`` in the kernel states that to the compiler for free).
+* Row offsets are 64-bit; a column offset always fits 32.
+* A launcher calls its kernels inside :func:`on_device`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from sslkernels.backends.triton import INTERPRETED
+
+
+class Device(NamedTuple):
+    """What the tile chooser knows of a GPU: sizes, not names."""
+
+    backend: str  # "cuda" or "hip"
+    arch: int | str  # 80, 90, 100, "gfx942"
+    warp_size: int
+    processors: int  # multiprocessors (compute units)
+    shared_memory: int  # bytes that one program may use
+
+
+# The interpreter has no device. This one has few processors, so that small tests still split work.
+INTERPRETER = Device("cuda", 90, 32, 8, 232448)
+
+
+@functools.cache
+def _device(index: int) -> Device:
+    from triton.runtime import driver
+
+    target = driver.active.get_current_target()
+    properties = driver.active.utils.get_device_properties(index)
+    return Device(
+        target.backend,
+        target.arch,
+        target.warp_size,
+        properties["multiprocessor_count"],
+        properties["max_shared_mem"],
+    )
+
+
+def device_of(tensor: torch.Tensor) -> Device:
+    """The device a tensor lives on; call it inside :func:`on_device`."""
+    return INTERPRETER if INTERPRETED else _device(tensor.device.index)
+
+
+def on_device(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Triton launches on the current device and stream: make them the tensor's."""
+    return contextlib.nullcontext() if INTERPRETED else torch.cuda.device(tensor.device)
+
+
+def unit_columns(z: torch.Tensor) -> torch.Tensor:
+    """``z`` with a column stride of 1, so that loads along a row coalesce.
+
+    Rows may lie any stride apart. Anything else (a transposed or column-sliced view) is copied: one
+    read and one write of the input, less than any uncoalesced pass over it would cost.
+    """
+    return z if z.stride(-1) == 1 or z.shape[-1] == 1 else z.contiguous()
+
+
+def vector_width(*tensors: torch.Tensor) -> int:
+    """``VEC``: the elements of each tensor that one 128-bit load takes; 1 if any is unaligned."""
+    width = min(16 // t.element_size() for t in tensors)
+    for t in tensors:
+        # A dimension of size 1 has no stride: no address is computed from it.
+        strides = [s for n, s in zip(t.shape[:-1], t.stride()[:-1], strict=True) if n > 1]
+        if t.data_ptr() % 16 or any(s % width for s in (t.shape[-1], *strides)):
+            return 1
+    return width
+
+
+def input_precision(dtype: torch.dtype, device: Device) -> str:
+    """How a product's fp32 operands are multiplied, by ``torch.get_float32_matmul_precision()``.
+
+    "highest" keeps fp32's accuracy: on CUDA as three tf32 products ("tf32x3"; 22 of the 24 bits of
+    each operand, fp32 accumulation), which tensor cores run and plain fp32 does not, on AMD as the
+    matrix units' own fp32. "high" and "medium" take one tf32 product. Half-precision operands are
+    multiplied exactly and ignore it.
+    """
+    if dtype != torch.float32:
+        return "tf32"
+    if torch.get_float32_matmul_precision() == "highest":
+        return "tf32x3" if device.backend == "cuda" else "ieee"
+    return "tf32"
+
+
+TRITON_TYPE = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+
+
+class AotCase(NamedTuple):
+    """One configuration of one kernel, for ahead-of-time compilation (tests/triton/aot.py).
+
+    A module of kernels defines ``aot_cases(device: Device) -> Iterator[AotCase]`` and yields every
+    configuration that its launcher can pick on that device, taken from the same functions of
+    ``tiles.py`` that the launcher calls.
+    """
+
+    kernel: Any  # the @triton.jit function
+    label: str  # unique within the kernel: "bf16 128x128x64"
+    signature: Mapping[str, Any]  # runtime argument -> "*bf16", "i32", "fp32", or a tuple of those
+    constexprs: Mapping[str, Any]
+    num_warps: int
+    num_stages: int
+    kind: str  # "product": tensor cores; "streaming": 128-bit loads; "other": neither is asked for

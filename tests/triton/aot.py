@@ -1,0 +1,230 @@
+"""Compiles every kernel ahead of time, in every configuration its launcher can pick, for targets
+that are not in this machine, and reads the machine code.
+
+A kernel module in ``sslkernels/backends/triton`` takes part by defining::
+
+    def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]: ...
+
+``device`` is one of DEVICES below; the cases come from the functions of ``tiles.py`` that the
+launcher calls, so that what is proven is what runs. Pointers are compiled as 16-byte aligned, as
+torch allocates them. ``kind`` says what the machine code must contain: "product" tensor-core
+instructions, "streaming" 128-bit global loads, "other" neither. No kernel may spill, and none may
+take more shared memory than the target has.
+
+``python -m tests.triton.aot --write docs/kernels.md`` writes the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import importlib
+import multiprocessing
+import os
+import pkgutil
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+import sslkernels.backends.triton as package
+from sslkernels.backends.triton.launch import AotCase, Device
+
+# Shared memory that one program may use: CUDA programming guide, compute capabilities (163, 227 and
+# 227 KB); CDNA3 instruction set architecture (64 KB of LDS).
+DEVICES = {
+    "sm80": Device("cuda", 80, 32, 108, 163 * 1024),
+    "sm90": Device("cuda", 90, 32, 132, 227 * 1024),
+    "sm100": Device("cuda", 100, 32, 148, 227 * 1024),
+    "gfx942": Device("hip", "gfx942", 64, 304, 64 * 1024),
+}
+
+TENSOR_CORES = {
+    "sm80": r"HMMA\.[\w.]+",
+    "sm90": r"HGMMA\.[\w.]+",
+    "sm100": r"UTC\w*MMA[\w.]*",
+    "gfx942": r"v_mfma_\w+",
+}
+WIDE_LOADS = {
+    "cuda": r"\b(?:LDG\.E[\w.]*\.128|LDGSTS\.[\w.]*128|UBLKCP|UTMALDG)[\w.]*",
+    "hip": r"\b(?:global|buffer)_load_dwordx4\b",
+}
+
+
+class Result(NamedTuple):
+    target: str
+    kernel: str
+    label: str
+    kind: str
+    registers: int
+    spills: int  # bytes of stack, local-memory instructions or spilled registers: all must be 0
+    shared: int
+    tensor_cores: tuple[str, ...]  # the distinct instructions
+    wide_loads: int
+    instructions: int
+
+    def faults(self) -> list[str]:
+        found = []
+        if self.spills:
+            found.append(f"spills {self.spills}")
+        if self.shared > DEVICES[self.target].shared_memory:
+            found.append(f"takes {self.shared} bytes of shared memory")
+        if self.kind == "product" and not self.tensor_cores:
+            found.append("has no tensor-core instruction")
+        if self.kind == "streaming" and not self.wide_loads:
+            found.append("has no 128-bit global load")
+        return found
+
+
+def modules() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def cases(target: str) -> Iterator[tuple[str, int, AotCase]]:
+    """Every case of a target, with the module and index by which a worker finds it again."""
+    for name in modules():
+        module = importlib.import_module(f"{package.__name__}.{name}")
+        declare = getattr(module, "aot_cases", None)
+        for index, case in enumerate(declare(DEVICES[target]) if declare else ()):
+            yield name, index, case
+
+
+def _tool(name: str) -> str:
+    return os.path.join(os.path.dirname(triton.__file__), "backends/nvidia/bin", name)
+
+
+def _source(case: AotCase) -> ASTSource:
+    names = case.kernel.arg_names
+    missing = set(names) ^ (set(case.signature) | set(case.constexprs))
+    assert not missing, f"{case.kernel.__name__} {case.label}: arguments {sorted(missing)}"
+    signature = {n: case.signature.get(n, "constexpr") for n in names}
+    aligned = [["tt.divisibility", 16]]
+    attrs = {}
+    for i, name in enumerate(names):
+        kind = signature[name]
+        if isinstance(kind, tuple):
+            attrs |= {(i, j): aligned for j, k in enumerate(kind) if k.startswith("*")}
+        elif kind.startswith("*"):
+            attrs[(i,)] = aligned
+    return ASTSource(case.kernel, signature, constexprs=dict(case.constexprs), attrs=attrs)
+
+
+def compile_case(target: str, module: str, index: int) -> Result:
+    device = DEVICES[target]
+    case = next(c for m, i, c in cases(target) if (m, i) == (module, index))
+    compiled = triton.compile(
+        _source(case),
+        target=GPUTarget(device.backend, device.arch, device.warp_size),
+        options={"num_warps": case.num_warps, "num_stages": case.num_stages},
+    )
+    if device.backend == "cuda":
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(compiled.asm["cubin"])
+            file.flush()
+            code = _run(_tool("nvdisasm"), "-c", file.name)
+            usage = _run(_tool("cuobjdump"), "-res-usage", file.name)
+        registers = _number(r"REG:(\d+)", usage)
+        spills = _number(r"STACK:(\d+)", usage) + _number(r"LOCAL:(\d+)", usage)
+        spills += len(re.findall(r"\b(?:STL|LDL)\b", code))
+        instructions = len(
+            re.findall(r"^\s+(?:/\*\w+\*/\s+)?(?:@!?U?P\w+ )?[A-Z][A-Z0-9.]+.*;", code, re.M)
+        )
+    else:
+        code = compiled.asm["amdgcn"]
+        registers = _number(r"\.vgpr_count:\s*(\d+)", code)
+        spills = _number(r"\.vgpr_spill_count:\s*(\d+)", code)
+        spills += _number(r"\.sgpr_spill_count:\s*(\d+)", code)
+        spills += _number(r"\.private_segment_fixed_size:\s*(\d+)", code)
+        instructions = len(re.findall(r"^\t[vsdgb]\w+ ", code, re.M))
+    return Result(
+        target,
+        case.kernel.__name__,
+        case.label,
+        case.kind,
+        registers,
+        spills,
+        compiled.metadata.shared,
+        tuple(sorted(set(re.findall(TENSOR_CORES[target], code)))),
+        len(re.findall(WIDE_LOADS[device.backend], code)),
+        instructions,
+    )
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _number(pattern: str, text: str) -> int:
+    match = re.search(pattern, text)
+    assert match, f"{pattern} not found"
+    return int(match.group(1))
+
+
+def compile_all(targets: list[str]) -> dict[tuple[str, str, str], Result | Exception]:
+    """(target, kernel, label) -> what its machine code holds, compiled by a pool of processes."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+        pending = {
+            (target, case.kernel.__name__, case.label): pool.submit(
+                compile_case, target, module, index
+            )
+            for target in targets
+            for module, index, case in cases(target)
+        }
+        return {key: future.exception() or future.result() for key, future in pending.items()}
+
+
+def table(results: list[Result]) -> str:
+    lines = [
+        "| kernel | configuration | target | registers | shared memory | 128-bit loads "
+        "| tensor-core instructions | instructions |",
+        "| --- | --- | --- | ---: | ---: | ---: | --- | ---: |",
+    ]
+    for r in sorted(results, key=lambda r: (r.kernel, r.label, list(DEVICES).index(r.target))):
+        lines.append(
+            f"| {r.kernel} | {r.label} | {r.target} | {r.registers} | {r.shared} | {r.wide_loads} "
+            f"| {' '.join(f'`{i}`' for i in r.tensor_cores)} | {r.instructions} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compile every Triton kernel ahead of time.")
+    parser.add_argument("--write", metavar="FILE", help="write the table to this Markdown file")
+    parser.add_argument("--target", choices=DEVICES, action="append", help="default: all")
+    options = parser.parse_args()
+    results, faulty = [], 0
+    for key, result in compile_all(options.target or list(DEVICES)).items():
+        faults = [repr(result)] if isinstance(result, Exception) else result.faults()
+        if not isinstance(result, Exception):
+            results.append(result)
+        for fault in faults:
+            faulty += 1
+            print(*key, fault, sep=": ")
+    text = table(results)
+    if options.write:
+        with open(options.write, "w") as file:
+            file.write(HEADER.format(version=triton.__version__) + text + "\n")
+    else:
+        print(text)
+    raise SystemExit(1 if faulty else 0)
+
+
+HEADER = """# What the Triton kernels compile to
+
+Generated by `python -m tests.triton.aot --write docs/kernels.md` with triton {version}; the tests
+compile the same configurations and hold each to: no register spills, shared memory within the
+target's limit, tensor-core instructions in every product and 128-bit global loads in every
+streaming kernel. Nothing here was timed. Registers are per thread, shared memory is bytes per
+program (static and pipelined), loads and instructions are counted in the listing, not executed.
+
+"""
+
+
+if __name__ == "__main__":
+    main()
