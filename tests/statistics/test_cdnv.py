@@ -43,7 +43,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
 
 
 def test_means_that_nearly_coincide_keep_their_digits():
-    # Two far groups of classes; within a group the means differ by 1e-7 of the distance to the other.
+    # Two far groups of classes; means of a group differ by 1e-7 of the distance to the other.
     g = torch.Generator().manual_seed(0)
     base = torch.randn(2, 32, generator=g, dtype=torch.float64)
     means = base.repeat_interleave(20, 0) + 1e-7 * torch.randn(

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +61,7 @@ def test_several_labelings_at_once(backend, data, seed, sizes):
 def test_streamed_equals_whole(data, cuts):
     m = ssk.ClassMoments.empty(data.num_classes, data.z.shape[1])
     edges = [0, *sorted(min(c, len(data.z)) for c in cuts), len(data.z)]
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         m.update(data.z[a:b], data.labels[a:b])
     assert_moments(m, data)
 
@@ -161,12 +163,12 @@ def test_a_row_with_nan_poisons_its_own_class_only(backend):
         ({"z": torch.zeros(4, 2, dtype=torch.int32)}, TypeError, "z: takes float16.*got int32"),
         ({"z": [[1.0]]}, TypeError, "z: takes a torch tensor or a NumPy array, got list"),
         ({"z": np.array([[None]])}, TypeError, "z: an array of dtype object"),
-        ({"labels": torch.zeros(3, dtype=torch.int64)}, ValueError, r"labels: takes shape \[4\].*got \[3\]"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, ValueError, r"labels: takes.*got \[3\]"),
         ({"labels": torch.zeros(4)}, TypeError, "labels: takes integers, got float32"),
         ({"num_classes": 0}, ValueError, "num_classes: takes a positive int, got 0"),
         ({"num_classes": 2.0}, TypeError, "num_classes: takes an int, got float"),
         ({"num_classes": [2, 2]}, ValueError, "num_classes: takes one int"),
-        ({"labels": torch.zeros(2, 4, dtype=torch.int64)}, ValueError, "num_classes: takes one int"),
+        ({"labels": torch.zeros(2, 4).long()}, ValueError, "num_classes: takes one int"),
         (
             {"labels": torch.zeros(2, 4, dtype=torch.int64), "num_classes": [2]},
             ValueError,

@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks: workloads, their rivals, and the error of each result."""
