@@ -2,7 +2,8 @@ import pytest
 import torch
 
 import sslkernels as ssk
-from sslkernels import backends
+from sslkernels.backends import cpu, select
+from sslkernels.backends import torch as plain
 
 
 def test_every_backend_says_how_or_why_not():
@@ -19,7 +20,7 @@ def test_unknown_name():
 
 
 def test_unusable_backend_is_refused(monkeypatch):
-    monkeypatch.setattr("sslkernels.backends.cpu.unusable", lambda: "no compiler")
+    monkeypatch.setattr(cpu, "unusable", lambda: "no compiler")
     assert ssk.backends()["cpu"] == (False, "no compiler")
     with pytest.raises(RuntimeError, match="backend 'cpu' is not usable here: no compiler"):
         ssk.use_backend("cpu").__enter__()
@@ -27,21 +28,21 @@ def test_unusable_backend_is_refused(monkeypatch):
 
 def test_choice_is_explicit_and_ends_with_the_block():
     z = torch.ones(2, 2)
-    assert backends.select("class_moments_update", z).__name__.endswith(".cpu")
+    assert select("class_moments_update", z).__name__.endswith(".cpu")
     with ssk.use_backend("torch"):
-        assert backends.select("class_moments_update", z).__name__.endswith(".torch")
+        assert select("class_moments_update", z).__name__.endswith(".torch")
         with ssk.use_backend("cpu"):
-            assert backends.select("class_moments_update", z).__name__.endswith(".cpu")
-        assert backends.select("class_moments_update", z).__name__.endswith(".torch")
-    assert backends.select("class_moments_update", z).__name__.endswith(".cpu")
+            assert select("class_moments_update", z).__name__.endswith(".cpu")
+        assert select("class_moments_update", z).__name__.endswith(".torch")
+    assert select("class_moments_update", z).__name__.endswith(".cpu")
 
 
 def test_no_silent_fallback(monkeypatch):
-    monkeypatch.setattr("sslkernels.backends.cpu.cannot", lambda pass_name, z: "too big")
+    monkeypatch.setattr(cpu, "cannot", lambda pass_name, z: "too big")
     z = torch.ones(2, 2)
-    assert backends.select("class_moments_update", z).__name__.endswith(".torch")
+    assert select("class_moments_update", z).__name__.endswith(".torch")
     with ssk.use_backend("cpu"), pytest.raises(RuntimeError, match="cpu: too big"):
-        backends.select("class_moments_update", z)
-    monkeypatch.setattr("sslkernels.backends.torch.cannot", lambda pass_name, z: "not today")
+        select("class_moments_update", z)
+    monkeypatch.setattr(plain, "cannot", lambda pass_name, z: "not today")
     with pytest.raises(RuntimeError, match="cpu: too big; torch: not today"):
-        backends.select("class_moments_update", z)
+        select("class_moments_update", z)
