@@ -1,0 +1,104 @@
+"""Which backend serves a call, and why another cannot.
+
+A backend is a module of passes. Each passes module also says
+
+* ``unusable() -> str | None``: why it cannot run on this machine at all;
+* ``cannot(pass_name, tensor) -> str | None``: why it cannot serve this pass for this tensor.
+
+An explicit choice (:func:`use_backend`) never falls back. Without one, the first backend in the
+device's order of preference that can serve the call does; when none can, the error lists every
+reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib
+from collections.abc import Iterator
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+
+NAMES = ("cpu", "triton", "torch")
+
+_chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("backend", default=None)
+
+
+class BackendStatus(NamedTuple):
+    """Whether a backend is usable on this machine; ``reason`` says why not, or how it will run."""
+
+    usable: bool
+    reason: str
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"sslkernels.backends.{name}")
+
+
+def _preference(device: torch.device) -> tuple[str, ...]:
+    return ("cpu", "torch") if device.type == "cpu" else ("triton", "torch")
+
+
+def backends() -> dict[str, BackendStatus]:
+    """Every backend by name, whether it is usable on this machine, and why or how.
+
+    Example:
+        >>> import sslkernels as ssk
+        >>> ssk.backends()["torch"].usable
+        True
+    """
+    report = {}
+    for name in NAMES:
+        module = _module(name)
+        reason = module.unusable()
+        report[name] = BackendStatus(reason is None, reason or module.describe())
+    return report
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Serve every call inside the block with one backend: ``"cpu"``, ``"triton"`` or ``"torch"``.
+
+    A call that this backend cannot serve raises a RuntimeError with the reason; nothing falls back.
+    The choice follows the thread (or task) that made it; backward passes use the backend that ran
+    the forward pass.
+
+    Raises:
+        ValueError: unknown name.
+        RuntimeError: the backend is not usable on this machine.
+
+    Example:
+        >>> import torch, sslkernels as ssk
+        >>> with ssk.use_backend("torch"):
+        ...     float(ssk.invariance_loss(torch.ones(2, 3), torch.zeros(2, 3)))
+        1.0
+    """
+    if name not in NAMES:
+        raise ValueError(f"name: no backend {name!r}; one of {', '.join(NAMES)}")
+    reason = _module(name).unusable()
+    if reason is not None:
+        raise RuntimeError(f"backend {name!r} is not usable here: {reason}")
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def select(pass_name: str, tensor: torch.Tensor) -> ModuleType:
+    """The backend module that serves ``pass_name`` for ``tensor``."""
+    chosen = _chosen.get()
+    candidates = (chosen,) if chosen is not None else _preference(tensor.device)
+    reasons = []
+    for name in candidates:
+        module = _module(name)
+        reason = module.unusable() or module.cannot(pass_name, tensor)
+        if reason is None:
+            return module
+        reasons.append(f"{name}: {reason}")
+    raise RuntimeError(
+        f"no backend can serve {pass_name} for {tensor.dtype} on {tensor.device}: "
+        + "; ".join(reasons)
+    )
