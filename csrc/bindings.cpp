@@ -3,14 +3,20 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
+#include <optional>
+#include <tuple>
+
 #include "cpu_features.h"
+#include "vicreg.h"
 #include "views.h"
 
 namespace py = pybind11;
 
 namespace {
 
-// (data_ptr, dtype, rows, cols, row_stride, col_stride), as sslkernels/backends/cpu/_views.py makes it.
+// (data_ptr, dtype, rows, cols, row_stride, col_stride), as sslkernels/backends/cpu/_views.py makes
+// it.
 using ViewTuple = std::tuple<uintptr_t, int, int64_t, int64_t, int64_t, int64_t>;
 
 [[maybe_unused]] ssk::MatrixView as_view(const ViewTuple& t) {
@@ -27,6 +33,50 @@ template <class T>
     return reinterpret_cast<T*>(p);
 }
 
+// (data_ptr, dtype, P, N, D, their strides), as sslkernels/backends/cpu/vicreg.py makes it.
+using ProblemsTuple =
+    std::tuple<uintptr_t, int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
+
+ssk::Problems as_problems(const ProblemsTuple& t) {
+    return {reinterpret_cast<void*>(std::get<0>(t)),
+            static_cast<ssk::DType>(std::get<1>(t)),
+            std::get<2>(t),
+            std::get<3>(t),
+            std::get<4>(t),
+            std::get<5>(t),
+            std::get<6>(t),
+            std::get<7>(t)};
+}
+
+// (sim, std, cov, gamma, eps, invariance, variance, covariance, wide)
+using VicregTuple = std::tuple<double, double, double, double, double, bool, bool, bool, bool>;
+
+ssk::VicregSettings as_settings(const VicregTuple& t) {
+    return std::apply([](auto... fields) { return ssk::VicregSettings{fields...}; }, t);
+}
+
+void vicreg_forward(const ProblemsTuple& x, const std::optional<ProblemsTuple>& y,
+                    const VicregTuple& settings, int threads, uintptr_t terms, uintptr_t mean,
+                    uintptr_t var, uintptr_t gram) {
+    const ssk::Problems first = as_problems(x), second = as_problems(y ? *y : x);
+    const auto pass = ssk::vicreg_forward(ssk::active_isa());
+    const py::gil_scoped_release release;
+    pass(first, y ? &second : nullptr, as_settings(settings), threads, as_pointer<void>(terms),
+         as_pointer<double>(mean), as_pointer<double>(var), as_pointer<void>(gram));
+}
+
+void vicreg_backward(const std::array<double, 4>& grad, const ProblemsTuple& x,
+                     const std::optional<ProblemsTuple>& y, const VicregTuple& settings,
+                     int threads, uintptr_t mean, uintptr_t var, uintptr_t gram, uintptr_t grad_x,
+                     uintptr_t grad_y) {
+    const ssk::Problems first = as_problems(x), second = as_problems(y ? *y : x);
+    const auto pass = ssk::vicreg_backward(ssk::active_isa());
+    const py::gil_scoped_release release;
+    pass(grad.data(), first, y ? &second : nullptr, as_settings(settings), threads,
+         as_pointer<double>(mean), as_pointer<double>(var), as_pointer<void>(gram),
+         as_pointer<void>(grad_x), as_pointer<void>(grad_y));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -34,4 +84,6 @@ PYBIND11_MODULE(_C, m) {
     m.def("detected_isa", [] { return ssk::isa_name(ssk::detected_isa()); });
     m.def("active_isa", [] { return ssk::isa_name(ssk::active_isa()); });
     m.def("set_isa_limit", &ssk::set_isa_limit);
+    m.def("vicreg_forward", &vicreg_forward);
+    m.def("vicreg_backward", &vicreg_backward);
 }

@@ -32,14 +32,14 @@ strides (zero included):
   hi = float32(mean), lo = float32(mean - hi) keeps its digits under a large common offset.
 * ``var`` [V, P, D] float64, contiguous: unbiased v_j.
   Both are [V, P, 0] when neither variance nor covariance is asked for.
-* ``gram`` [V, P, M, M] in the result dtype, contiguous, both triangles, unscaled: Z Z^T with M = N if
-  ``wide(N, D)``, else Z^T Z with its DIAGONAL SET TO ZERO and M = D. M = 0 without covariance.
+* ``gram`` [V, P, M, M] in the result dtype, contiguous, both triangles, unscaled: Z Z^T with M = N
+  if ``wide(N, D)``, else Z^T Z with its DIAGONAL SET TO ZERO and M = D. M = 0 without covariance.
 
 ``vicreg_backward(grad, x, y, mean, var, gram, sim, std, cov, gamma, eps,
 invariance, variance, covariance, need_x, need_y) -> (grad_x | None, grad_y | None)``
 
-* ``grad`` [4]: gradient of ``terms``, result dtype, any stride (0 included), on x's device; never read
-  on the host for a device tensor. With g_t = grad[0] * coefficient_t + grad[t]:
+* ``grad`` [4]: gradient of ``terms``, result dtype, any stride (0 included), on x's device; never
+  read on the host for a device tensor. With g_t = grad[0] * coefficient_t + grad[t]:
 
       wide:      dc/dZ = 4 / (D (N-1)^2) K Z - 4 / (D (N-1)) Z diag(v)
       otherwise: dc/dZ = 4 / (D (N-1)^2) Z G,  G = gram
@@ -60,7 +60,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslkernels import backends
+from sslkernels.backends import select
 
 _TERMS = "bool invariance, bool variance, bool covariance"
 _COEFFICIENTS = "float sim, float std, float cov, float gamma, float eps"
@@ -110,7 +110,7 @@ def _forward(
     variance: bool,
     covariance: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    backend = backends.select("vicreg", x)
+    backend = select("vicreg", x)
     return backend.vicreg_forward(
         _problems(x),
         None if y is None else _problems(y),
@@ -216,7 +216,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.mark_non_differentiable(mean, var, gram)
     ctx.set_materialize_grads(False)
     # The backward pass may run on another thread, where a use_backend block is not seen.
-    ctx.backend = backends.select("vicreg", x).__name__
+    ctx.backend = select("vicreg", x).__name__
 
 
 def _differentiate(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
@@ -230,9 +230,7 @@ def _differentiate(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | No
     return (grad_x if need_x else None, grad_y if need_y else None, *(None,) * 8)
 
 
-torch.library.register_autograd(
-    "sslkernels::vicreg", _differentiate, setup_context=_setup_context
-)
+torch.library.register_autograd("sslkernels::vicreg", _differentiate, setup_context=_setup_context)
 
 
 def _no_double_backward(ctx: Any, *grads: Tensor) -> None:

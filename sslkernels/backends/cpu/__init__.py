@@ -10,6 +10,8 @@ except ImportError as error:
     _C = None
     _import_error = str(error)
 
+from sslkernels.backends.cpu.vicreg import vicreg_backward, vicreg_forward  # noqa: F401
+
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

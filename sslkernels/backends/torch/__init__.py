@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from sslkernels.backends.torch.vicreg import vicreg_backward, vicreg_forward  # noqa: F401
+
 
 def unusable() -> str | None:
     return None

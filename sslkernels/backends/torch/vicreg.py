@@ -1,0 +1,126 @@
+"""VICReg in dense torch operations: any device, the algebra of ``sslkernels/ops/vicreg.py``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslkernels.ops.vicreg import result_dtype, wide
+
+
+def _centered(z: Tensor, mean: Tensor) -> Tensor:
+    """z - mean in the result dtype; the mean is split so that a common offset costs no digits."""
+    dtype = result_dtype(z.dtype)
+    high = mean.to(dtype)
+    low = (mean - high).to(dtype)
+    return (z.to(dtype) - high.unsqueeze(1)).sub_(low.unsqueeze(1))
+
+
+def _view_moments(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Column means and unbiased variances [P, D] in float64, and the centered rows."""
+    n = z.shape[1]
+    dtype = result_dtype(z.dtype)
+    shift = z[:, :1].to(dtype)  # the first row, near the data
+    mean = shift.squeeze(1).double() + (z.to(dtype) - shift).sum(1, dtype=torch.float64) / n
+    centered = _centered(z, mean)
+    return mean, centered.square().sum(1, dtype=torch.float64) / (n - 1), centered
+
+
+def _gram(centered: Tensor) -> Tensor:
+    if wide(*centered.shape[1:]):
+        return centered @ centered.mT
+    gram = centered.mT @ centered
+    gram.diagonal(dim1=1, dim2=2).zero_()
+    return gram
+
+
+@torch.no_grad()
+def vicreg_forward(
+    x: Tensor,  # [P, N, D]
+    y: Tensor | None,
+    sim: float,
+    std: float,
+    cov: float,
+    gamma: float,
+    eps: float,
+    invariance: bool,
+    variance: bool,
+    covariance: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    p, n, d = x.shape
+    views = (x,) if y is None else (x, y)
+    dtype = result_dtype(x.dtype)
+    moments = (len(views), p, d if variance or covariance else 0)
+    side = (n if wide(n, d) else d) if covariance else 0
+    terms = x.new_zeros(4, dtype=torch.float64)
+    mean = x.new_empty(moments, dtype=torch.float64)
+    var = x.new_empty(moments, dtype=torch.float64)
+    gram = x.new_empty((len(views), p, side, side), dtype=dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        if invariance and y is not None:
+            terms[1] = (x.to(dtype) - y.to(dtype)).square_().mean(dtype=torch.float64)
+        for v, z in enumerate(views if variance or covariance else ()):
+            mean[v], var[v], centered = _view_moments(z)
+            if covariance:
+                gram[v] = _gram(centered)
+                diagonal = var[v].square().sum() if wide(n, d) else 0
+                squares = torch.linalg.vector_norm(gram[v], dtype=torch.float64).square()
+                terms[3] += (squares / (n - 1) ** 2 - diagonal) / (p * d)
+        if variance:
+            terms[2] = torch.relu(gamma - (var + eps).sqrt()).mean()
+        terms[0] = sim * terms[1] + std * terms[2] + cov * terms[3]
+    return terms.to(dtype), mean, var, gram
+
+
+@torch.no_grad()
+def vicreg_backward(
+    grad: Tensor,  # [4]
+    x: Tensor,  # [P, N, D]
+    y: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    gram: Tensor,
+    sim: float,
+    std: float,
+    cov: float,
+    gamma: float,
+    eps: float,
+    invariance: bool,
+    variance: bool,
+    covariance: bool,
+    need_x: bool,
+    need_y: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    p, n, d = x.shape
+    views = (x,) if y is None else (x, y)
+    dtype = result_dtype(x.dtype)
+    total, *own = grad.double().unbind()
+    on_invariance, on_variance, on_covariance = (
+        total * coefficient + term for coefficient, term in zip((sim, std, cov), own, strict=True)
+    )
+    results: list[Tensor | None] = [None, None]
+    with torch.autocast(x.device.type, enabled=False):
+        for v, (z, needed) in enumerate(zip(views, (need_x, need_y), strict=False)):
+            if not needed:
+                continue
+            out = z.new_zeros(z.shape, dtype=dtype)
+            if variance or covariance:
+                centered = _centered(z, mean[v])
+                beta = torch.zeros_like(var[v])
+            if covariance:
+                scale = 4 * on_covariance / (p * d * (n - 1) ** 2)
+                out += gram[v] @ centered if wide(n, d) else centered @ gram[v]
+                out *= scale.to(dtype)
+                if wide(n, d):
+                    beta += scale * (n - 1) * var[v]
+            if variance:
+                sd = (var[v] + eps).sqrt()
+                slope = on_variance / (len(views) * p * d * (n - 1) * sd)
+                beta += torch.where(sd < gamma, slope, 0.0)
+            if variance or covariance:
+                out -= centered.mul_(beta.to(dtype).unsqueeze(1))
+            if invariance and y is not None:
+                scale = (2 * on_invariance / (p * n * d)).to(dtype)
+                out += scale * (z.to(dtype) - views[1 - v].to(dtype))
+            results[v] = out.to(z.dtype)
+    return results[0], results[1]

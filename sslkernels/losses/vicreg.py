@@ -1,0 +1,259 @@
+"""VICReg: variance-invariance-covariance regularization.
+
+Bardes, Ponce, LeCun, "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised
+Learning" (ICLR 2022, arXiv 2105.04906). For two views x and y of N rows and D columns, with C(z)
+the covariance matrix of z (unbiased, over N-1) and v_j its diagonal,
+
+    invariance = mean over rows and columns of (x - y)^2
+    variance   = mean over both views and their columns of max(0, gamma - sqrt(v_j + eps))
+    covariance = sum over both views of sum_{i != j} C_ij^2 / D
+    loss       = sim_coeff * invariance + std_coeff * variance + cov_coeff * covariance
+
+as in the authors' code: half the sum of the two variance terms, the full sum of the covariances.
+How it is computed without the D x D matrix: ``sslkernels/ops/vicreg.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import sslkernels.ops.vicreg  # noqa: F401  (registers the operator)
+from sslkernels._checks import FLOAT_DTYPES
+
+_LOSS, _INVARIANCE, _VARIANCE, _COVARIANCE = range(4)
+
+
+class VICRegTerms(NamedTuple):
+    """The loss and its unweighted terms: differentiable 0-d tensors."""
+
+    loss: Tensor
+    invariance: Tensor
+    variance: Tensor
+    covariance: Tensor
+
+
+def vicreg_loss(
+    x: Tensor,
+    y: Tensor,
+    *,
+    sim_coeff: float = 25.0,
+    std_coeff: float = 25.0,
+    cov_coeff: float = 1.0,
+    gamma: float = 1.0,
+    eps: float = 1e-4,
+    group: Any = None,
+) -> Tensor:
+    """The VICReg loss of two views.
+
+    Computed in float32 (float64 for float64 input) whatever the input, inside autocast too. Memory
+    beyond the gradients: about min(N, D)^2 per view, kept for backward, and a working copy of both
+    views.
+
+    Args:
+        x: embeddings of the first view, [N, D] or [N, ..., D]; float16, bfloat16, float32 or
+            float64; any strides. Each position of the middle dimensions is a problem of its own,
+            and the loss is their mean.
+        y: the second view: x's shape, dtype and device.
+        sim_coeff: weight of the invariance term.
+        std_coeff: weight of the variance term.
+        cov_coeff: weight of the covariance term.
+        gamma: standard deviation below which the variance term acts.
+        eps: added to variances before the square root.
+        group: must be None; reserved for the loss over the batches of a ``torch.distributed``
+            group.
+
+    Returns:
+        A 0-d tensor: float64 for float64 input, else float32. NaN for NaN input. Gradients come in
+        the input's dtype; there is no second derivative.
+
+    Raises:
+        TypeError: x or y is not a torch tensor, or of another dtype.
+        ValueError: shapes or devices differ, N < 2 or D < 1.
+        NotImplementedError: group is not None.
+
+    Example:
+        >>> import torch
+        >>> from sslkernels.losses import vicreg_loss
+        >>> x = torch.tensor([[0.0, 0.0], [2.0, 2.0]])
+        >>> vicreg_loss(x, x + 1, sim_coeff=1.0)  # invariance 1, variance 0, covariance 4 + 4
+        tensor(9.)
+    """
+    _check_pair(x, y, min_rows=2)
+    _check_group(group)
+    return _terms(x, y, sim_coeff, std_coeff, cov_coeff, gamma, eps)[_LOSS]
+
+
+def invariance_loss(x: Tensor, y: Tensor) -> Tensor:
+    """VICReg's invariance term: the mean of (x - y)^2.
+
+    Args:
+        x: [N, D] or [N, ..., D] with N >= 1; float16, bfloat16, float32 or float64; any strides.
+        y: x's shape, dtype and device.
+
+    Returns:
+        A 0-d tensor: float64 for float64 input, else float32.
+
+    Raises:
+        TypeError: x or y is not a torch tensor, or of another dtype.
+        ValueError: shapes or devices differ, N < 1 or D < 1.
+
+    Example:
+        >>> import torch
+        >>> from sslkernels.losses import invariance_loss
+        >>> invariance_loss(torch.zeros(2, 3), torch.full((2, 3), 2.0))
+        tensor(4.)
+    """
+    _check_pair(x, y, min_rows=1)
+    return _terms(x, y, variance=False, covariance=False)[_INVARIANCE]
+
+
+def variance_loss(z: Tensor, *, gamma: float = 1.0, eps: float = 1e-4) -> Tensor:
+    """VICReg's variance term of one view: the mean over columns of max(0, gamma - sqrt(v_j + eps)).
+
+    Args:
+        z: [N, D] or [N, ..., D] with N >= 2; float16, bfloat16, float32 or float64; any strides.
+        gamma: standard deviation below which a column counts.
+        eps: added to variances before the square root.
+
+    Returns:
+        A 0-d tensor: float64 for float64 input, else float32.
+
+    Raises:
+        TypeError: z is not a torch tensor, or of another dtype.
+        ValueError: N < 2 or D < 1.
+
+    Example:
+        >>> import torch
+        >>> from sslkernels.losses import variance_loss
+        >>> variance_loss(torch.tensor([[0.0, 5.0], [2.0, 5.0]]), eps=0.0)  # deviations 1.41 and 0
+        tensor(0.5000)
+    """
+    _check_view(z, "z", min_rows=2)
+    return _terms(z, None, gamma=gamma, eps=eps, invariance=False, covariance=False)[_VARIANCE]
+
+
+def covariance_loss(z: Tensor) -> Tensor:
+    """VICReg's covariance term of one view: sum_{i != j} C_ij^2 / D, C the covariance matrix of z.
+
+    Args:
+        z: [N, D] or [N, ..., D] with N >= 2; float16, bfloat16, float32 or float64; any strides.
+
+    Returns:
+        A 0-d tensor: float64 for float64 input, else float32.
+
+    Raises:
+        TypeError: z is not a torch tensor, or of another dtype.
+        ValueError: N < 2 or D < 1.
+
+    Example:
+        >>> import torch
+        >>> from sslkernels.losses import covariance_loss
+        >>> covariance_loss(torch.tensor([[0.0, 0.0], [2.0, 2.0]]))  # C is 2 everywhere
+        tensor(4.)
+    """
+    _check_view(z, "z", min_rows=2)
+    return _terms(z, None, invariance=False, variance=False)[_COVARIANCE]
+
+
+class VICRegLoss(torch.nn.Module):
+    """The VICReg loss of two views as a module; arguments as :func:`vicreg_loss`.
+
+    Example:
+        >>> import torch
+        >>> from sslkernels.losses import VICRegLoss
+        >>> criterion = VICRegLoss(sim_coeff=1.0)
+        >>> x = torch.tensor([[0.0, 0.0], [2.0, 2.0]])
+        >>> criterion(x, x + 1)
+        tensor(9.)
+        >>> criterion.forward_components(x, x + 1).covariance
+        tensor(8.)
+    """
+
+    def __init__(
+        self,
+        *,
+        sim_coeff: float = 25.0,
+        std_coeff: float = 25.0,
+        cov_coeff: float = 1.0,
+        gamma: float = 1.0,
+        eps: float = 1e-4,
+        group: Any = None,
+    ) -> None:
+        super().__init__()
+        _check_group(group)
+        self.sim_coeff = sim_coeff
+        self.std_coeff = std_coeff
+        self.cov_coeff = cov_coeff
+        self.gamma = gamma
+        self.eps = eps
+
+    def _all_terms(self, x: Tensor, y: Tensor) -> Tensor:
+        _check_pair(x, y, min_rows=2)
+        return _terms(x, y, self.sim_coeff, self.std_coeff, self.cov_coeff, self.gamma, self.eps)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of two views [N, D] or [N, ..., D], as :func:`vicreg_loss`."""
+        return self._all_terms(x, y)[_LOSS]
+
+    def forward_components(self, x: Tensor, y: Tensor) -> VICRegTerms:
+        """The loss and its unweighted terms, all differentiable, for the cost of the loss."""
+        return VICRegTerms(*self._all_terms(x, y).unbind())
+
+    def extra_repr(self) -> str:
+        names = ("sim_coeff", "std_coeff", "cov_coeff", "gamma", "eps")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
+
+
+def _terms(
+    x: Tensor,
+    y: Tensor | None,
+    sim: float = 0.0,
+    std: float = 0.0,
+    cov: float = 0.0,
+    gamma: float = 1.0,
+    eps: float = 1e-4,
+    invariance: bool = True,
+    variance: bool = True,
+    covariance: bool = True,
+) -> Tensor:
+    return torch.ops.sslkernels.vicreg.default(
+        x, y, sim, std, cov, gamma, eps, invariance, variance, covariance
+    )[0]
+
+
+def _check_group(group: Any) -> None:
+    if group is not None:
+        raise NotImplementedError(
+            "group: the VICReg loss over a torch.distributed group is not implemented; pass None"
+        )
+
+
+def _check_view(z: Any, name: str, min_rows: int) -> None:
+    if not isinstance(z, Tensor):
+        raise TypeError(f"{name}: takes a torch tensor, got {type(z).__name__}")
+    if z.dtype not in FLOAT_DTYPES:
+        raise TypeError(
+            f"{name}: takes float16, bfloat16, float32 or float64, got {str(z.dtype)[6:]}"
+        )
+    if z.ndim < 2:
+        raise ValueError(f"{name}: takes shape [N, D] or [N, ..., D], got {list(z.shape)}")
+    if z.shape[0] < min_rows:
+        rows = "one row" if min_rows == 1 else f"{min_rows} rows"
+        raise ValueError(f"{name}: needs at least {rows}, got shape {list(z.shape)}")
+    if 0 in z.shape:
+        raise ValueError(f"{name}: takes no empty dimension, got shape {list(z.shape)}")
+
+
+def _check_pair(x: Any, y: Any, min_rows: int) -> None:
+    _check_view(x, "x", min_rows)
+    if not isinstance(y, Tensor):
+        raise TypeError(f"y: takes a torch tensor, got {type(y).__name__}")
+    if y.dtype != x.dtype:
+        raise TypeError(f"y: takes x's dtype {str(x.dtype)[6:]}, got {str(y.dtype)[6:]}")
+    if y.shape != x.shape:
+        raise ValueError(f"y: takes x's shape {list(x.shape)}, got {list(y.shape)}")
+    if y.device != x.device:
+        raise ValueError(f"y: takes x's device {x.device}, got {y.device}")
