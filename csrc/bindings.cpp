@@ -7,6 +7,7 @@
 #include <optional>
 #include <tuple>
 
+#include "class_moments.h"
 #include "cpu_features.h"
 #include "vicreg.h"
 #include "views.h"
@@ -77,6 +78,23 @@ void vicreg_backward(const std::array<double, 4>& grad, const ProblemsTuple& x,
          as_pointer<void>(grad_x), as_pointer<void>(grad_y));
 }
 
+// (classes, counts, mean, m2)
+using ClassStateTuple = std::tuple<int64_t, uintptr_t, uintptr_t, uintptr_t>;
+
+// (labeling, row, value) of the first bad label; row -1 if there is none.
+std::tuple<int64_t, int64_t, int64_t> class_moments_update(
+    const ViewTuple& z, uintptr_t labels, const std::vector<ClassStateTuple>& states,
+    int64_t ignore, int threads) {
+    const py::gil_scoped_release release;
+    std::vector<ssk::ClassState> targets;
+    for (const auto& [classes, counts, mean, m2] : states)
+        targets.push_back({classes, as_pointer<int64_t>(counts), as_pointer<double>(mean),
+                           as_pointer<double>(m2)});
+    const ssk::BadLabel bad = ssk::class_moments_update(
+        as_view(z), as_pointer<int64_t>(labels), targets, ignore, threads);
+    return {bad.labeling, bad.row, bad.value};
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -84,6 +102,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("detected_isa", [] { return ssk::isa_name(ssk::detected_isa()); });
     m.def("active_isa", [] { return ssk::isa_name(ssk::active_isa()); });
     m.def("set_isa_limit", &ssk::set_isa_limit);
+    m.def("class_moments_update", &class_moments_update);
     m.def("vicreg_forward", &vicreg_forward);
     m.def("vicreg_backward", &vicreg_backward);
 }

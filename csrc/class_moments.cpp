@@ -1,0 +1,144 @@
+// Checks the labels, then reads the rows in the way that suits their shape:
+//
+// * few classes for the length of a row (every class has several rows in a quarter of a MB): strips
+//   of rows in memory order, all labelings while a strip is in the cache;
+// * otherwise: class by class, one gather per chain of labelings of which each is a function of the
+//   one before (fine classes, superclasses, everything), so that a hierarchy costs one reading.
+//
+// A matrix whose columns are not contiguous is first copied, a few MB of rows at a time.
+#include "class_moments.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+
+#include "class_moments_parts.h"
+#include "cpu_features.h"
+
+namespace ssk {
+
+namespace portable {
+extern const RunKernels run_kernels;
+}
+#if defined(__x86_64__)
+namespace avx2 {
+extern const RunKernels run_kernels;
+}
+namespace avx512 {
+extern const RunKernels run_kernels;
+}
+#endif
+
+const RunKernels& run_kernels() {
+#if defined(__x86_64__)
+    if (active_isa() >= Isa::avx512) return avx512::run_kernels;
+    if (active_isa() == Isa::avx2) return avx2::run_kernels;
+#endif
+    return portable::run_kernels;
+}
+
+namespace {
+
+constexpr int64_t kMaxRows = int64_t{1} << 31;  // row numbers are kept in 32 bits
+constexpr int64_t kStageBytes = 8 << 20;
+constexpr int64_t kStageTile = 32;  // rows: two cache lines of float32 down each column
+
+// Labelings grouped so that each is a function of the one before it in its group.
+std::vector<std::vector<Target>> chains(std::vector<Target> targets, int64_t rows, int threads) {
+    std::stable_sort(targets.begin(), targets.end(), [](const Target& a, const Target& b) {
+        return a.labeling.classes > b.labeling.classes;
+    });
+    std::vector<std::vector<Target>> out;
+    for (const Target& target : targets) {
+        const auto extends = [&](const std::vector<Target>& chain) {
+            // With fewer rows than classes the table of parents would cost more than it saves.
+            return chain.back().labeling.classes <= rows &&
+                   is_function_of(target.labeling, chain.back().labeling, rows, threads);
+        };
+        const auto chain = std::find_if(out.begin(), out.end(), extends);
+        if (chain == out.end())
+            out.push_back({target});
+        else
+            chain->push_back(target);
+    }
+    return out;
+}
+
+void add_contiguous(const MatrixView& z, const std::vector<Target>& targets, int threads) {
+    const RunKernels& kernels = run_kernels();
+    if (add_by_strips(z, targets, kernels, threads)) return;
+    if (targets.size() == 1) return add_by_gather(z, targets, kernels, threads);
+    for (const auto& chain : chains(targets, z.rows, threads))
+        add_by_gather(z, chain, kernels, threads);
+}
+
+template <class Bits>
+void copy_rows(const MatrixView& z, Bits* out, int threads) {
+    const Bits* in = static_cast<const Bits*>(z.data);
+    const bool column_major = std::abs(z.row_stride) < std::abs(z.col_stride);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t begin = 0; begin < z.rows; begin += kStageTile) {
+        const int64_t end = std::min(z.rows, begin + kStageTile);
+        if (column_major) {
+            for (int64_t j = 0; j < z.cols; ++j)
+                for (int64_t i = begin; i < end; ++i)
+                    out[i * z.cols + j] = in[i * z.row_stride + j * z.col_stride];
+        } else {
+            for (int64_t i = begin; i < end; ++i)
+                for (int64_t j = 0; j < z.cols; ++j)
+                    out[i * z.cols + j] = in[i * z.row_stride + j * z.col_stride];
+        }
+    }
+}
+
+void add_staged(const MatrixView& z, const std::vector<Target>& targets, int threads) {
+    const int64_t size = element_size(z.dtype);
+    const int64_t chunk =
+        std::min(z.rows, std::max<int64_t>(2 * kStageTile, kStageBytes / (z.cols * size)));
+    const std::unique_ptr<uint64_t[]> stage(new uint64_t[(chunk * z.cols * size + 7) / 8]);
+    for (int64_t begin = 0; begin < z.rows; begin += chunk) {
+        const int64_t rows = std::min(chunk, z.rows - begin);
+        MatrixView part = z;
+        part.rows = rows;
+        part.data = static_cast<char*>(z.data) + begin * z.row_stride * size;
+        if (size == 8)
+            copy_rows(part, reinterpret_cast<uint64_t*>(stage.get()), threads);
+        else if (size == 4)
+            copy_rows(part, reinterpret_cast<uint32_t*>(stage.get()), threads);
+        else
+            copy_rows(part, reinterpret_cast<uint16_t*>(stage.get()), threads);
+        std::vector<Target> here = targets;
+        for (Target& target : here) target.labeling.labels += begin;
+        add_contiguous({stage.get(), z.dtype, rows, z.cols, z.cols, 1}, here, threads);
+    }
+}
+
+}  // namespace
+
+BadLabel class_moments_update(const MatrixView& z, const int64_t* labels,
+                              const std::vector<ClassState>& states, int64_t ignore, int threads) {
+    std::vector<Target> targets;
+    for (const ClassState& state : states)
+        targets.push_back(
+            {{labels + static_cast<int64_t>(targets.size()) * z.rows, state.classes, ignore},
+             state});
+    for (size_t k = 0; k < targets.size(); ++k) {
+        const int64_t row = first_bad_row(targets[k].labeling, z.rows, threads);
+        if (row >= 0) return {static_cast<int64_t>(k), row, targets[k].labeling.labels[row]};
+    }
+    const bool contiguous = z.col_stride == 1 || z.cols == 1;
+    for (int64_t begin = 0; begin < z.rows; begin += kMaxRows) {
+        MatrixView part = z;
+        part.rows = std::min(kMaxRows, z.rows - begin);
+        part.data = static_cast<char*>(z.data) + begin * z.row_stride * element_size(z.dtype);
+        std::vector<Target> here = targets;
+        for (Target& target : here) target.labeling.labels += begin;
+        if (contiguous)
+            add_contiguous(part, here, threads);
+        else
+            add_staged(part, here, threads);
+    }
+    return {0, -1, 0};
+}
+
+}  // namespace ssk

@@ -1,0 +1,44 @@
+// The three ways class_moments goes through the rows; see class_moments.cpp for which and when.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "class_moments.h"
+#include "class_moments_run.h"
+#include "label_sort.h"
+
+namespace ssk {
+
+inline int64_t element_size(DType dtype) {
+    return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
+}
+
+struct Target {
+    Labeling labeling;
+    ClassState state;
+};
+
+// Whether float32 squares of n rows can be trusted, given the scatter that they add up to: neither
+// overflow (nor NaN or infinity in the data, which float64 arithmetic then reports as it should),
+// nor underflow.
+inline bool trusted_in_f32(DType dtype, double m2, int64_t n, int64_t cols) {
+    constexpr double kSmallest = 1e-30;  // per element; float32 squares are normal from 1.2e-38
+    if (dtype == DType::f64) return true;
+    if (!std::isfinite(m2)) return false;
+    if (n == 1) return true;
+    return dtype == DType::f16 || m2 >= kSmallest * static_cast<double>(n) * cols;
+}
+
+// Rows of z in the order of their classes, gathered; the labelings of `chain` are functions of the
+// one before, so that a run of a coarser class is made of whole runs of finer ones.
+void add_by_gather(const MatrixView& z, const std::vector<Target>& chain, const RunKernels& kernels,
+                   int threads);
+
+// Rows of z in their own order, through the cache, for any number of labelings with few classes.
+// False if the shape does not suit (nothing is done then).
+bool add_by_strips(const MatrixView& z, const std::vector<Target>& targets,
+                   const RunKernels& kernels, int threads);
+
+}  // namespace ssk

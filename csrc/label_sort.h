@@ -1,0 +1,31 @@
+// Labels: are they all in range, and in which order are rows of one class neighbours?
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace ssk {
+
+// One labeling of the rows: labels in [0, classes), or `ignore`.
+struct Labeling {
+    const int64_t* labels;
+    int64_t classes;
+    int64_t ignore;
+
+    // A class, or `classes` for a row that is skipped.
+    int64_t key(int64_t row) const { return labels[row] == ignore ? classes : labels[row]; }
+};
+
+// The first row whose label is neither in range nor ignored; -1 if there is none.
+int64_t first_bad_row(const Labeling& labeling, int64_t rows, int threads);
+
+// Whether rows of one class of `fine` always share one class of `coarse` (a skipped row counts as a
+// class of its own here), in one scan that ends early where they do not.
+bool is_function_of(const Labeling& coarse, const Labeling& fine, int64_t rows, int threads);
+
+// Stable sort of the rows that chain[0] does not skip, by (key of chain.back(), ..., key of
+// chain[0]). order and spare hold `rows` elements each; the result is in order. Returns its length.
+int64_t sort_rows(const std::vector<Labeling>& chain, int64_t rows, int threads, uint32_t* order,
+                  uint32_t* spare);
+
+}  // namespace ssk

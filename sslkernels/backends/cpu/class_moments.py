@@ -1,0 +1,37 @@
+"""``class_moments_update`` in C++: the ways through the data are in ``csrc/class_moments.cpp``, the
+arithmetic in ``csrc/class_moments_run.cpp``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from sslkernels import _checks
+from sslkernels.backends.cpu import _C
+from sslkernels.backends.cpu._views import view
+
+
+def class_moments_update(
+    z: torch.Tensor,  # [N, D] embeddings, any strides
+    labels: torch.Tensor,  # int64 [K, N] contiguous
+    states: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+    ignore_index: int,
+) -> None:
+    """Merges the batch into K states ``(counts [C], mean [C, D], m2 [C])``, in place.
+
+    Accumulates in float32 within 8 rows around their own mean (float64 for float64 ``z``, and
+    again for rows whose squares float32 cannot hold), in float64 across; m2 overflows with float64.
+    The bits do not depend on the number of threads. Memory: 8 bytes per row and a few MB, 1/64 of
+    ``z`` at most.
+
+    Raises:
+        ValueError: a label out of range; no state has changed then.
+    """
+    pointers = [(len(n), n.data_ptr(), mean.data_ptr(), m2.data_ptr()) for n, mean, m2 in states]
+    labeling, row, value = _C.class_moments_update(
+        view(z), labels.data_ptr(), pointers, ignore_index, torch.get_num_threads()
+    )
+    if row >= 0:
+        name = "labels" if len(states) == 1 else f"labels[{labeling}]"
+        raise _checks.bad_label(name, row, value, len(states[labeling][0]), ignore_index)
