@@ -32,8 +32,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-import sslkernels.backends.triton as package
 from sslkernels.backends.triton.launch import AotCase, Device
+
+package = importlib.import_module("sslkernels.backends.triton")
 
 # Shared memory that one program may use: CUDA programming guide, compute capabilities (163, 227 and
 # 227 KB); CDNA3 instruction set architecture (64 KB of LDS).
@@ -165,7 +166,9 @@ def _number(pattern: str, text: str) -> int:
     return int(match.group(1))
 
 
-def compile_all(targets: list[str]) -> dict[tuple[str, str, str], Result | Exception]:
+def compile_all(
+    targets: list[str], only: str = ""
+) -> dict[tuple[str, str, str], Result | Exception]:
     """(target, kernel, label) -> what its machine code holds, compiled by a pool of processes."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
@@ -175,6 +178,7 @@ def compile_all(targets: list[str]) -> dict[tuple[str, str, str], Result | Excep
             )
             for target in targets
             for module, index, case in cases(target)
+            if only in f"{module} {case.kernel.__name__} {case.label}"
         }
         return {key: future.exception() or future.result() for key, future in pending.items()}
 
@@ -197,10 +201,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compile every Triton kernel ahead of time.")
     parser.add_argument("--write", metavar="FILE", help="write the table to this Markdown file")
     parser.add_argument("--target", choices=DEVICES, action="append", help="default: all")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains it")
     options = parser.parse_args()
     results, faulty = [], 0
-    for key, result in compile_all(options.target or list(DEVICES)).items():
-        faults = [repr(result)] if isinstance(result, Exception) else result.faults()
+    for key, result in compile_all(options.target or list(DEVICES), options.only).items():
+        faults = (
+            [str(result).strip().splitlines()[-1][:300]]
+            if isinstance(result, Exception)
+            else result.faults()
+        )
         if not isinstance(result, Exception):
             results.append(result)
         for fault in faults:

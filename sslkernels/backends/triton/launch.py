@@ -37,6 +37,24 @@ class Device(NamedTuple):
 INTERPRETER = Device("cuda", 90, 32, 8, 232448)
 
 
+def _let_interpreter_count() -> None:
+    """``range(n)`` over a kernel's own integers: triton 3.6's interpreter keeps them as arrays of
+    one element, which NumPy 2.4 no longer turns into an index."""
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patched
+
+
+if INTERPRETED:
+    _let_interpreter_count()
+
+
 @functools.cache
 def _device(index: int) -> Device:
     from triton.runtime import driver
@@ -65,10 +83,12 @@ def on_device(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
 def unit_columns(z: torch.Tensor) -> torch.Tensor:
     """``z`` with a column stride of 1, so that loads along a row coalesce.
 
-    Rows may lie any stride apart. Anything else (a transposed or column-sliced view) is copied: one
-    read and one write of the input, less than any uncoalesced pass over it would cost.
+    Rows may lie up to 2^23 elements apart (offsets within a tile are 32-bit). Anything else, above
+    all a transposed or column-sliced view, is copied: one read and one write of the input, less
+    than any uncoalesced pass over it would cost.
     """
-    return z if z.stride(-1) == 1 or z.shape[-1] == 1 else z.contiguous()
+    unit = z.stride(-1) == 1 or z.shape[-1] == 1
+    return z if unit and z.stride(-2) <= 1 << 23 else z.contiguous()
 
 
 def vector_width(*tensors: torch.Tensor) -> int:
@@ -80,21 +100,6 @@ def vector_width(*tensors: torch.Tensor) -> int:
         if t.data_ptr() % 16 or any(s % width for s in (t.shape[-1], *strides)):
             return 1
     return width
-
-
-def input_precision(dtype: torch.dtype, device: Device) -> str:
-    """How a product's fp32 operands are multiplied, by ``torch.get_float32_matmul_precision()``.
-
-    "highest" keeps fp32's accuracy: on CUDA as three tf32 products ("tf32x3"; 22 of the 24 bits of
-    each operand, fp32 accumulation), which tensor cores run and plain fp32 does not, on AMD as the
-    matrix units' own fp32. "high" and "medium" take one tf32 product. Half-precision operands are
-    multiplied exactly and ignore it.
-    """
-    if dtype != torch.float32:
-        return "tf32"
-    if torch.get_float32_matmul_precision() == "highest":
-        return "tf32x3" if device.backend == "cuda" else "ieee"
-    return "tf32"
 
 
 TRITON_TYPE = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
