@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from sslkernels.backends.triton import INTERPRETED
+from sslkernels.backends.triton.launch import Device
 
 AUTOTUNE = os.environ.get("SSLKERNELS_AUTOTUNE", "0") == "1"
 _tuned: dict[Hashable, NamedTuple] = {}
@@ -37,3 +38,219 @@ def pick(candidates: tuple, key: Hashable, launch: Callable[[NamedTuple], object
         times = [do_bench(lambda c=c: launch(c), return_mode="median") for c in candidates]
         _tuned[key] = candidates[times.index(min(times))]
     return _tuned[key]
+
+
+# ---- symmetric products and VICReg (gram.py, vicreg.py) ----
+
+GROUP = 8  # tile rows that share the L2 cache, see gram.tile_of
+
+
+class Operand(NamedTuple):
+    """How the centered data enters a product."""
+
+    dtype: torch.dtype  # of the copy that the product reads
+    planes: int  # 2: hi and lo, multiplied as three tf32 products (gram.py)
+    rounding: str  # "none", "tf32" (to nearest: the hardware would truncate), "split" (two planes)
+    precision: str  # tl.dot's input_precision
+
+    def __str__(self) -> str:
+        if self.dtype == torch.bfloat16:
+            return "bf16"
+        return "tf32x3" if self.planes == 2 else self.precision
+
+
+def operand(dtype: torch.dtype, device: Device) -> Operand:
+    """bf16 stays bf16. fp32 follows ``torch.get_float32_matmul_precision()``: "highest" is three
+    tf32 products on CUDA and the matrix units' own fp32 on AMD, anything else one tf32 product.
+
+    fp16 is multiplied as tf32, which has fp16's 11 bits without its range: centered values and
+    entries of K overflow fp16 long before the loss does.
+    """
+    if dtype == torch.bfloat16:
+        return Operand(torch.bfloat16, 1, "none", "ieee")
+    if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
+        return _exact(device)
+    return _tf32(device)
+
+
+def _tf32(device: Device) -> Operand:
+    if device.backend == "hip" and not str(device.arch).startswith("gfx942"):
+        return Operand(torch.float32, 1, "none", "ieee")
+    return Operand(torch.float32, 1, "tf32", "tf32")
+
+
+def _exact(device: Device) -> Operand:
+    if device.backend == "hip":
+        return Operand(torch.float32, 1, "none", "ieee")
+    return Operand(torch.float32, 2, "split", "tf32")
+
+
+def operands(device: Device) -> tuple[Operand, ...]:
+    """Every answer of :func:`operand` on a device."""
+    return tuple(dict.fromkeys((operand(torch.bfloat16, device), _tf32(device), _exact(device))))
+
+
+class Gram(NamedTuple):
+    """Square tiles of a symmetric product."""
+
+    block: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+    def __str__(self) -> str:
+        return f"{self.block}x{self.block}x{self.block_k}"
+
+
+def _stages(bytes_per_stage: int, device: Device, most: int) -> int:
+    """As many pipeline stages as leave room for two programs on a processor, at least two.
+
+    AMD's pipeline keeps one stage in registers, so two stages take one buffer.
+    """
+    if device.backend == "hip":
+        return 2
+    return max(2, min(most, device.shared_memory // 2 // bytes_per_stage))
+
+
+def gram(m: int, dtype: torch.dtype, device: Device) -> tuple[Gram, ...]:
+    """128 x 128 tiles, or 64 x 64 where one such tile covers the matrix."""
+    large, small = gram_candidates(dtype, device)
+    return (small,) if m <= small.block else (large, small)
+
+
+def gram_candidates(dtype: torch.dtype, device: Device) -> tuple[Gram, Gram]:
+    # 128 bytes of the contraction per row and step: one swizzled line of shared memory.
+    block_k = 128 // dtype.itemsize
+    return (
+        Gram(128, block_k, 8, _stages(2 * 128 * 128, device, 4)),
+        Gram(64, block_k, 4, _stages(2 * 64 * 128, device, 5)),
+    )
+
+
+def splits(programs: int, steps: int, device: Device) -> int:
+    """Into how many parts to cut a contraction of ``steps`` steps: one program per processor, and
+    at least eight steps each, so that the pipeline fills."""
+    return max(1, min(device.processors // programs, steps // 8))
+
+
+def serves(op: Operand, dtype: torch.dtype) -> bool:
+    """Whether :func:`operand` can answer ``op`` for inputs of ``dtype``."""
+    if dtype == torch.bfloat16 or op.dtype == torch.bfloat16:
+        return op.dtype == dtype
+    return dtype == torch.float32 or (op.planes == 1 and op.rounding != "none")
+
+
+class Stream(NamedTuple):
+    """A tile of rows and columns that a memory-bound kernel walks over."""
+
+    block_n: int
+    block_d: int
+    num_warps: int
+    num_stages: int
+
+
+CENTER = Stream(64, 64, 8, 1)
+
+
+def moments(device: Device) -> Stream:
+    """One 128-bit load per thread and view in bf16. Four stages of them, of both views, keep 16 KB
+    in flight per program, which one program per processor needs to cover memory's latency."""
+    return Stream(device.warp_size // 2, 64, 4, 4)
+
+
+def row_splits(programs: int, rows: int, device: Device) -> int:
+    """Into how many parts to cut the rows: two programs per processor, but at least 512 rows each,
+    below which the second launch costs more than the parallelism saves."""
+    return max(1, min(2 * device.processors // programs, rows // 512))
+
+
+def problems_at_once(count: int, size: int) -> int:
+    """How many problems (of ``size`` bytes of operands each) share a launch: as many as stay in the
+    L2 cache from the kernel that writes the operands to the one that reads them. It also bounds
+    the workspace: large problems reuse one buffer in turn."""
+    return max(1, min(count, (32 << 20) // size))
+
+
+# ---- class moments (class_moments.py) ----
+
+CLASS_TILE_ROWS = (64, 512)  # sorted rows per program: small batches need more programs
+L2_SHARE = 16 << 20  # bytes of z that survive in the L2 cache of a data-center GPU (40 MB and up)
+
+
+class ClassMoments(NamedTuple):
+    """A program walks ``rows`` sorted rows, ``row_step`` at a time, over ``block_d`` columns."""
+
+    rows: int
+    row_step: int
+    block_d: int
+    num_warps: int
+    block_tiles: int  # tiles per block of rows that K labelings share through L2
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows, {self.row_step}x{self.block_d}"
+
+
+def class_moments(n: int, d: int, classes: list[int], dtype: torch.dtype) -> ClassMoments:
+    block_d = _class_columns(d, dtype)
+    programs = -(-n // CLASS_TILE_ROWS[1]) * -(-d // block_d)
+    # Two waves of the 16 or so one-warp programs that each of 132 processors holds.
+    rows = CLASS_TILE_ROWS[0] if programs < 2 * 16 * 132 else CLASS_TILE_ROWS[1]
+    tile = _class_tile(rows, block_d, dtype)
+    num_tiles = -(-n // rows)
+    if len(classes) > 1:
+        shared = max(1, L2_SHARE // (block_d * dtype.itemsize * rows))
+        blocks = -(-num_tiles // shared)
+        # Per column: fp32 segment sums, written and read once, against what K - 1 reads would cost.
+        segments = sum(min(n, blocks * c) for c in classes) * 2 * 4
+        if 2 * segments < (len(classes) - 1) * n * dtype.itemsize:
+            return tile._replace(block_tiles=min(shared, num_tiles))
+    return tile._replace(block_tiles=num_tiles)
+
+
+def class_moments_candidates(dtype: torch.dtype) -> tuple[ClassMoments, ...]:
+    widths = sorted({_class_columns(d, dtype) for d in (1, 128, 256)})
+    return tuple(_class_tile(r, w, dtype) for r in CLASS_TILE_ROWS for w in widths)
+
+
+def _class_columns(d: int, dtype: torch.dtype) -> int:
+    """One warp reads 512 contiguous bytes of a row, 16 per thread, or less of a shorter row."""
+    if d <= 32:
+        return 32
+    return 128 if d <= 128 else 512 // dtype.itemsize
+
+
+def _class_tile(rows: int, block_d: int, dtype: torch.dtype) -> ClassMoments:
+    # 4 KB in flight per warp, so that 16 warps cover the latency of device memory.
+    return ClassMoments(rows, min(32, 4096 // (block_d * dtype.itemsize)), block_d, 1, 1)
+
+
+class Backward(NamedTuple):
+    """A tile of the gradient: BLOCK_R steps of the contraction, or none without a product."""
+
+    block_n: int
+    block_d: int
+    block_r: int
+    num_warps: int
+    num_stages: int
+
+    def __str__(self) -> str:
+        return f"{self.block_n}x{self.block_d}x{self.block_r}"
+
+
+def backward_candidates(dtype: torch.dtype, device: Device, product: bool) -> tuple[Backward, ...]:
+    if not product:
+        return (Backward(16, 128, 16, 4, 1),)
+    block_r = 128 // dtype.itemsize
+    return (
+        Backward(128, 128, block_r, 8, _stages(2 * 128 * 128, device, 3)),
+        Backward(64, 64, block_r, 4, _stages(2 * 64 * 128, device, 4)),
+    )
+
+
+def backward(
+    n: int, d: int, dtype: torch.dtype, device: Device, product: bool
+) -> tuple[Backward, ...]:
+    """The small tile where the large one would leave processors idle."""
+    large, *rest = backward_candidates(dtype, device, product)
+    tiles = -(-n // large.block_n) * -(-d // large.block_d)
+    return (*rest, large) if rest and 2 * tiles < device.processors else (large, *rest)

@@ -1,0 +1,338 @@
+r"""The symmetric Gram product A A^T by tiles of its upper triangle, with an epilogue.
+
+A is [Q, M, K]: Q problems, K contiguous. A program accumulates one tile of A_q A_q^T in fp32 and
+hands it to an epilogue, a ``@triton.jit`` function passed as a constexpr, while it is still in
+registers; an M x M matrix exists only if the epilogue stores one. Tiles below the diagonal are
+never computed: about M^2 K operations instead of 2 M^2 K.
+
+**Operands.** Both come from one buffer whose contiguous dimension is the contraction, so that loads
+run through shared memory asynchronously, ``wgmma`` reads both operands where they land (for 32-bit
+types it takes no other orientation) and nothing passes through registers. The pass that centers
+the data writes this buffer, transposed if the other side is wanted; centering while loading would
+cost a trip through registers for each operand in each of the M / BLOCK tiles that read it.
+
+**fp32.** With ``SEGMENTS = 3`` A holds two planes, hi and lo, both exact in tf32
+(``column_moments.store_operand``), and the contraction runs over three segments, hi hi^T + hi lo^T
++ lo hi^T, as one pipelined loop. hi + lo keeps 22 bits and the dropped lo lo^T is below 2^-22:
+fp32's accuracy on tensor cores.
+
+**Few tiles.** Where the triangle has fewer tiles than the device has processors, the contraction is
+split: programs store partial tiles, and :func:`gram_reduce_kernel` adds them in a fixed order and
+calls the epilogue. Either way the same input gives the same bits.
+
+Epilogue: ``EPILOGUE(acc, top, left, problem, slot, mirror, M, extra)``
+
+* ``acc`` fp32 [R, BLOCK]: the elements of problem ``problem`` from row ``top`` and column ``left``
+  (int32 scalars) on; zero where either index is >= M.
+* ``slot``: distinct for each call, covering [0, Q * programs) with ``programs`` from :func:`plan`:
+  where the epilogue stores its partial sums, all of which some later kernel adds in order.
+* ``mirror``: the tile lies strictly above the diagonal, so its transpose is computed nowhere else.
+* ``extra``: the tuple of pointers and scalars given to :func:`gram`.
+
+One launch, or two where the contraction is split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from sslkernels.backends.triton import launch, tiles
+
+SUB_ROWS = 16  # rows of a tile that one program of the second stage adds up
+
+_SIZES = ("M", "K", "plane_stride", "stride_aq", "stride_am", "SIDE", "GROUP", "per_split")
+
+
+@triton.jit
+def tile_of(t, SIDE, GROUP):
+    """(i, j), i <= j: the t-th of the SIDE (SIDE + 1) / 2 tiles on and above the diagonal.
+
+    Tiles run through bands of GROUP rows, column by column within a band, so that programs that run
+    together share rows and columns of A in the L2 cache. Counted from the first row on.
+    """
+    top = 0
+    height = tl.minimum(GROUP, SIDE)
+    count = height * SIDE - height * (height - 1) // 2
+    while t >= count:
+        t -= count
+        top += height
+        height = tl.minimum(GROUP, SIDE - top)
+        count = height * (SIDE - top) - height * (height - 1) // 2
+    # A band starts with a triangle of height columns; every later column is full.
+    triangle = height * (height + 1) // 2
+    column = ((tl.sqrt(8.0 * t + 1.0) - 1.0) * 0.5).to(tl.int32)  # exact: t < triangle is small
+    past = t - triangle
+    i = tl.where(past < 0, t - column * (column + 1) // 2, past % height)
+    j = tl.where(past < 0, column, height + past // height)
+    return top + i, top + j
+
+
+@triton.jit
+def accumulate(
+    a_ptr,  # [M, K] one problem's rows, K contiguous
+    b_ptr,  # [M', K] the rows on the other side
+    a_rows,  # int64 [BLOCK_M]
+    b_rows,  # int64 [BLOCK_N]
+    a_mask,  # [BLOCK_M]
+    b_mask,  # [BLOCK_N]
+    stride_am,
+    stride_bm,
+    a_plane,  # distance from hi to lo
+    b_plane,
+    K,
+    first,  # of BLOCK_K-wide steps, counted through all segments
+    last,
+    SEGMENTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """fp32 [BLOCK_M, BLOCK_N]: steps [first, last) of A B^T; operands hi hi, hi lo, lo hi."""
+    steps = tl.cdiv(K, BLOCK_K)
+    a_ptrs = a_ptr + a_rows[:, None] * stride_am
+    b_ptrs = b_ptr + b_rows[None, :] * stride_bm
+    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for step in range(first, last):
+        k = step * BLOCK_K
+        a_at = a_ptrs
+        b_at = b_ptrs
+        if SEGMENTS == 3:
+            second = (step >= steps).to(tl.int32)
+            third = (step >= 2 * steps).to(tl.int32)
+            k -= (second + third) * steps * BLOCK_K
+            a_at += third * a_plane
+            b_at += (second - third) * b_plane
+        ks = k + tl.arange(0, BLOCK_K)
+        a = tl.load(a_at + ks[None, :], mask=a_mask[:, None] & (ks[None, :] < K), other=0.0)
+        b = tl.load(b_at + ks[:, None], mask=b_mask[None, :] & (ks[:, None] < K), other=0.0)
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+    return acc
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def gram_kernel(
+    a_ptr,  # [planes, Q, M, K]
+    partial_ptr,  # fp32 [splits, Q, tiles, BLOCK, BLOCK], used if SPLIT
+    extra,  # the epilogue's pointers and scalars
+    M,
+    K,  # a multiple of VEC
+    plane_stride,
+    stride_aq,
+    stride_am,
+    SIDE,  # tiles along one side
+    GROUP,
+    per_split,  # steps of the contraction per program
+    EPILOGUE: tl.constexpr,
+    SPLIT: tl.constexpr,
+    SEGMENTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    VEC: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    K = K // VEC * VEC
+    stride_am = stride_am // VEC * VEC
+    stride_aq = stride_aq // VEC * VEC
+    plane_stride = plane_stride // VEC * VEC
+    t = tl.program_id(0)
+    problem = tl.program_id(1).to(tl.int64)
+    i, j = tile_of(t, SIDE, GROUP)
+    rows = i * BLOCK + tl.arange(0, BLOCK)
+    cols = j * BLOCK + tl.arange(0, BLOCK)
+    a_ptr += problem * stride_aq
+
+    first = 0
+    last = SEGMENTS * tl.cdiv(K, BLOCK_K)
+    if SPLIT:
+        first = tl.program_id(2) * per_split
+        last = tl.minimum(first + per_split, last)
+    acc = accumulate(
+        a_ptr,
+        a_ptr,
+        rows.to(tl.int64),
+        cols.to(tl.int64),
+        rows < M,
+        cols < M,
+        stride_am,
+        stride_am,
+        plane_stride,
+        plane_stride,
+        K,
+        first,
+        last,
+        SEGMENTS,
+        PRECISION,
+        BLOCK,
+        BLOCK,
+        BLOCK_K,
+    )
+    if SPLIT:
+        at = tl.program_id(2).to(tl.int64) * tl.num_programs(1) + problem
+        at = (at * tl.num_programs(0) + t) * BLOCK * BLOCK
+        r = tl.arange(0, BLOCK)
+        tl.store(partial_ptr + at + r[:, None] * BLOCK + r[None, :], acc)
+    else:
+        slot = problem * tl.num_programs(0) + t
+        EPILOGUE(acc, i * BLOCK, j * BLOCK, problem, slot, i != j, M, extra)
+
+
+@triton.jit(do_not_specialize=["M", "SIDE", "GROUP", "splits"])
+def gram_reduce_kernel(
+    partial_ptr,  # fp32 [splits, Q, tiles, BLOCK, BLOCK]
+    extra,
+    M,
+    SIDE,
+    GROUP,
+    splits,
+    EPILOGUE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """The second stage: ROWS rows of one tile, added over the splits in order."""
+    PIECES: tl.constexpr = BLOCK // ROWS
+    piece = tl.program_id(0) % PIECES
+    t = tl.program_id(0) // PIECES
+    problem = tl.program_id(1).to(tl.int64)
+    i, j = tile_of(t, SIDE, GROUP)
+
+    count = tl.num_programs(0) // PIECES
+    r = piece * ROWS + tl.arange(0, ROWS)
+    c = tl.arange(0, BLOCK)
+    at = (problem * count + t) * BLOCK * BLOCK
+    ptrs = partial_ptr + at + r[:, None] * BLOCK + c[None, :]
+    step = tl.num_programs(1).to(tl.int64) * count * BLOCK * BLOCK
+    acc = tl.zeros((ROWS, BLOCK), tl.float32)
+    for s in range(splits):
+        acc += tl.load(ptrs + s * step)
+    slot = problem * tl.num_programs(0) + tl.program_id(0)
+    EPILOGUE(acc, i * BLOCK + piece * ROWS, j * BLOCK, problem, slot, i != j, M, extra)
+
+
+class Plan(NamedTuple):
+    """How one Gram product is launched."""
+
+    tile: tiles.Gram
+    side: int
+    tiles: int
+    splits: int
+    per_split: int
+
+    @property
+    def programs(self) -> int:
+        """Slots per problem: how many partial sums the epilogue writes."""
+        return self.tiles * (self.tile.block // SUB_ROWS if self.splits > 1 else 1)
+
+
+def plan(
+    problems: int, m: int, k: int, segments: int, tile: tiles.Gram, device: launch.Device
+) -> Plan:
+    side = triton.cdiv(m, tile.block)
+    count = side * (side + 1) // 2
+    steps = segments * triton.cdiv(k, tile.block_k)
+    splits = tiles.splits(problems * count, steps, device)
+    per_split = triton.cdiv(steps, splits)
+    return Plan(tile, side, count, triton.cdiv(steps, per_split), per_split)
+
+
+def gram(
+    a: torch.Tensor,  # [planes, Q, M, K] operands, K contiguous and a multiple of the vector width
+    epilogue: Any,
+    extra: tuple[Any, ...],
+    how: Plan,
+    precision: str,
+) -> None:
+    """Launches the product; ``how`` is :func:`plan`'s answer for the same sizes."""
+    planes, problems, m, k = a.shape
+    segments = 2 * planes - 1
+    partial = a.new_empty(0, dtype=torch.float32)
+    if how.splits > 1:
+        size = how.splits * problems * how.tiles * how.tile.block**2
+        partial = a.new_empty(size, dtype=torch.float32)
+    gram_kernel[(how.tiles, problems, how.splits)](
+        a,
+        partial,
+        extra,
+        m,
+        k,
+        a.stride(0),
+        a.stride(1),
+        a.stride(2),
+        how.side,
+        tiles.GROUP,
+        how.per_split,
+        EPILOGUE=epilogue,
+        SPLIT=how.splits > 1,
+        SEGMENTS=segments,
+        PRECISION=precision,
+        VEC=launch.vector_width(a),
+        BLOCK=how.tile.block,
+        BLOCK_K=how.tile.block_k,
+        num_warps=how.tile.num_warps,
+        num_stages=how.tile.num_stages,
+    )
+    if how.splits > 1:
+        gram_reduce_kernel[(how.programs, problems)](
+            partial,
+            extra,
+            m,
+            how.side,
+            tiles.GROUP,
+            how.splits,
+            EPILOGUE=epilogue,
+            BLOCK=how.tile.block,
+            ROWS=SUB_ROWS,
+            num_warps=4,
+        )
+
+
+def epilogue_cases(
+    device: launch.Device, epilogue: Any, extra: tuple[str, ...]
+) -> Iterator[launch.AotCase]:
+    """Every configuration of the product with one epilogue; ``extra`` gives its argument types."""
+    name = epilogue.__name__
+    sizes = dict.fromkeys(_SIZES, "i32")
+    for op in tiles.operands(device):
+        for tile in tiles.gram_candidates(op.dtype, device):
+            for split in (False, True):
+                yield launch.AotCase(
+                    gram_kernel,
+                    f"{name} {op} {tile}{' split' if split else ''}",
+                    {
+                        "a_ptr": f"*{launch.TRITON_TYPE[op.dtype]}",
+                        "partial_ptr": "*fp32",
+                        "extra": extra,
+                        **sizes,
+                    },
+                    {
+                        "EPILOGUE": epilogue,
+                        "SPLIT": split,
+                        "SEGMENTS": 2 * op.planes - 1,
+                        "PRECISION": op.precision,
+                        "VEC": 16 // op.dtype.itemsize,
+                        "BLOCK": tile.block,
+                        "BLOCK_K": tile.block_k,
+                    },
+                    tile.num_warps,
+                    tile.num_stages,
+                    "product",
+                )
+    for block in (64, 128):
+        yield launch.AotCase(
+            gram_reduce_kernel,
+            f"{name} {block}",
+            {
+                "partial_ptr": "*fp32",
+                "extra": extra,
+                **dict.fromkeys(("M", "SIDE", "GROUP", "splits"), "i32"),
+            },
+            {"EPILOGUE": epilogue, "BLOCK": block, "ROWS": SUB_ROWS},
+            4,
+            3,
+            "streaming",
+        )

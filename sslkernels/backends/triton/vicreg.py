@@ -1,0 +1,509 @@
+r"""VICReg on a GPU: the passes of ``ops/vicreg.py``, whose docstring has the mathematics.
+
+Forward, launches in brackets: column moments, which write the centered copies in passing [1; rows
+split over programs: 2, and 1 for the copies]; Gram with the squares epilogue [1; contraction split:
+2]; the terms [1]. Backward: operands [1]; one product with the fused epilogue [1]. So 3 + 2 launches
+for a middling size, 4 + 2 for (256, 8192), whose Gram matrix has too few tiles for a GPU.
+
+Problems that are too large to keep their operands in the L2 cache take their turns in one workspace
+(``tiles.problems_at_once``), one more pair of launches each. Extra memory, with R = min(N, D) and b
+bytes per operand element (2 for bf16, 4 else, 8 for fp32 at "highest" matmul precision): the Gram
+matrices, 4 R^2 per view, live until backward; a workspace of b N D, in backward b (N D + R^2), is
+per launch. Nothing is D x D when N < D.
+
+**Accuracy.** Means, variances and sums across tiles are float64; products accumulate in fp32. In
+bf16 the centered data and, in backward, the Gram matrix are rounded to bf16 (2^-9, to nearest) once
+each; eager bf16 rounds the mean, the centered data, the D x D matrix and the gradients in between.
+fp16 and "high" fp32 are rounded to tf32 (2^-12), "highest" fp32 keeps 22 bits.
+
+No atomics, no host synchronisation, no random order: bitwise repeatable and capturable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+
+from sslkernels.backends.triton import column_moments as columns
+from sslkernels.backends.triton import gram as symmetric
+from sslkernels.backends.triton import launch, tiles
+from sslkernels.ops.vicreg import wide as takes_rows
+
+
+@triton.jit
+def squares_epilogue(acc, top, left, problem, slot, mirror, M, extra):
+    """Stores the tile and its mirror image, and the sum of squares of the whole matrix's part.
+
+    ``scale`` is a power of two near 1/(N - 1): it keeps the squares in range and loses nothing.
+    """
+    gram_ptr, sums_ptr, scale, diagonal = extra
+    r = tl.arange(0, acc.shape[0])
+    c = tl.arange(0, acc.shape[1])
+    # How far above the diagonal. An element there stands for two; a diagonal tile holds both.
+    above = (left - top) + c[None, :] - r[:, None]
+    acc = tl.where((above == 0) & (diagonal == 0), 0.0, acc)
+    scaled = acc * scale
+    weight = tl.where(above > 0, 2.0, tl.where(above == 0, 1.0, 0.0))
+    tl.store(sums_ptr + slot, tl.sum(scaled * scaled * weight).to(tl.float64))
+    # 64-bit arithmetic for the tile's corner, 32-bit within: half the address registers.
+    gram_ptr += problem * M * M
+    mask = (r < M - top)[:, None] & (c < M - left)[None, :]
+    corner = gram_ptr + top.to(tl.int64) * M + left
+    tl.store(corner + (r[:, None] * M + c[None, :]), acc, mask=mask)
+    if mirror:
+        corner = gram_ptr + left.to(tl.int64) * M + top
+        tl.store(corner + (c[:, None] * M + r[None, :]), acc.T, mask=mask.T)
+
+
+@triton.jit
+def sum_of(ptr, count, BLOCK: tl.constexpr):
+    total = tl.zeros((BLOCK,), tl.float64)
+    for at in range(0, count, BLOCK):
+        offsets = at + tl.arange(0, BLOCK)
+        total += tl.load(ptr + offsets, mask=offsets < count, other=0.0)
+    return tl.sum(total)
+
+
+@triton.jit(
+    do_not_specialize=["blocks", "slots", "N", "D", "P", "V", "wide", "invariance", "variance"]
+)
+def terms_kernel(
+    sums_ptr,  # float64 [3, blocks]: hinges, squared variances, (x - y)^2
+    squares_ptr,  # float64 [slots]: squares of the scaled Gram entries, if COVARIANCE
+    terms_ptr,  # fp32 [4]: loss, invariance, variance, covariance
+    blocks,
+    slots,
+    N,
+    D,
+    P,
+    V,
+    sim,
+    std,
+    cov,
+    scale,
+    wide,
+    invariance,
+    variance,
+    COVARIANCE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    columns = P.to(tl.float64) * D
+    inv_term = tl.full((), 0.0, tl.float64)
+    var_term = tl.full((), 0.0, tl.float64)
+    cov_term = tl.full((), 0.0, tl.float64)
+    if invariance:
+        inv_term = sum_of(sums_ptr + 2 * blocks, blocks, BLOCK) / (columns * N)
+    if variance:
+        var_term = sum_of(sums_ptr, blocks, BLOCK) / (columns * V)
+    if COVARIANCE:
+        degrees = (N - 1) * scale.to(tl.float64)
+        cov_term = sum_of(squares_ptr, slots, BLOCK) / (degrees * degrees)
+        if wide:
+            cov_term -= sum_of(sums_ptr + blocks, blocks, BLOCK)
+        cov_term /= columns
+    loss = tl.full((), 0.0, tl.float64)
+    if invariance:
+        loss += sim * inv_term
+    if variance:
+        loss += std * var_term
+    if COVARIANCE:
+        loss += cov * cov_term
+    tl.store(terms_ptr, loss.to(tl.float32))
+    tl.store(terms_ptr + 1, inv_term.to(tl.float32))
+    tl.store(terms_ptr + 2, var_term.to(tl.float32))
+    tl.store(terms_ptr + 3, cov_term.to(tl.float32))
+
+
+_STRIDES = ("stride_xp", "stride_xn", "stride_yp", "stride_yn")
+_SIZES = (
+    *("N", "D", "R", "P", "first", "GROUP", "invariance", *_STRIDES),
+    *("stride_grad", "stride_aq", "stride_bq", "stride_am", "stride_bm", "a_plane", "b_plane"),
+)
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def vicreg_backward_kernel(
+    grad_ptr,  # fp32 [4], of the terms
+    x_ptr,  # [P, N, D]
+    y_ptr,
+    mean_ptr,  # float64 [V, P, D]
+    var_ptr,
+    a_ptr,  # [planes, problems, N, R]: K if wide, else centered Z
+    b_ptr,  # [planes, problems, D, R]: centered Z^T if wide, else the off-diagonal of Z^T Z
+    grad_x_ptr,  # [P, N, D]
+    grad_y_ptr,
+    N,
+    D,
+    R,  # padded contraction
+    P,
+    first,  # the first problem, view * P + p
+    GROUP,
+    invariance,
+    stride_xp,
+    stride_xn,
+    stride_yp,
+    stride_yn,
+    stride_grad,
+    stride_aq,
+    stride_bq,
+    stride_am,
+    stride_bm,
+    a_plane,
+    b_plane,
+    sim,
+    std,
+    cov,
+    gamma,  # -1 without a variance term: no sd lies below it
+    eps,
+    of_invariance,  # 2 / (P N D)
+    of_variance,  # 1 / (V P D (N - 1))
+    of_product,  # 4 / (P D (N - 1)^2)
+    of_diagonal,  # 4 / (P D (N - 1)) if wide, else 0
+    COVARIANCE: tl.constexpr,
+    CENTERED: tl.constexpr,  # whether there is a covariance or a variance term
+    SEGMENTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    VEC: tl.constexpr,
+    VEC_R: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """A tile of dL/dZ = a A B^T + b_j z_ij +- c (x - y): one product and its fused epilogue."""
+    D = D // VEC * VEC
+    R = R // VEC_R * VEC_R
+    slot = tl.program_id(1).to(tl.int64)
+    problem = first + slot
+    # GROUP tile rows share the columns' operand in the L2 cache.
+    pid = tl.program_id(0)
+    row_tiles = tl.cdiv(N, BLOCK_N)
+    col_tiles = tl.cdiv(D, BLOCK_D)
+    top = pid // (GROUP * col_tiles) * GROUP
+    height = tl.minimum(row_tiles - top, GROUP)
+    within = pid % (GROUP * col_tiles)
+    top = (top + within % height).to(tl.int64) * BLOCK_N
+    left = within // height * BLOCK_D
+    r = tl.arange(0, BLOCK_N)
+    c = tl.arange(0, BLOCK_D)
+    cols = left + c
+    mask_d = cols < D
+    mask_n = top + r < N
+
+    if COVARIANCE:
+        acc = symmetric.accumulate(
+            a_ptr + slot * (stride_aq // VEC_R * VEC_R),
+            b_ptr + slot * (stride_bq // VEC_R * VEC_R),
+            top + r,
+            cols.to(tl.int64),
+            mask_n,
+            mask_d,
+            stride_am // VEC_R * VEC_R,
+            stride_bm // VEC_R * VEC_R,
+            a_plane // VEC_R * VEC_R,
+            b_plane // VEC_R * VEC_R,
+            R,
+            0,
+            SEGMENTS * tl.cdiv(R, BLOCK_R),
+            SEGMENTS,
+            PRECISION,
+            BLOCK_N,
+            BLOCK_D,
+            BLOCK_R,
+        )
+    else:
+        acc = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
+
+    # 64-bit arithmetic for the tile's corner, 32-bit within: half the address registers.
+    p = problem % P
+    stride_xn = stride_xn // VEC * VEC
+    stride_yn = stride_yn // VEC * VEC
+    x_ptr += p * (stride_xp // VEC * VEC) + top * stride_xn + left
+    y_ptr += p * (stride_yp // VEC * VEC) + top * stride_yn + left
+    x_at = r[:, None] * stride_xn + c[None, :]
+    y_at = r[:, None] * stride_yn + c[None, :]
+    mask = mask_n[:, None] & mask_d[None, :]
+    of_loss = tl.load(grad_ptr)
+    out = acc
+    if COVARIANCE:
+        g = of_loss * cov + tl.load(grad_ptr + 3 * stride_grad)
+        out = acc * (g * of_product)
+    if CENTERED:
+        at = problem * D + cols
+        mean = tl.load(mean_ptr + at, mask=mask_d, other=0.0)
+        var = tl.load(var_ptr + at, mask=mask_d, other=0.0)
+        sd = tl.sqrt(var + eps)
+        g = of_loss * std + tl.load(grad_ptr + 2 * stride_grad)
+        factor = -tl.where(sd < gamma, g * of_variance / sd, 0.0).to(tl.float32)
+        if COVARIANCE:
+            g = of_loss * cov + tl.load(grad_ptr + 3 * stride_grad)
+            factor -= var.to(tl.float32) * (g * of_diagonal)
+        hi = mean.to(tl.float32)
+        lo = (mean - hi).to(tl.float32)
+        if problem < P:
+            z = tl.load(x_ptr + x_at, mask=mask, other=0.0).to(tl.float32)
+        else:
+            z = tl.load(y_ptr + y_at, mask=mask, other=0.0).to(tl.float32)
+        out += ((z - hi[None, :]) - lo[None, :]) * factor[None, :]
+    if invariance:
+        g = (of_loss * sim + tl.load(grad_ptr + stride_grad)) * of_invariance
+        x = tl.load(x_ptr + x_at, mask=mask, other=0.0).to(tl.float32)
+        y = tl.load(y_ptr + y_at, mask=mask, other=0.0).to(tl.float32)
+        out += (x - y) * tl.where(problem < P, g, -g)
+    corner = (p * N + top) * D + left
+    at = r[:, None] * D + c[None, :]
+    if problem < P:
+        tl.store(grad_x_ptr + corner + at, out, mask=mask)
+    else:
+        tl.store(grad_y_ptr + corner + at, out, mask=mask)
+
+
+def _workspace(
+    x: torch.Tensor, planes: int, problems: int, rows: int, stride: int, dtype: torch.dtype
+) -> torch.Tensor:
+    return x.new_empty((planes, problems, rows, stride), dtype=dtype)
+
+
+def vicreg_forward(
+    x: torch.Tensor,
+    y: torch.Tensor | None,
+    sim: float,
+    std: float,
+    cov: float,
+    gamma: float,
+    eps: float,
+    invariance: bool,
+    variance: bool,
+    covariance: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    with launch.on_device(x):
+        device = launch.device_of(x)
+        x = launch.unit_columns(x)
+        y = None if y is None else launch.unit_columns(y)
+        p, n, d = x.shape
+        views = 1 if y is None else 2
+        count = views * p
+        wide = takes_rows(n, d)
+        side, depth = (n, d) if wide else (d, n)
+        op = tiles.operand(x.dtype, device)
+        stride = columns.padded(depth)
+        at_once = tiles.problems_at_once(count, op.planes * side * stride * op.dtype.itemsize)
+        in_passing = at_once == count and columns.row_splits(x, device)[0] == 1
+        copy = None
+        if covariance:
+            copy = _workspace(x, op.planes, at_once, side, stride, op.dtype)
+        mean, var, sums = columns.column_moments(
+            *(x, y, gamma, eps, device),
+            out=copy if in_passing else None,
+            transpose=not wide,
+            rounding=op.rounding,
+        )
+
+        scale = 2.0 ** -round(math.log2(max(n - 1, 1)))
+        gram = x.new_empty((views, p, side if covariance else 0, side), dtype=torch.float32)
+        squares = sums
+        if copy is not None:
+            matrices = gram.view(count, side, side)
+            tile, *_ = tiles.gram(side, op.dtype, device)
+            plan = symmetric.plan(at_once, side, stride, 2 * op.planes - 1, tile, device)
+            squares = x.new_empty((count, plan.programs), dtype=torch.float64)
+            for first in range(0, count, at_once):
+                part = copy[:, : min(at_once, count - first)]
+                if not in_passing:
+                    columns.operands(x, y, mean, None, first, part, None, not wide, op.rounding)
+                symmetric.gram(
+                    part,
+                    squares_epilogue,
+                    (matrices[first:], squares[first:], scale, int(wide)),
+                    plan,
+                    op.precision,
+                )
+        terms = x.new_empty(4, dtype=torch.float32)
+        terms_kernel[(1,)](
+            sums,
+            squares,
+            terms,
+            sums.shape[1],
+            squares.numel(),
+            n,
+            d,
+            p,
+            views,
+            sim,
+            std,
+            cov,
+            scale,
+            int(wide),
+            int(invariance),
+            int(variance),
+            COVARIANCE=covariance,
+            BLOCK=1024,
+            num_warps=4,
+        )
+    if not (variance or covariance):
+        mean, var = mean[..., :0].contiguous(), var[..., :0].contiguous()
+    return terms, mean, var, gram if covariance else gram[..., :0]
+
+
+def vicreg_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor | None,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    gram: torch.Tensor,
+    sim: float,
+    std: float,
+    cov: float,
+    gamma: float,
+    eps: float,
+    invariance: bool,
+    variance: bool,
+    covariance: bool,
+    need_x: bool,
+    need_y: bool,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    need_y = need_y and y is not None
+    with launch.on_device(x):
+        device = launch.device_of(x)
+        p, n, d = x.shape
+        grad_x = x.new_empty((p, n, d)) if need_x else None
+        grad_y = x.new_empty((p, n, d)) if need_y else None
+        if not (need_x or need_y):
+            return None, None
+        x = launch.unit_columns(x)
+        y = None if y is None else launch.unit_columns(y)
+        views = 1 if y is None else 2
+        begin, end = (0 if need_x else p), (2 * p if need_y else p)
+        wide = takes_rows(n, d)
+        op = tiles.operand(x.dtype, device)
+        stride = columns.padded(n if wide else d)
+        at_once = end - begin
+        a = b = x
+        if covariance:
+            size = op.planes * (n + d) * stride * op.dtype.itemsize
+            at_once = tiles.problems_at_once(end - begin, size)
+            a = _workspace(x, op.planes, at_once, n, stride, op.dtype)
+            b = _workspace(x, op.planes, at_once, d, stride, op.dtype)
+        other = x if y is None else y
+        tile = tiles.backward(n, d, op.dtype, device, covariance)[0]
+        programs = triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_d)
+        for first in range(begin, end, at_once):
+            problems = min(at_once, end - first)
+            if covariance:
+                copy, matrix = (b, a) if wide else (a, b)
+                columns.operands(
+                    *(x, y, mean, gram, first, copy[:, :problems], matrix[:, :problems]),
+                    *(wide, op.rounding),
+                )
+            vicreg_backward_kernel[(programs, problems)](
+                grad,
+                x,
+                other,
+                mean,
+                var,
+                a,
+                b,
+                other if grad_x is None else grad_x,
+                other if grad_y is None else grad_y,
+                n,
+                d,
+                stride,
+                p,
+                first,
+                tiles.GROUP,
+                int(invariance),
+                x.stride(0),
+                x.stride(1),
+                other.stride(0),
+                other.stride(1),
+                grad.stride(0),
+                a.stride(1),
+                b.stride(1),
+                a.stride(2),
+                b.stride(2),
+                a.stride(0),
+                b.stride(0),
+                sim,
+                std,
+                cov,
+                gamma if variance else -1.0,
+                eps,
+                2.0 / (p * n * d),
+                1.0 / (views * p * d * (n - 1)),
+                4.0 / (p * d * (n - 1) ** 2),
+                4.0 / (p * d * (n - 1)) if wide else 0.0,
+                COVARIANCE=covariance,
+                CENTERED=covariance or variance,
+                SEGMENTS=2 * op.planes - 1,
+                PRECISION=op.precision,
+                VEC=launch.vector_width(x, other),
+                VEC_R=16 // op.dtype.itemsize,
+                BLOCK_N=tile.block_n,
+                BLOCK_D=tile.block_d,
+                BLOCK_R=tile.block_r,
+                num_warps=tile.num_warps,
+                num_stages=tile.num_stages,
+            )
+    return grad_x, grad_y
+
+
+def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
+    yield from symmetric.epilogue_cases(device, squares_epilogue, ("*fp32", "*fp64", "fp32", "i32"))
+    for covariance in (False, True):
+        yield launch.AotCase(
+            terms_kernel,
+            "with covariance" if covariance else "without covariance",
+            {
+                **{"sums_ptr": "*fp64", "squares_ptr": "*fp64", "terms_ptr": "*fp32"},
+                **dict.fromkeys(("blocks", "slots", "N", "D", "P", "V"), "i32"),
+                **dict.fromkeys(("sim", "std", "cov", "scale"), "fp32"),
+                **dict.fromkeys(("wide", "invariance", "variance"), "i32"),
+            },
+            {"COVARIANCE": covariance, "BLOCK": 1024},
+            4,
+            3,
+            "other",
+        )
+    floats = ("sim", "std", "cov", "gamma", "eps")
+    factors = ("of_invariance", "of_variance", "of_product", "of_diagonal")
+    for dtype, name in launch.TRITON_TYPE.items():
+        for op in tiles.operands(device):
+            if not tiles.serves(op, dtype):
+                continue
+            for covariance, centered in ((True, True), (False, True), (False, False)):
+                if not covariance and op.planes == 2:
+                    continue
+                operand = f"*{launch.TRITON_TYPE[op.dtype]}" if covariance else f"*{name}"
+                for tile in tiles.backward_candidates(op.dtype, device, covariance):
+                    kind = str(op) if covariance else "variance" if centered else "invariance"
+                    yield launch.AotCase(
+                        vicreg_backward_kernel,
+                        f"{name} {kind} {tile}",
+                        {
+                            "grad_ptr": "*fp32",
+                            **dict.fromkeys(("x_ptr", "y_ptr"), f"*{name}"),
+                            **dict.fromkeys(("mean_ptr", "var_ptr"), "*fp64"),
+                            **dict.fromkeys(("a_ptr", "b_ptr"), operand),
+                            **dict.fromkeys(("grad_x_ptr", "grad_y_ptr"), f"*{name}"),
+                            **dict.fromkeys(_SIZES, "i32"),
+                            **dict.fromkeys((*floats, *factors), "fp32"),
+                        },
+                        {
+                            "COVARIANCE": covariance,
+                            "CENTERED": centered,
+                            "SEGMENTS": 2 * op.planes - 1,
+                            "PRECISION": op.precision,
+                            "VEC": 16 // dtype.itemsize,
+                            "VEC_R": 16 // op.dtype.itemsize,
+                            "BLOCK_N": tile.block_n,
+                            "BLOCK_D": tile.block_d,
+                            "BLOCK_R": tile.block_r,
+                        },
+                        tile.num_warps,
+                        tile.num_stages,
+                        "product" if covariance else "streaming",
+                    )
