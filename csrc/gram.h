@@ -10,13 +10,8 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 
 #include "convert.h"
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace ssk {
 namespace SSK_ISA {
@@ -58,32 +53,6 @@ template <class T>
 constexpr int64_t panels_of(int64_t lanes) {
     return (lanes + kLanes<T> - 1) / kLanes<T>;
 }
-
-// 64-byte aligned scratch, uninitialised. Large pieces ask for huge pages: they live for one call,
-// and faulting them in by 4 KiB would cost as much as filling them.
-class Scratch {
-  public:
-    explicit Scratch(size_t bytes) {
-        constexpr size_t kHuge = size_t{1} << 21;
-        const size_t alignment = bytes >= kHuge ? kHuge : 64;
-        bytes = (bytes + alignment - 1) / alignment * alignment;
-        data_ = std::aligned_alloc(alignment, bytes ? bytes : alignment);
-#if defined(__linux__)
-        if (data_ && alignment == kHuge) madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
-    }
-    ~Scratch() { std::free(data_); }
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-    explicit operator bool() const { return data_ != nullptr; }
-    template <class T>
-    T* as() const {
-        return static_cast<T*>(data_);
-    }
-
-  private:
-    void* data_;
-};
 
 // c[kRows][NV * W] (+)= sum over `steps` of a[k * W + row] * b[vector * b_panel + k * W + lane].
 template <class T, int NV, bool kFirst>
