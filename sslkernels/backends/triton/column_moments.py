@@ -92,8 +92,8 @@ def center_block(
 
 
 @triton.jit
-def first_mean(z_ptr, ptrs, mask, count):
-    z = tl.load(z_ptr + ptrs, mask=mask, other=0.0).to(tl.float32)
+def first_mean(z_ptrs, mask, count):
+    z = tl.load(z_ptrs, mask=mask, other=0.0).to(tl.float32)
     return tl.sum(z, axis=0) / count
 
 
@@ -173,58 +173,60 @@ def column_moments_kernel(
     y_ptr += p * (stride_yp // VEC * VEC)
     cols = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
     mask_d = cols < D
+    # 64-bit arithmetic for a tile's first row, 32-bit within.
+    r = tl.arange(0, BLOCK_N)
+    x_at = r[:, None] * stride_xn + cols[None, :]
+    y_at = r[:, None] * stride_yn + cols[None, :]
     first = split.to(tl.int64) * rows_per_split
     last = tl.minimum(first + rows_per_split, N)
     n = (last - first).to(tl.float64)
 
-    rows = first + tl.arange(0, BLOCK_N)
-    mask = (rows < last)[:, None] & mask_d[None, :]
+    mask = (r < last - first)[:, None] & mask_d[None, :]
     count = tl.minimum(last - first, BLOCK_N).to(tl.float32)
-    x_shift = first_mean(x_ptr, rows[:, None] * stride_xn + cols[None, :], mask, count)
+    x_shift = first_mean(x_ptr + first * stride_xn + x_at, mask, count)
     x_sum = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     x_square = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     if VIEWS == 2:
-        y_shift = first_mean(y_ptr, rows[:, None] * stride_yn + cols[None, :], mask, count)
+        y_shift = first_mean(y_ptr + first * stride_yn + y_at, mask, count)
         y_sum = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
         y_square = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
         square = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     for row in tl.range(first, last, BLOCK_N, num_stages=STAGES):
-        rows = row + tl.arange(0, BLOCK_N)
-        mask = (rows < last)[:, None] & mask_d[None, :]
-        x_at = rows[:, None] * stride_xn + cols[None, :]
-        x = tl.load(x_ptr + x_at, mask=mask, other=0.0).to(tl.float32)
+        mask = (r < last - row)[:, None] & mask_d[None, :]
+        x = tl.load(x_ptr + row * stride_xn + x_at, mask=mask, other=0.0).to(tl.float32)
         centered = tl.where(mask, x - x_shift[None, :], 0.0)
         x_sum += centered
         x_square += centered * centered
         if VIEWS == 2:
-            y_at = rows[:, None] * stride_yn + cols[None, :]
-            y = tl.load(y_ptr + y_at, mask=mask, other=0.0).to(tl.float32)
+            y = tl.load(y_ptr + row * stride_yn + y_at, mask=mask, other=0.0).to(tl.float32)
             centered = tl.where(mask, y - y_shift[None, :], 0.0)
             y_sum += centered
             y_square += centered * centered
             square += (x - y) * (x - y)
 
     x_mean, x_m2 = finish_sums(x_sum, x_square, x_shift, n)
-    x_at = (split.to(tl.int64) * VIEWS * tl.num_programs(2) + p) * D + cols
-    y_at = x_at + tl.num_programs(2).to(tl.int64) * D
+    x_column = (split.to(tl.int64) * VIEWS * tl.num_programs(2) + p) * D + cols
+    y_column = x_column + tl.num_programs(2).to(tl.int64) * D
     invariance = tl.zeros((BLOCK_D,), tl.float64)
     if VIEWS == 2:
         y_mean, y_m2 = finish_sums(y_sum, y_square, y_shift, n)
         invariance = tl.sum(square, axis=0).to(tl.float64)
 
     if SINGLE:
-        hinge, squares = finish_view(mean_ptr, var_ptr, x_at, x_mean, x_m2, mask_d, N, gamma, eps)
+        hinge, squares = finish_view(
+            mean_ptr, var_ptr, x_column, x_mean, x_m2, mask_d, N, gamma, eps
+        )
         if VIEWS == 2:
-            more = finish_view(mean_ptr, var_ptr, y_at, y_mean, y_m2, mask_d, N, gamma, eps)
+            more = finish_view(mean_ptr, var_ptr, y_column, y_mean, y_m2, mask_d, N, gamma, eps)
             hinge += more[0]
             squares += more[1]
         store_column_sums(sums_ptr, hinge, squares, invariance)
     else:
-        tl.store(mean_ptr + x_at, x_mean, mask=mask_d)
-        tl.store(var_ptr + x_at, x_m2, mask=mask_d)
+        tl.store(mean_ptr + x_column, x_mean, mask=mask_d)
+        tl.store(var_ptr + x_column, x_m2, mask=mask_d)
         if VIEWS == 2:
-            tl.store(mean_ptr + y_at, y_mean, mask=mask_d)
-            tl.store(var_ptr + y_at, y_m2, mask=mask_d)
+            tl.store(mean_ptr + y_column, y_mean, mask=mask_d)
+            tl.store(var_ptr + y_column, y_m2, mask=mask_d)
         at = (split.to(tl.int64) * tl.num_programs(2) + p) * D + cols
         tl.store(invariance_ptr + at, invariance, mask=mask_d)
 

@@ -74,12 +74,10 @@ def tile_of(t, SIDE, GROUP):
 
 @triton.jit
 def accumulate(
-    a_ptr,  # [M, K] one problem's rows, K contiguous
-    b_ptr,  # [M', K] the rows on the other side
-    a_rows,  # int64 [BLOCK_M]
-    b_rows,  # int64 [BLOCK_N]
-    a_mask,  # [BLOCK_M]
-    b_mask,  # [BLOCK_N]
+    a_ptr,  # [a_rows, K] the tile's first row, K contiguous
+    b_ptr,  # [b_rows, K]
+    a_rows,  # rows that exist from there on; any number
+    b_rows,
     stride_am,
     stride_bm,
     a_plane,  # distance from hi to lo
@@ -94,9 +92,13 @@ def accumulate(
     BLOCK_K: tl.constexpr,
 ):
     """fp32 [BLOCK_M, BLOCK_N]: steps [first, last) of A B^T; operands hi hi, hi lo, lo hi."""
+    m = tl.arange(0, BLOCK_M)
+    n = tl.arange(0, BLOCK_N)
+    a_mask = (m < a_rows)[:, None]
+    b_mask = (n < b_rows)[None, :]
     steps = tl.cdiv(K, BLOCK_K)
-    a_ptrs = a_ptr + a_rows[:, None] * stride_am
-    b_ptrs = b_ptr + b_rows[None, :] * stride_bm
+    a_ptrs = a_ptr + m[:, None] * stride_am
+    b_ptrs = b_ptr + n[None, :] * stride_bm
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for step in range(first, last):
         k = step * BLOCK_K
@@ -109,8 +111,8 @@ def accumulate(
             a_at += third * a_plane
             b_at += (second - third) * b_plane
         ks = k + tl.arange(0, BLOCK_K)
-        a = tl.load(a_at + ks[None, :], mask=a_mask[:, None] & (ks[None, :] < K), other=0.0)
-        b = tl.load(b_at + ks[:, None], mask=b_mask[None, :] & (ks[:, None] < K), other=0.0)
+        a = tl.load(a_at + ks[None, :], mask=a_mask & (ks[None, :] < K), other=0.0)
+        b = tl.load(b_at + ks[:, None], mask=b_mask & (ks[:, None] < K), other=0.0)
         acc = tl.dot(a, b, acc, input_precision=PRECISION)
     return acc
 
@@ -143,8 +145,8 @@ def gram_kernel(
     t = tl.program_id(0)
     problem = tl.program_id(1).to(tl.int64)
     i, j = tile_of(t, SIDE, GROUP)
-    rows = i * BLOCK + tl.arange(0, BLOCK)
-    cols = j * BLOCK + tl.arange(0, BLOCK)
+    top = i * BLOCK
+    left = j * BLOCK
     a_ptr += problem * stride_aq
 
     first = 0
@@ -153,12 +155,10 @@ def gram_kernel(
         first = tl.program_id(2) * per_split
         last = tl.minimum(first + per_split, last)
     acc = accumulate(
-        a_ptr,
-        a_ptr,
-        rows.to(tl.int64),
-        cols.to(tl.int64),
-        rows < M,
-        cols < M,
+        a_ptr + top.to(tl.int64) * stride_am,
+        a_ptr + left.to(tl.int64) * stride_am,
+        M - top,
+        M - left,
         stride_am,
         stride_am,
         plane_stride,
@@ -179,7 +179,7 @@ def gram_kernel(
         tl.store(partial_ptr + at + r[:, None] * BLOCK + r[None, :], acc)
     else:
         slot = problem * tl.num_programs(0) + t
-        EPILOGUE(acc, i * BLOCK, j * BLOCK, problem, slot, i != j, M, extra)
+        EPILOGUE(acc, top, left, problem, slot, i != j, M, extra)
 
 
 @triton.jit(do_not_specialize=["M", "SIDE", "GROUP", "splits"])

@@ -100,7 +100,7 @@ def terms_kernel(
     if variance:
         var_term = sum_of(sums_ptr, blocks, BLOCK) / (columns * V)
     if COVARIANCE:
-        degrees = (N - 1) * scale.to(tl.float64)
+        degrees = (N - 1).to(tl.float64) * scale
         cov_term = sum_of(squares_ptr, slots, BLOCK) / (degrees * degrees)
         if wide:
             cov_term -= sum_of(sums_ptr + blocks, blocks, BLOCK)
@@ -194,15 +194,15 @@ def vicreg_backward_kernel(
     mask_n = top + r < N
 
     if COVARIANCE:
+        stride_am = stride_am // VEC_R * VEC_R
+        stride_bm = stride_bm // VEC_R * VEC_R
         acc = symmetric.accumulate(
-            a_ptr + slot * (stride_aq // VEC_R * VEC_R),
-            b_ptr + slot * (stride_bq // VEC_R * VEC_R),
-            top + r,
-            cols.to(tl.int64),
-            mask_n,
-            mask_d,
-            stride_am // VEC_R * VEC_R,
-            stride_bm // VEC_R * VEC_R,
+            a_ptr + slot * (stride_aq // VEC_R * VEC_R) + top * stride_am,
+            b_ptr + slot * (stride_bq // VEC_R * VEC_R) + left.to(tl.int64) * stride_bm,
+            N - top,
+            D - left,
+            stride_am,
+            stride_bm,
             a_plane // VEC_R * VEC_R,
             b_plane // VEC_R * VEC_R,
             R,
