@@ -63,9 +63,9 @@ def cdnv(m: ClassMoments, *, reduction: str = "mean", convention: str = "galanti
         return total * (scale / (size * (size - 1) / 2)) if size > 1 else total * torch.nan
     square = means.new_empty(size, size)
     for start, ratios in _ratio_blocks(means, variances):
-        stop = start + len(ratios)
-        square[start:stop, start:] = ratios * scale
-        square[start:, start:stop] = square[start:stop, start:].T.clone()
+        square[start : start + len(ratios), start:] = ratios * scale
+    square.triu_(1)  # below the diagonal, blocks are left as the product made them
+    square = square + square.T
     square.fill_diagonal_(torch.nan)
     out = means.new_full((m.num_classes, m.num_classes), torch.nan)
     out[filled.unsqueeze(1), filled] = square

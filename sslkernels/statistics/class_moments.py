@@ -146,7 +146,7 @@ class ClassMoments:
             raise ValueError(f"other: is on {other.device}, self is on {self.device}")
         n_b = other.counts
         n = self.counts + n_b
-        share = n_b / n.clamp(min=1)
+        share = n_b.double() / n.clamp(min=1)
         delta = other._mean - self._mean
         # A class that one side lacks is taken from the other as it is, infinities included.
         spread = delta.square().sum(1) * (self._counts * share)

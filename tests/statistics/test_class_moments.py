@@ -15,21 +15,22 @@ BACKENDS = ("cpu", "torch")
 
 
 def assert_moments(m: ssk.ClassMoments, data: Labelled, labels=None, num_classes=None) -> None:
-    """Means to float32 rounding of the data's magnitude; scatter relative to its own size.
+    """Means to a rounding of the largest entry; scatter to roundings of its own size.
 
-    The scatter is a sum of squares about the mean, so a kernel that forms each difference in
-    float32 loses at most a few roundings of the data's own grid: ``eps * |z|`` per entry.
+    Differences to a shift near the class are formed in the dtype of the sums, so each loses a few
+    ``eps`` of itself. Means are kept in float64: rounded at the data's magnitude, they move a
+    scatter by up to ``eps64 * magnitude`` times the sum of the differences.
     """
     labels = data.labels if labels is None else labels
     ref = reference.class_moments(data.exact(), labels.numpy(), num_classes or data.num_classes)
     np.testing.assert_array_equal(m.counts.numpy(), ref.counts)
-    eps = np.finfo(np.float64 if data.z.dtype == torch.float64 else np.float32).eps
+    double = np.finfo(np.float64).eps
+    eps = double if data.z.dtype == torch.float64 else np.finfo(np.float32).eps
     magnitude = np.abs(data.exact()).max(initial=0.0)
-    np.testing.assert_allclose(
-        m.means.double().numpy(), ref.means, rtol=0, atol=2 * eps * magnitude
-    )
-    # Differences to a shift near the class are exact or round once: relative error of a few eps.
-    slack = ref.counts * data.z.shape[1] * (4 * eps * eps * magnitude**2)
+    means = m.means.double().numpy()
+    np.testing.assert_allclose(means, ref.means, rtol=0, atol=2 * eps * magnitude)
+    sum_of_differences = np.sqrt(ref.counts * data.z.shape[1] * ref.m2)
+    slack = 4 * double * magnitude * (sum_of_differences + ref.counts * double * magnitude)
     np.testing.assert_array_less(np.abs(m.m2.numpy() - ref.m2), 16 * eps * ref.m2 + slack + 1e-300)
 
 
@@ -59,7 +60,8 @@ def test_several_labelings_at_once(backend, data, seed, sizes):
 @settings(max_examples=40, deadline=None)
 @given(data=labelled_inputs(), cuts=st.lists(st.integers(0, 70), max_size=5))
 def test_streamed_equals_whole(data, cuts):
-    m = ssk.ClassMoments.empty(data.num_classes, data.z.shape[1])
+    dtype = torch.float64 if data.z.dtype == torch.float64 else torch.float32
+    m = ssk.ClassMoments.empty(data.num_classes, data.z.shape[1], dtype=dtype)
     edges = [0, *sorted(min(c, len(data.z)) for c in cuts), len(data.z)]
     for a, b in itertools.pairwise(edges):
         m.update(data.z[a:b], data.labels[a:b])
@@ -90,9 +92,10 @@ def test_numpy_and_read_only_arrays(tmp_path):
     np.save(tmp_path / "z.npy", data.z.numpy())
     z = np.load(tmp_path / "z.npy", mmap_mode="r")
     assert_moments(ssk.class_moments(z, data.labels.numpy(), 4), data)
-    means = ssk.class_means(z[::-1], data.labels.numpy()[::-1].astype(np.int32), 4)
+    means = ssk.class_means(z, data.labels.numpy().astype(np.int32), 4)
     assert isinstance(means, np.ndarray) and means.dtype == np.float32
-    np.testing.assert_allclose(means, reference.class_means(z, data.labels, 4), rtol=1e-6)
+    backwards = ssk.class_means(z[::-1], data.labels.numpy()[::-1], 4)
+    np.testing.assert_allclose(backwards, means, rtol=1e-6)
     big_endian = z.astype(">f4")
     np.testing.assert_array_equal(
         ssk.class_means(big_endian, data.labels.numpy(), 4)[:, 0], means[:, 0]
