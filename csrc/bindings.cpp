@@ -9,6 +9,7 @@
 
 #include "class_moments.h"
 #include "cpu_features.h"
+#include "nearest_center.h"
 #include "vicreg.h"
 #include "views.h"
 
@@ -78,6 +79,13 @@ void vicreg_backward(const std::array<double, 4>& grad, const ProblemsTuple& x,
          as_pointer<void>(grad_x), as_pointer<void>(grad_y));
 }
 
+void nearest_center(const ViewTuple& z, const ViewTuple& centers, bool exact,
+                    const std::string& kernel, int threads, uintptr_t out) {
+    const py::gil_scoped_release release;
+    ssk::nearest_center(as_view(z), as_view(centers), exact, kernel, threads,
+                        as_pointer<int64_t>(out));
+}
+
 // (classes, counts, mean, m2)
 using ClassStateTuple = std::tuple<int64_t, uintptr_t, uintptr_t, uintptr_t>;
 
@@ -103,6 +111,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("active_isa", [] { return ssk::isa_name(ssk::active_isa()); });
     m.def("set_isa_limit", &ssk::set_isa_limit);
     m.def("class_moments_update", &class_moments_update);
+    m.def("nearest_center", &nearest_center);
     m.def("vicreg_forward", &vicreg_forward);
     m.def("vicreg_backward", &vicreg_backward);
 }

@@ -11,6 +11,7 @@ except ImportError as error:
     _import_error = str(error)
 
 from sslkernels.backends.cpu.class_moments import class_moments_update  # noqa: F401
+from sslkernels.backends.cpu.nearest_center import nearest_center  # noqa: F401
 from sslkernels.backends.cpu.vicreg import vicreg_backward, vicreg_forward  # noqa: F401
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

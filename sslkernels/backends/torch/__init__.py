@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sslkernels.backends.torch.class_moments import class_moments_update  # noqa: F401
+from sslkernels.backends.torch.nearest_center import nearest_center  # noqa: F401
 from sslkernels.backends.torch.vicreg import vicreg_backward, vicreg_forward  # noqa: F401
 
 

@@ -1,0 +1,154 @@
+// float64 distances from differences, with the same bits on every instruction set: column d adds to
+// partial sum d mod 8, the eight are added in one fixed order, and nothing is contracted into a
+// fused multiply-add (CMakeLists.txt). Compiled once per instruction set.
+#include "convert.h"
+#include "nearest_center_filter.h"
+
+namespace ssk {
+namespace SSK_ISA {
+namespace {
+
+constexpr int kSums = 8;
+constexpr int kParts = kSums / kF64Lanes;  // vectors that hold the eight partial sums
+
+// Rows x centers per kernel call: what fits the registers.
+#if defined(__AVX512F__)
+constexpr int kRows = 2, kCenters = 4;
+#elif defined(__AVX2__)
+constexpr int kRows = 1, kCenters = 4;
+#else
+constexpr int kRows = 1, kCenters = 2;
+#endif
+
+inline f64v widened(const double* p) { return load<f64v>(p); }
+inline f64v widened(const float* p) {
+    using f32half = float __attribute__((vector_size(kVectorBytes / 2)));
+    f32half out;
+    std::memcpy(&out, p, sizeof out);
+    return __builtin_convertvector(out, f64v);
+}
+
+inline double total(const f64v* parts) {
+    double s[kSums];
+    std::memcpy(s, parts, sizeof s);
+    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
+// out[r][c] = ||x_r - mu_c||^2; the rows of x are zero-padded, those of the centers are not.
+template <int R, int C, class T>
+inline void distances(const double* x, int64_t leading, const T* const* mu, int64_t dim,
+                      double (&out)[kRows][kCenters]) {
+    f64v sums[R][C][kParts] = {};
+    const auto add = [&](int64_t d, const T* const* at, int64_t offset) {
+#pragma GCC unroll 4
+        for (int p = 0; p < kParts; ++p) {
+            f64v row[R];
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) row[r] = load<f64v>(x + r * leading + d + p * kF64Lanes);
+#pragma GCC unroll 4
+            for (int c = 0; c < C; ++c) {
+                const f64v m = widened(at[c] + offset + p * kF64Lanes);
+#pragma GCC unroll 4
+                for (int r = 0; r < R; ++r) {
+                    const f64v difference = row[r] - m;
+                    sums[r][c][p] += difference * difference;
+                }
+            }
+        }
+    };
+    int64_t d = 0;
+    for (; d + kSums <= dim; d += kSums) add(d, mu, d);
+    if (d < dim) {
+        T tail[C][kSums] = {};
+        const T* tails[C];
+        for (int c = 0; c < C; ++c) {
+            std::memcpy(tail[c], mu[c] + d, (dim - d) * sizeof(T));
+            tails[c] = tail[c];
+        }
+        add(d, tails, 0);
+    }
+    for (int r = 0; r < R; ++r)
+        for (int c = 0; c < C; ++c) out[r][c] = total(sums[r][c]);
+}
+
+template <class T>
+void nearest_of(const double* x, int64_t leading, int64_t n, const MatrixView& centers,
+                const int32_t* ids, int64_t count, double* distance, int64_t* id) {
+    const T* base = static_cast<const T*>(centers.data);
+    for (int64_t r = 0; r < n; ++r) {
+        distance[r] = __builtin_inf();
+        id[r] = ids[0];  // stays if every distance overflows
+    }
+    for (int64_t c = 0; c < count; c += kCenters) {
+        const int used = count - c < kCenters ? static_cast<int>(count - c) : kCenters;
+        const T* mu[kCenters];
+        for (int i = 0; i < kCenters; ++i)
+            mu[i] = base + ids[i < used ? c + i : c] * centers.row_stride;
+        for (int64_t r = 0; r < n;) {
+            double out[kRows][kCenters];
+            const int64_t left = n - r;
+            const int taken = left < kRows ? 1 : kRows;
+            const double* row = x + r * leading;
+            if (taken == kRows)
+                used == 1 ? distances<kRows, 1>(row, leading, mu, centers.cols, out)
+                          : distances<kRows, kCenters>(row, leading, mu, centers.cols, out);
+            else if (used == 1)
+                distances<1, 1>(row, leading, mu, centers.cols, out);
+            else if (used == 2)
+                distances<1, 2>(row, leading, mu, centers.cols, out);
+            else
+                distances<1, kCenters>(row, leading, mu, centers.cols, out);
+            for (int k = 0; k < taken; ++k, ++r)
+                for (int i = 0; i < used; ++i)
+                    if (out[k][i] < distance[r]) {
+                        distance[r] = out[k][i];
+                        id[r] = ids[c + i];
+                    }
+        }
+    }
+}
+
+void nearest(const double* x, int64_t leading, int64_t n, const MatrixView& centers,
+             const int32_t* ids, int64_t count, double* distance, int64_t* id) {
+    if (centers.dtype == DType::f64)
+        nearest_of<double>(x, leading, n, centers, ids, count, distance, id);
+    else
+        nearest_of<float>(x, leading, n, centers, ids, count, distance, id);
+}
+
+template <class T>
+void load_rows(const MatrixView& z, const int64_t* rows, int64_t n, double* out, int64_t leading) {
+    const T* base = static_cast<const T*>(z.data);
+    for (int64_t r = 0; r < n; ++r)
+        for (int64_t d = z.cols; d < leading; ++d) out[r * leading + d] = 0.0;
+    if (z.col_stride == 1) {
+        for (int64_t r = 0; r < n; ++r) {
+            const T* in = base + rows[r] * z.row_stride;
+            for (int64_t d = 0; d < z.cols; ++d) out[r * leading + d] = to_f64(in[d]);
+        }
+    } else {  // neighbouring rows of a transposed matrix share cache lines
+        for (int64_t d = 0; d < z.cols; ++d)
+            for (int64_t r = 0; r < n; ++r)
+                out[r * leading + d] = to_f64(base[rows[r] * z.row_stride + d * z.col_stride]);
+    }
+}
+
+void load_any(const MatrixView& z, const int64_t* rows, int64_t n, double* out, int64_t leading) {
+    switch (z.dtype) {
+        case DType::f32:
+            return load_rows<float>(z, rows, n, out, leading);
+        case DType::f64:
+            return load_rows<double>(z, rows, n, out, leading);
+        case DType::f16:
+            return load_rows<f16>(z, rows, n, out, leading);
+        case DType::bf16:
+            return load_rows<bf16>(z, rows, n, out, leading);
+    }
+}
+
+}  // namespace
+
+ExactKernel nearest_center_exact() { return {load_any, nearest}; }
+
+}  // namespace SSK_ISA
+}  // namespace ssk

@@ -1,0 +1,54 @@
+// Scores by vdpbf16ps: each lane of an accumulator adds two products of bf16 pairs, so one
+// instruction does 32 multiply-adds. Centers lie in pairs of columns, rows are read as 32-bit
+// pairs.
+#pragma once
+
+#include "convert.h"
+#include "nearest_center_bf16.h"
+#include "nearest_center_filter.h"
+
+namespace ssk {
+namespace SSK_ISA {
+namespace {
+
+constexpr int kRowTile = 6,
+              kVectors = 4;  // 24 accumulators, 4 vectors of centers, 1 broadcast pair
+constexpr int kCenterTile = kVectors * kF32Lanes;
+constexpr int kDepthAlign = 32;
+constexpr int kSumStep = kDepthBlock;
+
+struct TileSession {};
+
+// sums[r][c] (+)= sum_k x[r][k] centers[k][c] over `depth` columns for one tile of rows.
+inline void multiply_tile(const uint16_t* x, int64_t leading, const uint16_t* centers,
+                          int64_t depth, float* sums, bool first) {
+    __m512 acc[kRowTile][kVectors] = {};
+    for (int64_t k = 0; k < depth; k += 2, centers += 2 * kCenterTile) {
+        __m512bh c[kVectors];
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v)
+            c[v] = (__m512bh)_mm512_loadu_si512(centers + 2 * v * kF32Lanes);
+#pragma GCC unroll 16
+        for (int r = 0; r < kRowTile; ++r) {
+            int pair;
+            std::memcpy(&pair, x + r * leading + k, sizeof pair);
+            const __m512bh element = (__m512bh)_mm512_set1_epi32(pair);
+#pragma GCC unroll 16
+            for (int v = 0; v < kVectors; ++v)
+                acc[r][v] = _mm512_dpbf16_ps(acc[r][v], c[v], element);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRowTile; ++r) {
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) {
+            float* out = sums + r * kCenterTile + v * kF32Lanes;
+            if (!first) acc[r][v] += _mm512_loadu_ps(out);
+            _mm512_storeu_ps(out, acc[r][v]);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace SSK_ISA
+}  // namespace ssk

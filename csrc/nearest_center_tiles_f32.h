@@ -1,0 +1,59 @@
+// Scores by fused multiply-add: fp32 rows times fp32 centers. Exact for fp16, bf16 and fp32 rows
+// that need no shift.
+#pragma once
+
+#include "convert.h"
+#include "nearest_center_filter.h"
+
+namespace ssk {
+namespace SSK_ISA {
+namespace {
+
+using Element = float;
+
+// Accumulators fill the registers but for the centers' vectors and one broadcast row element.
+#if defined(__AVX512F__)
+constexpr int kRowTile = 6, kVectors = 4;
+#elif defined(__AVX2__)
+constexpr int kRowTile = 6, kVectors = 2;
+#else
+constexpr int kRowTile = 4, kVectors = 2;
+#endif
+constexpr int kCenterTile = kVectors * kF32Lanes;
+constexpr int kDepthAlign = 16;
+constexpr int kSumStep = kDepthBlock;
+
+struct TileSession {};
+
+inline void store_row(float* x, f32v t) { std::memcpy(x, &t, sizeof t); }
+inline f32v stored_value(f32v t) { return t; }
+
+// sums[r][c] (+)= sum_k x[r][k] centers[k][c] over `depth` columns for one tile of rows.
+inline void multiply_tile(const float* x, int64_t leading, const float* centers, int64_t depth,
+                          float* sums, bool first) {
+    f32v acc[kRowTile][kVectors] = {};
+    for (int64_t k = 0; k < depth; ++k, centers += kCenterTile) {
+        f32v c[kVectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) c[v] = load<f32v>(centers + v * kF32Lanes);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRowTile; ++r) {
+            const float element = x[r * leading + k];
+#pragma GCC unroll 8
+            for (int v = 0; v < kVectors; ++v) acc[r][v] += c[v] * element;
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRowTile; ++r) {
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+            float* out = sums + r * kCenterTile + v * kF32Lanes;
+            if (!first) acc[r][v] += load<f32v>(out);
+            std::memcpy(out, &acc[r][v], sizeof(f32v));
+        }
+    }
+}
+
+}  // namespace
+}  // namespace SSK_ISA
+}  // namespace ssk

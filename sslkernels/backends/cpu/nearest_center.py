@@ -1,0 +1,23 @@
+"""``nearest_center`` in C++: the method and its error bound are in ``csrc/nearest_center.h``."""
+
+from __future__ import annotations
+
+import torch
+
+from sslkernels.backends.cpu import _C
+from sslkernels.backends.cpu._views import view
+
+
+def nearest_center(
+    z: torch.Tensor,  # [N, D] embeddings, any strides
+    centers: torch.Tensor,  # [C, D] contiguous, float32 or float64
+    exact: bool,
+    kernel: str = "",
+) -> torch.Tensor:
+    """int64 [N]: the nearest center of every row. ``kernel`` names a filter (tests compare them);
+    by default the machine and the shape decide."""
+    out = torch.empty(z.shape[0], dtype=torch.int64)
+    _C.nearest_center(
+        view(z), view(centers), exact, kernel, torch.get_num_threads(), out.data_ptr()
+    )
+    return out
