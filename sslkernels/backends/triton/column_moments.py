@@ -27,17 +27,9 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import launch, numerics, tiles
 
 PAD = 16  # elements: a multiple of every 128-bit vector
-
-
-@triton.jit
-def round_tf32(value):
-    """To tf32's 11 bits, to nearest; the hardware would truncate, which biases every product."""
-    bits = value.to(tl.int32, bitcast=True)
-    rounded = ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
-    return tl.where(value == value, rounded, value)
 
 
 @triton.jit
@@ -45,12 +37,12 @@ def store_operand(out_ptr, at, value, mask, plane_stride, ROUNDING: tl.constexpr
     """Stores fp32 values as a product's operand; "split" writes hi and lo planes, hi + lo = value
     to 22 bits."""
     if ROUNDING == "none":
-        tl.store(out_ptr + at, value, mask=mask)
+        tl.store(out_ptr + at, numerics.narrow(value, out_ptr.dtype.element_ty), mask=mask)
     else:
-        hi = round_tf32(value)
+        hi = numerics.round_tf32(value)
         tl.store(out_ptr + at, hi, mask=mask)
         if ROUNDING == "split":
-            tl.store(out_ptr + plane_stride + at, round_tf32(value - hi), mask=mask)
+            tl.store(out_ptr + plane_stride + at, numerics.round_tf32(value - hi), mask=mask)
 
 
 @triton.jit

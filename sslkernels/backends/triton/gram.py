@@ -41,7 +41,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import launch, numerics, tiles
 
 SUB_ROWS = 16  # rows of a tile that one program of the second stage adds up
 
@@ -113,7 +113,7 @@ def accumulate(
         ks = k + tl.arange(0, BLOCK_K)
         a = tl.load(a_at + ks[None, :], mask=a_mask & (ks[None, :] < K), other=0.0)
         b = tl.load(b_at + ks[:, None], mask=b_mask & (ks[:, None] < K), other=0.0)
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        acc = numerics.dot(a, b, acc, PRECISION)
     return acc
 
 

@@ -123,7 +123,7 @@ def gram_candidates(dtype: torch.dtype, device: Device) -> tuple[Gram, Gram]:
     block_k = 128 // dtype.itemsize
     return (
         Gram(128, block_k, 8, _stages(2 * 128 * 128, device, 4)),
-        Gram(64, block_k, 4, _stages(2 * 64 * 128, device, 5)),
+        Gram(64, block_k, 4, _stages(2 * 64 * 128, device, 4)),
     )
 
 
@@ -254,3 +254,62 @@ def backward(
     large, *rest = backward_candidates(dtype, device, product)
     tiles = -(-n // large.block_n) * -(-d // large.block_d)
     return (*rest, large) if rest and 2 * tiles < device.processors else (large, *rest)
+
+
+# ---- nearest center (nearest_center.py) ----
+
+CENTER_SCAN = 1 << 24  # N C D up to which float64 distances cost less than the filter's launches
+CENTER_SPANS = 8  # most spans of one set of centers
+CENTER_WORKSPACE = 128 << 20  # bytes of candidates at a time; longer inputs go in parts
+
+
+class CenterTile(NamedTuple):
+    block_n: int
+    block_c: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+    def __str__(self) -> str:
+        return f"{self.block_n}x{self.block_c}x{self.block_k}"
+
+
+class CenterTiles(NamedTuple):
+    """The tile of the first pass and of the finer one over the rows that it leaves open."""
+
+    first: CenterTile
+    split: CenterTile
+
+
+def center_tiles(n: int, dtype: torch.dtype, device: Device) -> CenterTiles:
+    large, small = center_candidates(dtype, device)
+    return small if n <= small.first.block_n * device.processors else large
+
+
+def center_candidates(dtype: torch.dtype, device: Device) -> tuple[CenterTiles, CenterTiles]:
+    """128 x 256 where the accumulator leaves the registers room: tensor cores that read both
+    operands from shared memory (Hopper) or keep sums outside registers (Blackwell). fp32 rows take
+    steps of 32 columns, 128 bytes: they pass through registers to become bf16."""
+    wide = dtype == torch.float32
+    if device.backend == "hip":
+        large = CenterTile(64 if wide else 128, 128, 32, 8, 2)
+        small, split = CenterTile(64, 128, 32, 4, 2), CenterTile(128, 64, 32, 8, 2)
+    else:
+        if int(device.arch) >= 90:
+            large = CenterTile(128, 256, 32 if wide else 64, 8, 4)
+        else:
+            large = CenterTile(128, 128, 32 if wide else 64, 8, 3)
+        small, split = CenterTile(64, 128, 32, 4, 3), CenterTile(128, 64, 32, 8, 3)
+    return CenterTiles(large, split), CenterTiles(small, split)
+
+
+def center_span(
+    n: int, d: int, table_rows: int, dtype: torch.dtype, tile: CenterTile, device: Device
+) -> int:
+    """Rows of the table per span: enough spans that the rows in flight fit L2 (the programs of a
+    row tile run side by side) and that every processor has a program."""
+    in_flight = device.processors * tile.block_n * d * dtype.itemsize
+    wanted = max(-(-in_flight // L2_SHARE), device.processors // -(-n // tile.block_n))
+    spans = max(1, min(wanted, CENTER_SPANS))
+    tiles = table_rows // tile.block_c
+    return -(-tiles // spans) * tile.block_c

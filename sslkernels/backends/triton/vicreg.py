@@ -1,15 +1,17 @@
 r"""VICReg on a GPU: the passes of ``ops/vicreg.py``, whose docstring has the mathematics.
 
-Forward, launches in brackets: column moments, which write the centered copies in passing [1; rows
-split over programs: 2, and 1 for the copies]; Gram with the squares epilogue [1; contraction split:
-2]; the terms [1]. Backward: operands [1]; one product with the fused epilogue [1]. So 3 + 2 launches
-for a middling size, 4 + 2 for (256, 8192), whose Gram matrix has too few tiles for a GPU.
+Launches. Forward: column moments, which write the centered copies in passing [1; where rows are
+split over programs 2, and 1 for the copies], Gram with the squares epilogue [1; where the
+contraction is split 2], the terms [1]. Backward: operands [1], one product with the fused epilogue
+[1]. So 3 + 2 launches for a middling size, 4 + 2 for (256, 8192), whose Gram matrix has too few
+tiles to fill a GPU.
 
-Problems that are too large to keep their operands in the L2 cache take their turns in one workspace
-(``tiles.problems_at_once``), one more pair of launches each. Extra memory, with R = min(N, D) and b
-bytes per operand element (2 for bf16, 4 else, 8 for fp32 at "highest" matmul precision): the Gram
-matrices, 4 R^2 per view, live until backward; a workspace of b N D, in backward b (N D + R^2), is
-per launch. Nothing is D x D when N < D.
+Problems too large to keep their operands in the L2 cache take turns in one workspace
+(``tiles.problems_at_once``), each with its own launches for operands and product. Extra memory,
+with R = min(N, D) and b bytes per element of an operand (2 for bf16; 4 for fp16 and fp32, 8 for
+fp32 at "highest" matmul precision): the Gram matrices, 4 R^2 per problem and view, live until
+backward; the workspace is b N D, in backward b (N D + R^2), per problem at once. Nothing is D x D
+when N < D.
 
 **Accuracy.** Means, variances and sums across tiles are float64; products accumulate in fp32. In
 bf16 the centered data and, in backward, the Gram matrix are rounded to bf16 (2^-9, to nearest) once
@@ -30,7 +32,7 @@ import triton.language as tl
 
 from sslkernels.backends.triton import column_moments as columns
 from sslkernels.backends.triton import gram as symmetric
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import launch, numerics, tiles
 from sslkernels.ops.vicreg import wide as takes_rows
 
 
@@ -255,6 +257,7 @@ def vicreg_backward_kernel(
         out += (x - y) * tl.where(problem < P, g, -g)
     corner = (p * N + top) * D + left
     at = r[:, None] * D + c[None, :]
+    out = numerics.narrow(out, grad_x_ptr.dtype.element_ty)
     if problem < P:
         tl.store(grad_x_ptr + corner + at, out, mask=mask)
     else:
