@@ -3,6 +3,14 @@
 from importlib.metadata import version as _version
 
 from sslkernels.backends import BackendStatus, backends, use_backend
+from sslkernels.losses import (
+    VICRegLoss,
+    VICRegTerms,
+    covariance_loss,
+    invariance_loss,
+    variance_loss,
+    vicreg_loss,
+)
 from sslkernels.statistics import (
     ClassMoments,
     cdnv,
@@ -17,11 +25,17 @@ __version__ = _version("sslkernels")
 __all__ = [
     "BackendStatus",
     "ClassMoments",
+    "VICRegLoss",
+    "VICRegTerms",
     "backends",
     "cdnv",
     "class_means",
     "class_moments",
+    "covariance_loss",
+    "invariance_loss",
     "ncc_accuracy",
     "ncc_predict",
     "use_backend",
+    "variance_loss",
+    "vicreg_loss",
 ]
