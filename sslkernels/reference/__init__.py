@@ -6,13 +6,33 @@ Same names and signatures; NumPy arrays in and out. Nothing here imports a kerne
 from sslkernels.reference.cdnv import cdnv
 from sslkernels.reference.class_moments import ClassMoments, class_means, class_moments
 from sslkernels.reference.ncc import ncc_accuracy, ncc_predict, squared_distances
+from sslkernels.reference.vicreg import (
+    VICRegTerms,
+    covariance_grad,
+    covariance_loss,
+    invariance_loss,
+    variance_grad,
+    variance_loss,
+    vicreg_grad,
+    vicreg_loss,
+    vicreg_terms,
+)
 
 __all__ = [
     "ClassMoments",
+    "VICRegTerms",
     "cdnv",
     "class_means",
     "class_moments",
+    "covariance_grad",
+    "covariance_loss",
+    "invariance_loss",
     "ncc_accuracy",
     "ncc_predict",
     "squared_distances",
+    "variance_grad",
+    "variance_loss",
+    "vicreg_grad",
+    "vicreg_loss",
+    "vicreg_terms",
 ]
