@@ -1,0 +1,30 @@
+"""The command line: ``sslkernels report | demo | bench | info``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import NoReturn
+
+_NEEDS = {
+    "typer": "typer",
+    "rich": "rich",
+    "matplotlib": "matplotlib",
+    "sklearn": "scikit-learn",
+}
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line on ``args`` (``sys.argv`` by default) and exit with its status."""
+    missing = [package for module, package in _NEEDS.items() if find_spec(module) is None]
+    if missing:
+        print(
+            f"sslkernels: the command line needs {', '.join(missing)}: "
+            "pip install 'sslkernels[cli]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    from sslkernels.cli.app import run
+
+    sys.exit(run(args))

@@ -1,0 +1,52 @@
+"""What the commands share: where they print, their progress bars, how they fail."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+
+from sslkernels.data import DataError
+from sslkernels.report.files import OutputError
+
+out = Console(highlight=False, soft_wrap=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class OptionError(ValueError):
+    """What is wrong with the options, in one line that names the one to change."""
+
+
+def fail(message: str, code: int = 2) -> typer.Exit:
+    """Print one line on stderr; the exception to raise."""
+    err.print(f"[bold red]error:[/] {escape(message)}")
+    return typer.Exit(code)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what a user can put right into one line and exit status 2, Ctrl-C into 130."""
+    try:
+        yield
+    except (DataError, OptionError, OutputError) as error:
+        raise fail(str(error)) from None
+    except KeyboardInterrupt:
+        raise fail("interrupted", 130) from None
+
+
+def progress(*extra: ProgressColumn) -> Progress:
+    """A progress bar on stderr that says nothing where nobody watches."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=32),
+        TextColumn("{task.percentage:>3.0f}%"),
+        *extra,
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )

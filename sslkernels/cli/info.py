@@ -1,0 +1,83 @@
+"""``sslkernels info``: versions, CPU features, backends."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from sslkernels import backends
+from sslkernels.cli.console import one_line_errors, out
+from sslkernels.report.files import versions
+
+
+def facts() -> dict[str, Any]:
+    """What a bug report or a table of timings should say of the machine."""
+    from sslkernels.backends import cpu
+
+    try:
+        triton: str | None = version("triton")
+    except PackageNotFoundError:
+        triton = None
+    return {
+        "versions": {**versions(), "triton": triton, "cuda": torch.version.cuda},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "cpu": _cpu_name(),
+            "instruction_set": cpu._C.active_isa() if cpu._C else None,
+            "instruction_set_detected": cpu._C.detected_isa() if cpu._C else None,
+            "threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+        "backends": {name: status._asdict() for name, status in backends().items()},
+    }
+
+
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show versions, CPU features in use, and each backend or why it is unusable here.
+
+    SSLKERNELS_CPU_ISA=portable (avx2, avx512, avx512bf16, amx) limits the instruction set in use.
+    """
+    with one_line_errors():
+        known = facts()
+        if as_json:
+            typer.echo(json.dumps(known, indent=2))
+            return
+        machine = known["machine"]
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold")
+        for name, value in known["versions"].items():
+            table.add_row(name, value or "[dim]none[/]")
+        table.add_row()
+        table.add_row("system", machine["system"])
+        table.add_row("cpu", escape(machine["cpu"]))
+        active, detected = machine["instruction_set"], machine["instruction_set_detected"]
+        if active:
+            limited = "" if active == detected else f" (limited; the CPU has {detected})"
+            table.add_row("instructions", active + limited)
+        table.add_row("threads", str(machine["threads"]))
+        table.add_row("gpus", escape(", ".join(machine["gpus"])) or "[dim]none[/]")
+        table.add_row()
+        for name, status in known["backends"].items():
+            mark = "[green]usable[/]  " if status["usable"] else "[red]unusable[/]"
+            table.add_row(name, f"{mark}  {escape(status['reason'])}")
+        out.print(table)
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

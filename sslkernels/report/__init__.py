@@ -1,0 +1,1 @@
+"""Numbers, tables, figures and files of the command line's reports."""

@@ -1,0 +1,106 @@
+"""Writing results: all files of a report at once, or none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class OutputError(OSError):
+    """Why a folder cannot be written, in one line that names it."""
+
+
+@contextlib.contextmanager
+def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A hidden folder on the way to ``folder`` for files to be written to.
+
+    When the block ends, it becomes ``folder``, or its files replace those of the same names there;
+    when it fails or is interrupted, it vanishes. Entering the block proves that ``folder`` can be
+    written.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    out = Path(folder)
+    home = out
+    while not home.exists() and home != home.parent:
+        home = home.parent
+    if not home.is_dir():
+        raise OutputError(f"{home}: is not a folder; results cannot be written to {out}")
+    hidden = None
+    try:
+        hidden = tempfile.mkdtemp(prefix=".sslkernels-", dir=home)
+        stage = Path(hidden, "files")
+        stage.mkdir()
+        yield stage
+        if home == out:
+            for file in sorted(stage.iterdir()):
+                os.replace(file, out / file.name)
+        else:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(stage, out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if hidden is not None:
+            shutil.rmtree(hidden, ignore_errors=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """:func:`dumps` to a file."""
+    path.write_text(dumps(content) + "\n", encoding="utf-8")
+
+
+def dumps(content: Any) -> str:
+    """Strict JSON: numbers that are not finite become null, lists of numbers stay on one line."""
+    return _dumps(_plain(content))
+
+
+def versions() -> dict[str, str]:
+    """Versions that the numbers of a result may depend on."""
+    from sslkernels import __version__
+
+    return {
+        "sslkernels": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _dumps(value: Any, indent: str = "") -> str:
+    deeper = indent + "  "
+    if isinstance(value, dict) and value:
+        items = [
+            f"{deeper}{json.dumps(key)}: {_dumps(item, deeper)}" for key, item in value.items()
+        ]
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        items = [deeper + _dumps(item, deeper) for item in value]
+        return "[\n" + ",\n".join(items) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
