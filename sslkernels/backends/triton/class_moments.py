@@ -517,7 +517,7 @@ def _merge(
 
 def _merge_warps(block_d: int) -> int:
     """Few enough float64 values per thread that they stay in registers."""
-    return max(1, _MERGE * block_d // 256)
+    return max(2, _MERGE * block_d // 256)
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:

@@ -18,6 +18,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from sslkernels.backends.triton import INTERPRETED
@@ -37,22 +38,37 @@ class Device(NamedTuple):
 INTERPRETER = Device("cuda", 90, 32, 8, 232448)
 
 
-def _let_interpreter_count() -> None:
-    """``range(n)`` over a kernel's own integers: triton 3.6's interpreter keeps them as arrays of
-    one element, which NumPy 2.4 no longer turns into an index."""
+def _mend_interpreter() -> None:
+    """Two repairs to triton 3.6's interpreter.
+
+    It keeps a kernel's integers as arrays of one element, which NumPy 2.4 no longer turns into the
+    index that ``range(n)`` needs; and it multiplies the bit patterns of bf16 operands in ``tl.dot``
+    (bf16 is stored as uint16, for lack of a NumPy type).
+    """
+    import triton
     from triton.runtime import interpreter
 
-    patch = interpreter._patch_lang_tensor
+    patch, dot = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder.create_dot
 
-    def patched(tensor: Any, scope: Any) -> None:
+    def patch_tensor(tensor: Any, scope: Any) -> None:
         patch(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
-    interpreter._patch_lang_tensor = patched
+    def widen(operand: Any) -> Any:
+        if operand.data.dtype != np.uint16:
+            return operand
+        data = (operand.data.astype(np.uint32) << 16).view(np.float32)
+        return interpreter.TensorHandle(data, triton.language.float32)
+
+    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return dot(self, widen(a), widen(b), *rest)
+
+    interpreter._patch_lang_tensor = patch_tensor
+    interpreter.InterpreterBuilder.create_dot = create_dot
 
 
 if INTERPRETED:
-    _let_interpreter_count()
+    _mend_interpreter()
 
 
 @functools.cache

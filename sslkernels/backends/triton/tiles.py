@@ -103,13 +103,13 @@ class Gram(NamedTuple):
 
 
 def _stages(bytes_per_stage: int, device: Device, most: int) -> int:
-    """As many pipeline stages as leave room for two programs on a processor, at least two.
+    """As many pipeline stages as fit, up to ``most`` and at least two.
 
     AMD's pipeline keeps one stage in registers, so two stages take one buffer.
     """
     if device.backend == "hip":
         return 2
-    return max(2, min(most, device.shared_memory // 2 // bytes_per_stage))
+    return max(2, min(most, device.shared_memory // bytes_per_stage))
 
 
 def gram(m: int, dtype: torch.dtype, device: Device) -> tuple[Gram, ...]:
@@ -242,7 +242,7 @@ def backward_candidates(dtype: torch.dtype, device: Device, product: bool) -> tu
         return (Backward(16, 128, 16, 4, 1),)
     block_r = 128 // dtype.itemsize
     return (
-        Backward(128, 128, block_r, 8, _stages(2 * 128 * 128, device, 3)),
+        Backward(128, 128, block_r, 8, _stages(2 * 128 * 128, device, 4)),
         Backward(64, 64, block_r, 4, _stages(2 * 64 * 128, device, 4)),
     )
 

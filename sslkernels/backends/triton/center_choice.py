@@ -1,0 +1,234 @@
+"""From candidates to the nearest center: the rows that the filter decides, and those that float64
+decides.
+
+The filter (center_filter.py) leaves, per row and span, KEEP candidates, the best score that is not
+among them, and per row the error bound E. With s~ the row's best score:
+
+* one score within 2 E of it: that center is the nearest;
+* a few, and all of them known: the row joins ``few``, and float64 decides among those;
+* more than are known: the row joins ``many``; after a first pass these get a finer one, after that
+  they join ``all``;
+* E not finite: the row joins ``all``, where every center is compared in float64.
+
+Lists are filled through an atomic counter, in no particular order; every row's answer is its own,
+so the result does not depend on it. float64 distances are sums of (x - mu)^2 of the very numbers
+given; ties go to the lowest class.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# Columns of ``counts``: entries of each list.
+FEW, MANY, ALL = 0, 1, 2
+
+
+@triton.jit
+def _append(list_ptr, count_ptr, row, wanted):
+    """Adds the wanted rows of this program to a list."""
+    n = wanted.to(tl.int32)
+    total = tl.sum(n, axis=0)
+    if total > 0:
+        start = tl.atomic_add(count_ptr, total)
+        tl.store(list_ptr + start + tl.cumsum(n, axis=0) - n, row.to(tl.int32), mask=wanted)
+
+
+@triton.jit(do_not_specialize=["N", "first_span", "num_spans", "all_spans"])
+def center_choice_kernel(
+    score_ptr,  # [N, all_spans, KEEP] fp32
+    index_ptr,  # [N, all_spans, KEEP] int32
+    rest_ptr,  # [N, all_spans] fp32
+    error_ptr,  # [N] fp32
+    usable_ptr,  # [1] int64: how many centers are usable
+    many_ptr,  # [N] int32: the rows to look at (LISTED), else the list to fill
+    few_ptr,  # [N] int32: the list to fill
+    all_ptr,  # [N] int32: the list to fill
+    counts_ptr,  # [3] int32: entries of few, many, all
+    limit_ptr,  # [N] fp32 out: the largest score of a candidate
+    out_ptr,  # [N] int64 out
+    N,
+    first_span,
+    num_spans,
+    all_spans,
+    EXACT: tl.constexpr,
+    LISTED: tl.constexpr,
+    KEEP: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    entry = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    if LISTED:
+        live = entry < tl.load(counts_ptr + 1)
+        row = tl.load(many_ptr + entry, mask=live, other=0).to(tl.int64)
+    else:
+        live = entry < N
+        row = entry.to(tl.int64)
+    error = tl.load(error_ptr + row, mask=live, other=0.0)
+    none = tl.load(usable_ptr) == 0
+    at = row * all_spans + first_span
+
+    best = tl.full([BLOCK], float("inf"), tl.float32)
+    winner = tl.full([BLOCK], -1, tl.int32)
+    rest = tl.full([BLOCK], float("inf"), tl.float32)
+    for s in range(num_spans):
+        score = tl.load(score_ptr + (at + s) * KEEP, mask=live, other=float("inf"))
+        index = tl.load(index_ptr + (at + s) * KEEP, mask=live, other=-1)
+        winner = tl.where(score < best, index, winner)
+        best = tl.minimum(best, score)
+        rest = tl.minimum(rest, tl.load(rest_ptr + at + s, mask=live, other=float("inf")))
+    limit = best + 2.0 * error
+    tl.store(limit_ptr + row, limit, mask=live)
+    near = tl.zeros([BLOCK], tl.int32)
+    if EXACT:
+        keep = tl.arange(0, KEEP)[None, :]
+        for s in range(num_spans):
+            scores = tl.load(
+                score_ptr + ((at + s) * KEEP)[:, None] + keep,
+                mask=live[:, None],
+                other=float("inf"),
+            )
+            near += tl.sum((scores <= limit[:, None]).to(tl.int32), axis=1)
+    unknown = live & ~(error < 3.4e38) & ~none
+    known = live & ~unknown & ~none
+    few = tl.zeros([BLOCK], tl.int1)
+    many = tl.zeros([BLOCK], tl.int1)
+    if EXACT:
+        many = known & ~(rest > limit)
+        few = known & ~many & (near > 1)
+        _append(few_ptr, counts_ptr, row, few)
+        if not LISTED:
+            _append(many_ptr, counts_ptr + 1, row, many)
+    if LISTED:
+        unknown |= many
+    _append(all_ptr, counts_ptr + 2, row, unknown)
+    answer = tl.where(none, -1, winner).to(tl.int64)
+    tl.store(out_ptr + row, answer, mask=live & ~few & ~many & ~unknown)
+
+
+@triton.jit(do_not_specialize=["D", "stride_zn", "first_span", "num_spans", "all_spans"])
+def center_recheck_kernel(
+    z_ptr,  # [N, D] rows
+    centers_ptr,  # [C, D] fp32 or fp64
+    score_ptr,  # [N, all_spans, KEEP] fp32
+    index_ptr,  # [N, all_spans, KEEP] int32
+    limit_ptr,  # [N] fp32
+    few_ptr,  # [N] int32
+    counts_ptr,  # [3] int32
+    out_ptr,  # [N] int64 out
+    D,
+    stride_zn,
+    first_span,
+    num_spans,
+    all_spans,
+    VEC: tl.constexpr,
+    KEEP: tl.constexpr,
+    SPANS: tl.constexpr,  # a power of two, num_spans or more
+    BLOCK_D: tl.constexpr,
+):
+    """Distances in float64 to the candidates of a row, two at a time."""
+    D = D // VEC * VEC
+    row_stride = (stride_zn // VEC * VEC).to(tl.int64)
+    none: tl.constexpr = 2147483647
+    count = tl.load(counts_ptr)
+    lane = tl.arange(0, SPANS * KEEP)
+    pair = tl.arange(0, 2)
+    entry = tl.program_id(0)
+    while entry < count:
+        row = tl.load(few_ptr + entry).to(tl.int64)
+        at = (row * all_spans + first_span) * KEEP + lane
+        inside = lane < num_spans * KEEP
+        score = tl.load(score_ptr + at, mask=inside, other=float("inf"))
+        index = tl.load(index_ptr + at, mask=inside, other=none)
+        index = tl.where(score <= tl.load(limit_ptr + row), index, none)
+        best = tl.full([], float("inf"), tl.float64)
+        winner = -1
+        first = tl.min(index, axis=0)
+        while first < none:
+            other = tl.min(tl.where(index > first, index, none), axis=0)
+            # An odd candidate out is compared with itself.
+            c = tl.where(pair == 0, first, tl.where(other < none, other, first)).to(tl.int64)
+            total = tl.zeros([2, BLOCK_D], tl.float64)
+            for start in range(0, D, BLOCK_D):
+                d = start + tl.arange(0, BLOCK_D)
+                x = tl.load(z_ptr + row * row_stride + d, mask=d < D, other=0.0)
+                mu = tl.load(
+                    centers_ptr + c[:, None] * D + d[None, :], mask=(d < D)[None, :], other=0.0
+                )
+                difference = x.to(tl.float32).to(tl.float64)[None, :] - mu.to(tl.float64)
+                total += difference * difference
+            distance = tl.sum(total, axis=1)
+            one = tl.sum(tl.where(pair == 0, distance, 0.0), axis=0)
+            two = tl.sum(tl.where(pair == 1, distance, 0.0), axis=0)
+            if one < best or winner < 0:
+                best = one
+                winner = first
+            if two < best and other < none:
+                best = two
+                winner = other
+            index = tl.where(index > other, index, none)
+            first = tl.min(index, axis=0)
+        tl.store(out_ptr + row, winner.to(tl.int64))
+        entry += tl.num_programs(0)
+
+
+@triton.jit(do_not_specialize=["N", "C", "D", "stride_zn"])
+def center_scan_kernel(
+    z_ptr,  # [N, D] rows
+    centers_ptr,  # [C, D] fp32 or fp64
+    usable_ptr,  # [C] uint8
+    all_ptr,  # [N] int32 (LISTED)
+    counts_ptr,  # [3] int32 (LISTED)
+    out_ptr,  # [N] int64 out
+    N,
+    C,
+    D,
+    stride_zn,
+    LISTED: tl.constexpr,
+    VEC: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Distances in float64 to every center: rows that nothing else decides, and small problems."""
+    D = D // VEC * VEC
+    row_stride = (stride_zn // VEC * VEC).to(tl.int64)
+    if LISTED:
+        count = tl.load(counts_ptr + 2)
+    else:
+        count = N
+    entry = tl.program_id(0)
+    while entry < count:
+        if LISTED:
+            row = tl.load(all_ptr + entry).to(tl.int64)
+        else:
+            row = entry.to(tl.int64)
+        bad = tl.zeros([BLOCK_D], tl.int32)
+        for start in range(0, D, BLOCK_D):
+            d = start + tl.arange(0, BLOCK_D)
+            x = tl.load(z_ptr + row * row_stride + d, mask=d < D, other=0.0).to(tl.float32)
+            bad |= (x - x != 0.0).to(tl.int32)
+        best = tl.full([], float("inf"), tl.float64)
+        winner = -1
+        if tl.max(bad, axis=0) == 0:
+            for first in range(0, C, BLOCK_C):
+                c = first + tl.arange(0, BLOCK_C)
+                usable = tl.load(usable_ptr + c, mask=c < C, other=0) != 0
+                total = tl.zeros([BLOCK_C, BLOCK_D], tl.float64)
+                for start in range(0, D, BLOCK_D):
+                    d = start + tl.arange(0, BLOCK_D)
+                    x = tl.load(z_ptr + row * row_stride + d, mask=d < D, other=0.0)
+                    mu = tl.load(
+                        centers_ptr + c.to(tl.int64)[:, None] * D + d[None, :],
+                        mask=usable[:, None] & (d < D)[None, :],
+                        other=0.0,
+                    )
+                    difference = x.to(tl.float32).to(tl.float64)[None, :] - mu.to(tl.float64)
+                    total += tl.where((d < D)[None, :], difference * difference, 0.0)
+                distance = tl.where(usable, tl.sum(total, axis=1), float("inf"))
+                nearest = tl.min(distance, axis=0)
+                tied = usable & (distance == nearest)
+                place = tl.min(tl.where(tied, c, 2147483647), axis=0)
+                if place < 2147483647 and (nearest < best or winner < 0):
+                    best = nearest
+                    winner = place
+        tl.store(out_ptr + row, winner.to(tl.int64))
+        entry += tl.num_programs(0)
