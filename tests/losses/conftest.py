@@ -1,0 +1,12 @@
+"""One thread unless a test asks for more: its cases are small, and test machines are shared."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
