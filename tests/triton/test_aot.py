@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("triton")
-
 from sslkernels.backends.triton import INTERPRETED
 
 if INTERPRETED:

@@ -486,7 +486,8 @@ def operands(
     m, stride_gram, gram_plane, vec_gram = 0, 0, 0, 1
     if gram is not None and gram_out is not None:
         m, stride_gram, gram_plane = gram.shape[-1], gram_out.stride(2), gram_out.stride(0)
-        vec_gram = launch.vector_width(gram)
+        # Z^T Z has D columns like z; K has N, which must not decide what is compiled.
+        vec_gram = launch.vector_width(gram) if m == d and not transpose else 1
         programs += triton.cdiv(m, tile.block_n) * triton.cdiv(stride_gram, tile.block_d)
     operands_kernel[(programs, out.shape[1])](
         x,
@@ -592,7 +593,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
                             "GRAM": gram,
                             "TRANSPOSE": transpose,
                             "VEC": 16 // dtype.itemsize,
-                            "VEC_GRAM": 4 if gram else 1,
+                            "VEC_GRAM": 4 if gram and not transpose else 1,
                             "BLOCK_N": center.block_n,
                             "BLOCK_D": center.block_d,
                         },

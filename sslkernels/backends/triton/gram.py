@@ -45,7 +45,10 @@ from sslkernels.backends.triton import launch, numerics, tiles
 
 SUB_ROWS = 16  # rows of a tile that one program of the second stage adds up
 
-_SIZES = ("M", "K", "plane_stride", "stride_aq", "stride_am", "SIDE", "GROUP", "per_split")
+_SIZES = (
+    *("M", "K", "first_problem", "plane_stride", "stride_aq", "stride_am"),
+    *("SIDE", "GROUP", "per_split"),
+)
 
 
 @triton.jit
@@ -97,22 +100,22 @@ def accumulate(
     a_mask = (m < a_rows)[:, None]
     b_mask = (n < b_rows)[None, :]
     steps = tl.cdiv(K, BLOCK_K)
-    a_ptrs = a_ptr + m[:, None] * stride_am
-    b_ptrs = b_ptr + n[None, :] * stride_bm
+    ks = tl.arange(0, BLOCK_K)
+    a_at = m[:, None] * stride_am + ks[None, :]
+    b_at = n[None, :] * stride_bm + ks[:, None]
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for step in range(first, last):
         k = step * BLOCK_K
-        a_at = a_ptrs
-        b_at = b_ptrs
+        a_from = a_ptr
+        b_from = b_ptr
         if SEGMENTS == 3:
             second = (step >= steps).to(tl.int32)
             third = (step >= 2 * steps).to(tl.int32)
             k -= (second + third) * steps * BLOCK_K
-            a_at += third * a_plane
-            b_at += (second - third) * b_plane
-        ks = k + tl.arange(0, BLOCK_K)
-        a = tl.load(a_at + ks[None, :], mask=a_mask & (ks[None, :] < K), other=0.0)
-        b = tl.load(b_at + ks[:, None], mask=b_mask & (ks[:, None] < K), other=0.0)
+            a_from += third * a_plane
+            b_from += (second - third) * b_plane
+        a = tl.load(a_from + k + a_at, mask=a_mask & (ks < K - k)[None, :], other=0.0)
+        b = tl.load(b_from + k + b_at, mask=b_mask & (ks < K - k)[:, None], other=0.0)
         acc = numerics.dot(a, b, acc, PRECISION)
     return acc
 
@@ -124,6 +127,7 @@ def gram_kernel(
     extra,  # the epilogue's pointers and scalars
     M,
     K,  # a multiple of VEC
+    first_problem,  # how the epilogue numbers problem 0
     plane_stride,
     stride_aq,
     stride_am,
@@ -178,15 +182,17 @@ def gram_kernel(
         r = tl.arange(0, BLOCK)
         tl.store(partial_ptr + at + r[:, None] * BLOCK + r[None, :], acc)
     else:
+        problem += first_problem
         slot = problem * tl.num_programs(0) + t
         EPILOGUE(acc, top, left, problem, slot, i != j, M, extra)
 
 
-@triton.jit(do_not_specialize=["M", "SIDE", "GROUP", "splits"])
+@triton.jit(do_not_specialize=["M", "first_problem", "SIDE", "GROUP", "splits"])
 def gram_reduce_kernel(
     partial_ptr,  # fp32 [splits, Q, tiles, BLOCK, BLOCK]
     extra,
     M,
+    first_problem,
     SIDE,
     GROUP,
     splits,
@@ -210,6 +216,7 @@ def gram_reduce_kernel(
     acc = tl.zeros((ROWS, BLOCK), tl.float32)
     for s in range(splits):
         acc += tl.load(ptrs + s * step)
+    problem += first_problem
     slot = problem * tl.num_programs(0) + tl.program_id(0)
     EPILOGUE(acc, i * BLOCK + piece * ROWS, j * BLOCK, problem, slot, i != j, M, extra)
 
@@ -246,8 +253,13 @@ def gram(
     extra: tuple[Any, ...],
     how: Plan,
     precision: str,
+    first_problem: int = 0,
 ) -> None:
-    """Launches the product; ``how`` is :func:`plan`'s answer for the same sizes."""
+    """Launches the product; ``how`` is :func:`plan`'s answer for the same sizes.
+
+    The epilogue sees problems, and with them slots, numbered from ``first_problem`` on. Scalars in
+    ``extra`` are best floats: Triton compiles anew for an int that is 1 or a multiple of 16.
+    """
     planes, problems, m, k = a.shape
     segments = 2 * planes - 1
     partial = a.new_empty(0, dtype=torch.float32)
@@ -260,6 +272,7 @@ def gram(
         extra,
         m,
         k,
+        first_problem,
         a.stride(0),
         a.stride(1),
         a.stride(2),
@@ -281,6 +294,7 @@ def gram(
             partial,
             extra,
             m,
+            first_problem,
             how.side,
             tiles.GROUP,
             how.splits,
@@ -329,7 +343,7 @@ def epilogue_cases(
             {
                 "partial_ptr": "*fp32",
                 "extra": extra,
-                **dict.fromkeys(("M", "SIDE", "GROUP", "splits"), "i32"),
+                **dict.fromkeys(("M", "first_problem", "SIDE", "GROUP", "splits"), "i32"),
             },
             {"EPILOGUE": epilogue, "BLOCK": block, "ROWS": SUB_ROWS},
             4,

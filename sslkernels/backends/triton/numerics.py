@@ -24,13 +24,13 @@ def dot(a, b, acc, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def narrow(value, DTYPE: tl.constexpr):
+def narrow(value, dtype: tl.constexpr):
     """fp32 to fp32, fp16 or bf16, to nearest even."""
-    if _INTERPRETED and DTYPE == tl.bfloat16:
+    if _INTERPRETED and dtype == tl.bfloat16:
         bits = value.to(tl.int32, bitcast=True)
         rounded = bits + 0x7FFF + ((bits >> 16) & 1)
         value = tl.where(value == value, rounded.to(tl.float32, bitcast=True), value)
-    return value.to(DTYPE)
+    return value.to(dtype)
 
 
 @triton.jit

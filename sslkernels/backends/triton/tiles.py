@@ -69,7 +69,7 @@ def operand(dtype: torch.dtype, device: Device) -> Operand:
     if dtype == torch.bfloat16:
         return Operand(torch.bfloat16, 1, "none", "ieee")
     if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
-        return _exact(device)
+        return exact(device)
     return _tf32(device)
 
 
@@ -79,7 +79,7 @@ def _tf32(device: Device) -> Operand:
     return Operand(torch.float32, 1, "tf32", "tf32")
 
 
-def _exact(device: Device) -> Operand:
+def exact(device: Device) -> Operand:
     if device.backend == "hip":
         return Operand(torch.float32, 1, "none", "ieee")
     return Operand(torch.float32, 2, "split", "tf32")
@@ -87,7 +87,7 @@ def _exact(device: Device) -> Operand:
 
 def operands(device: Device) -> tuple[Operand, ...]:
     """Every answer of :func:`operand` on a device."""
-    return tuple(dict.fromkeys((operand(torch.bfloat16, device), _tf32(device), _exact(device))))
+    return tuple(dict.fromkeys((operand(torch.bfloat16, device), _tf32(device), exact(device))))
 
 
 class Gram(NamedTuple):

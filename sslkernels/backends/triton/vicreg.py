@@ -47,7 +47,7 @@ def squares_epilogue(acc, top, left, problem, slot, mirror, M, extra):
     c = tl.arange(0, acc.shape[1])
     # How far above the diagonal. An element there stands for two; a diagonal tile holds both.
     above = (left - top) + c[None, :] - r[:, None]
-    acc = tl.where((above == 0) & (diagonal == 0), 0.0, acc)
+    acc = tl.where((above == 0) & (diagonal == 0.0), 0.0, acc)
     scaled = acc * scale
     weight = tl.where(above > 0, 2.0, tl.where(above == 0, 1.0, 0.0))
     tl.store(sums_ptr + slot, tl.sum(scaled * scaled * weight).to(tl.float64))
@@ -309,7 +309,6 @@ def vicreg_forward(
         gram = x.new_empty((views, p, side if covariance else 0, side), dtype=torch.float32)
         squares = sums
         if copy is not None:
-            matrices = gram.view(count, side, side)
             tile, *_ = tiles.gram(side, op.dtype, device)
             plan = symmetric.plan(at_once, side, stride, 2 * op.planes - 1, tile, device)
             squares = x.new_empty((count, plan.programs), dtype=torch.float64)
@@ -320,9 +319,10 @@ def vicreg_forward(
                 symmetric.gram(
                     part,
                     squares_epilogue,
-                    (matrices[first:], squares[first:], scale, int(wide)),
+                    (gram, squares, scale, float(wide)),
                     plan,
                     op.precision,
+                    first,
                 )
         terms = x.new_empty(4, dtype=torch.float32)
         terms_kernel[(1,)](
@@ -455,7 +455,9 @@ def vicreg_backward(
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    yield from symmetric.epilogue_cases(device, squares_epilogue, ("*fp32", "*fp64", "fp32", "i32"))
+    yield from symmetric.epilogue_cases(
+        device, squares_epilogue, ("*fp32", "*fp64", "fp32", "fp32")
+    )
     for covariance in (False, True):
         yield launch.AotCase(
             terms_kernel,

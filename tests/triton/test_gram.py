@@ -1,0 +1,56 @@
+"""The order of a symmetric product's tiles, and an epilogue of one's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from sslkernels.backends.triton import gram, launch, tiles
+
+
+@triton.jit
+def _order(out_ptr, SIDE, GROUP):
+    t = tl.program_id(0)
+    i, j = gram.tile_of(t, SIDE, GROUP)
+    tl.store(out_ptr + 2 * t, i)
+    tl.store(out_ptr + 2 * t + 1, j)
+
+
+@pytest.mark.parametrize("group", [1, 3, 8])
+@pytest.mark.parametrize("side", [1, 2, 7, 8, 9, 17])
+def test_every_upper_tile_once(side, group, device) -> None:
+    count = side * (side + 1) // 2
+    out = torch.full((count, 2), -1, dtype=torch.int32, device=device)
+    _order[(count,)](out, side, group)
+    expected = {(i, j) for i in range(side) for j in range(i, side)}
+    assert {tuple(row) for row in out.tolist()} == expected
+
+
+@triton.jit
+def _largest(acc, top, left, problem, slot, mirror, M, extra):
+    """An epilogue: the largest element off the diagonal of each call's part."""
+    out_ptr, lowest = extra
+    r = tl.arange(0, acc.shape[0])[:, None]
+    c = tl.arange(0, acc.shape[1])[None, :]
+    keep = (r < M - top) & (c < M - left) & (r + top != c + left)
+    tl.store(out_ptr + slot, tl.max(tl.where(keep, acc, lowest)))
+
+
+@pytest.mark.parametrize("m, k", [(5, 16), (130, 48), (40, 1040)])
+@pytest.mark.parametrize("planes", [1, 2])
+def test_an_epilogue_of_ones_own(m, k, planes, device) -> None:
+    exact = torch.randn(2, m, k, generator=torch.Generator().manual_seed(0)).to(device)
+    hi = (exact.view(torch.int32) & -0x2000).view(torch.float32)
+    operand = torch.stack((hi, exact - hi)) if planes == 2 else hi[None]
+    where = launch.device_of(exact)
+    tile = tiles.gram(m, torch.float32, where)[0]
+    plan = gram.plan(2, m, k, 2 * planes - 1, tile, where)
+    out = exact.new_full((2, plan.programs), float("nan"))
+    with launch.on_device(exact):
+        gram.gram(operand, _largest, (out, float("-inf")), plan, "tf32")
+    z = (exact if planes == 2 else hi).double()
+    product = z @ z.mT
+    product.diagonal(dim1=1, dim2=2).fill_(float("-inf"))
+    torch.testing.assert_close(out.amax(1).double(), product.amax((1, 2)), rtol=1e-6, atol=0)
