@@ -1,0 +1,71 @@
+"""What every second pass keeps: a few tensors that add up over rows, shards and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+
+from sslkernels.statistics.class_moments import ClassMoments
+
+_Self = TypeVar("_Self", bound="Sums")
+
+
+class Sums:
+    """Sums over rows whose class centers are known and the same everywhere.
+
+    A second pass over disjoint rows, with the same moments, merges by addition.
+    """
+
+    def __init__(self, **sums: torch.Tensor) -> None:
+        self._sums = sums
+
+    def merge(self: _Self, other: _Self) -> _Self:
+        """Add the sums of other rows, taken with the same moments, in place; return ``self``."""
+        if type(other) is not type(self):
+            raise TypeError(f"other: takes {type(self).__name__}, got {type(other).__name__}")
+        check_state(other._sums, self._sums, "other")
+        for name, total in self._sums.items():
+            total += other._sums[name]
+        return self
+
+    def all_reduce(self: _Self, group: Any = None) -> _Self:
+        """Add the sums of all ranks of a ``torch.distributed`` group, in place, on every rank."""
+        import torch.distributed as dist
+
+        for total in self._sums.values():
+            dist.all_reduce(total, group=group)
+        return self
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Copies of the sums; the moments are saved on their own."""
+        return {name: total.clone() for name, total in self._sums.items()}
+
+    def load_state_dict(self: _Self, state: Mapping[str, torch.Tensor]) -> _Self:
+        """Take over saved sums of the same shapes; nothing changes if they do not fit."""
+        check_state(state, self._sums, "state")
+        for name, total in self._sums.items():
+            total.copy_(state[name])
+        return self
+
+
+def check_state(
+    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], name: str
+) -> None:
+    """``state`` holds tensors of the shapes and dtypes of ``own``."""
+    for key, tensor in own.items():
+        if key not in state:
+            raise ValueError(f"{name}: lacks {key!r}")
+        got = state[key]
+        if got.shape != tensor.shape or got.dtype != tensor.dtype:
+            raise ValueError(
+                f"{name}: {key} takes {tensor.dtype} {list(tensor.shape)}, "
+                f"got {got.dtype} {list(got.shape)}"
+            )
+
+
+def class_moments_of(value: Any, name: str = "m") -> ClassMoments:
+    if not isinstance(value, ClassMoments):
+        raise TypeError(f"{name}: takes ClassMoments, got {type(value).__name__}")
+    return value
