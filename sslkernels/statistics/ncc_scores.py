@@ -1,0 +1,190 @@
+r"""Nearest class-center (NCC) accuracy from every side: top-k, per class, leave-one-out.
+
+All of it follows from where the own class y of a row z stands among the centers::
+
+    rank(z) = #{c : (||z - mu_c||^2, c) < (||z - mu_y||^2, y)}       ties to the lowest class
+
+a row is right among the top k when rank < k. Leaving the row out of its own class mean, n_y rows,
+moves that center away from it and no other::
+
+    mu_y' = (n_y mu_y - z) / (n_y - 1)        z - mu_y' = (z - mu_y) n_y / (n_y - 1)
+
+so its own squared distance is scaled by (n_y / (n_y - 1))^2, exactly, without a second set of
+means. A row that is alone in its class leaves an empty class, which is never predicted: it counts
+as wrong.
+
+One rows-x-centers pass by tiles, nothing sorted. Distances to the other centers come from float64
+products around the mean of the centers; comparisons that their rounding could turn are made again
+from differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from sslkernels import _checks
+from sslkernels.statistics import _rows
+from sslkernels.statistics._sums import Sums
+from sslkernels.statistics.class_moments import ClassMoments
+
+_COLUMNS = 1024  # centers per tile: 16 MB of float64 distances for a block of rows
+_PAIR_CHUNK = 4096  # comparisons made again at a time: 4096 x D differences
+
+
+class NCCScores(NamedTuple):
+    """Shares of the labelled rows; rows that hold NaN or infinity count as wrong.
+
+    Attributes:
+        top_k: float64 [len(top_k)], for each k the share of rows whose class is among the k
+            nearest centers; NaN if no row is labelled.
+        per_class: float64 [C], the share of each class whose nearest center is its own; NaN for
+            classes without rows.
+        leave_one_out: float64 0-d, the share of rows whose nearest center is that of their class
+            when they are left out of its mean; None if the centers were given as an array.
+    """
+
+    top_k: torch.Tensor
+    per_class: torch.Tensor
+    leave_one_out: torch.Tensor | None
+
+
+def ncc_scores(
+    z: Any,
+    labels: Any,
+    centers: Any,
+    *,
+    top_k: Sequence[int] = (1, 5),
+    ignore_index: int = -100,
+) -> NCCScores:
+    """Top-k, per-class and leave-one-out accuracy of nearest class centers, in one pass.
+
+    Args:
+        z: [N, D] embeddings, tensor or NumPy array: fp16, bf16, fp32 or fp64, any strides.
+        labels: [N] integers in ``[0, C)`` or ``ignore_index``.
+        centers: :class:`ClassMoments`, whose float64 means are used, or [C, D] centers. A center
+            that is not finite throughout is an empty class and is never predicted. The
+            leave-one-out share takes ClassMoments of the very rows in ``z``, and means nothing for
+            other rows.
+        top_k: the k of interest; 1 is :func:`ncc_accuracy`.
+        ignore_index: rows with this label are skipped.
+
+    Raises:
+        ValueError: wrong shape or device, or a label out of range, naming its first row and value.
+        TypeError: wrong dtype.
+
+    For data that comes in batches use :class:`NCCScoresPass`.
+
+    Example:
+        >>> import torch, sslkernels as ssk
+        >>> z, labels = torch.tensor([[0.], [4.], [5.], [9.]]), torch.tensor([0, 0, 1, 1])
+        >>> scores = ssk.ncc_scores(z, labels, ssk.class_moments(z, labels, 2), top_k=(1, 2))
+        >>> scores.top_k.tolist(), scores.per_class.tolist(), float(scores.leave_one_out)
+        ([1.0, 1.0], [1.0, 1.0], 0.5)
+    """
+    second = NCCScoresPass(centers, top_k=top_k).update(z, labels, ignore_index=ignore_index)
+    return _rows.results(second.compute(), z)
+
+
+class NCCScoresPass(Sums):
+    """:func:`ncc_scores` in batches; passes over disjoint rows merge, save and load.
+
+    State: C (K + 2) counts for K values of k.
+
+    Args:
+        centers, top_k: as in :func:`ncc_scores`.
+    """
+
+    def __init__(self, centers: Any, *, top_k: Sequence[int] = (1, 5)) -> None:
+        self._top_k = [_checks.positive_int(k, "top_k") for k in top_k]
+        self._counts = centers.counts if isinstance(centers, ClassMoments) else None
+        if isinstance(centers, ClassMoments):
+            self._centers = centers.centers()
+        else:
+            given = _checks.embeddings(_checks.as_tensor(centers, "centers"), "centers")
+            self._centers = given.detach().double()
+        usable = self._centers.isfinite().all(1)
+        self._filled = usable.nonzero().squeeze(1)
+        self._usable = usable
+        means = self._centers[self._filled]
+        self._origin = means.mean(0) if len(means) else self._centers.new_zeros(means.shape[1])
+        self._around = means - self._origin
+        self._norms = self._around.square().sum(1)
+        size = len(self._centers)
+        super().__init__(
+            rows=torch.zeros(size, dtype=torch.int64, device=means.device),
+            hits=torch.zeros(size, len(self._top_k) + 2, dtype=torch.int64, device=means.device),
+        )
+
+    def update(self, z: Any, labels: Any, *, ignore_index: int = -100) -> NCCScoresPass:
+        """Add a batch and return ``self``. Arguments and errors as in :func:`ncc_scores`."""
+        rows, classes = _rows.checked(z, labels, len(self._centers), ignore_index)
+        _rows.fits(rows, self._centers.shape[1], self._centers.device)
+        limits = torch.tensor([1, *self._top_k], device=rows.device)
+        for x, c in _rows.blocks(rows, classes):
+            self._sums["rows"].index_add_(0, c, torch.ones_like(c))
+            ranked = x.isfinite().all(1) & self._usable[c]
+            x, c = x[ranked], c[ranked]
+            rank, beaten = self._stand(x, c)
+            right = torch.cat([rank.unsqueeze(1) < limits, ~beaten.unsqueeze(1)], 1)
+            self._sums["hits"].index_add_(0, c, right.long())
+        return self
+
+    def compute(self) -> NCCScores:
+        """The shares of all rows so far."""
+        rows, hits = self._sums["rows"], self._sums["hits"]
+        shares = hits.sum(0).double() / rows.sum()
+        return NCCScores(
+            shares[1:-1],
+            hits[:, 0].double() / rows,
+            shares[-1] if self._counts is not None else None,
+        )
+
+    def _stand(self, x: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """For rows x of classes c, all finite: the rank of the own center, and whether any other
+        center is at least as good (with ties as above) once the row has left its own."""
+        own = (x - self._centers[c]).square().sum(1)
+        if self._counts is None:
+            without = own
+        else:
+            n = self._counts[c].double()
+            without = own * (n / (n - 1).clamp(min=0)).square()  # infinite for a class of one row
+        rank = torch.zeros_like(c)
+        beaten = without.isinf() | without.isnan()
+        shifted = x - self._origin
+        size = shifted.square().sum(1)
+        for start in range(0, len(self._around), _COLUMNS):
+            tile = slice(start, start + _COLUMNS)
+            other = self._filled[tile]
+            d2, doubt = _distances(shifted, size, self._around[tile], self._norms[tile])
+            earlier = other < c.unsqueeze(1)
+            others = other != c.unsqueeze(1)
+            for limit, count in ((own, True), (without, False)):
+                gap = d2 - limit.unsqueeze(1)
+                near = (gap.abs() <= doubt) & others
+                for pairs in near.nonzero().split(_PAIR_CHUNK):
+                    i, j = pairs.unbind(1)
+                    exact = (x[i] - self._centers[other[j]]).square().sum(1)
+                    gap[i, j] = exact - limit[i]
+                better = ((gap < 0) | ((gap == 0) & earlier)) & others
+                if count:
+                    rank += better.sum(1)
+                else:
+                    beaten |= better.any(1)
+        return rank, beaten
+
+
+def _distances(
+    x: torch.Tensor, size: torch.Tensor, centers: torch.Tensor, norms: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """float64 [B, C] squared distances from products, and [B, C] how far rounding may put them off.
+
+    x [B, D] and centers [C, D] around one origin, ``size`` and ``norms`` their squared lengths.
+    Each of the three terms is a sum of D products: an error of D eps of its size at the very most.
+    """
+    terms = size.unsqueeze(1) + norms
+    d2 = torch.addmm(terms, x, centers.T, alpha=-2.0)
+    eps = torch.finfo(torch.float64).eps
+    return d2, terms.mul_(4 * (x.shape[1] + 4) * eps)
