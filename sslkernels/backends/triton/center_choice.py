@@ -131,10 +131,10 @@ def center_recheck_kernel(
     none: tl.constexpr = 2147483647
     count = tl.load(counts_ptr)
     lane = tl.arange(0, SPANS * KEEP)
-    pair = tl.arange(0, 2)
     entry = tl.program_id(0)
     while entry < count:
         row = tl.load(few_ptr + entry).to(tl.int64)
+        x_ptr = z_ptr + row * row_stride
         at = (row * all_spans + first_span) * KEEP + lane
         inside = lane < num_spans * KEEP
         score = tl.load(score_ptr + at, mask=inside, other=float("inf"))
@@ -146,25 +146,24 @@ def center_recheck_kernel(
         while first < none:
             other = tl.min(tl.where(index > first, index, none), axis=0)
             # An odd candidate out is compared with itself.
-            c = tl.where(pair == 0, first, tl.where(other < none, other, first)).to(tl.int64)
-            total = tl.zeros([2, BLOCK_D], tl.float64)
+            again = tl.where(other < none, other, first)
+            one = tl.zeros([BLOCK_D], tl.float64)
+            two = tl.zeros([BLOCK_D], tl.float64)
             for start in range(0, D, BLOCK_D):
                 d = start + tl.arange(0, BLOCK_D)
-                x = tl.load(z_ptr + row * row_stride + d, mask=d < D, other=0.0)
-                mu = tl.load(
-                    centers_ptr + c[:, None] * D + d[None, :], mask=(d < D)[None, :], other=0.0
-                )
-                difference = x.to(tl.float32).to(tl.float64)[None, :] - mu.to(tl.float64)
-                total += difference * difference
-            distance = tl.sum(total, axis=1)
-            one = tl.sum(tl.where(pair == 0, distance, 0.0), axis=0)
-            two = tl.sum(tl.where(pair == 1, distance, 0.0), axis=0)
-            if one < best or winner < 0:
-                best = one
+                x = tl.load(x_ptr + d, mask=d < D, other=0.0).to(tl.float32).to(tl.float64)
+                mu = tl.load(centers_ptr + first.to(tl.int64) * D + d, mask=d < D, other=0.0)
+                nu = tl.load(centers_ptr + again.to(tl.int64) * D + d, mask=d < D, other=0.0)
+                one += (x - mu.to(tl.float64)) * (x - mu.to(tl.float64))
+                two += (x - nu.to(tl.float64)) * (x - nu.to(tl.float64))
+            distance = tl.sum(one, axis=0)
+            if distance < best or winner < 0:
+                best = distance
                 winner = first
-            if two < best and other < none:
-                best = two
-                winner = other
+            distance = tl.sum(two, axis=0)
+            if distance < best:
+                best = distance
+                winner = again
             index = tl.where(index > other, index, none)
             first = tl.min(index, axis=0)
         tl.store(out_ptr + row, winner.to(tl.int64))
@@ -191,33 +190,29 @@ def center_scan_kernel(
     """Distances in float64 to every center: rows that nothing else decides, and small problems."""
     D = D // VEC * VEC
     row_stride = (stride_zn // VEC * VEC).to(tl.int64)
-    if LISTED:
-        count = tl.load(counts_ptr + 2)
-    else:
-        count = N
+    count = tl.load(counts_ptr + 2) if LISTED else N
     entry = tl.program_id(0)
     while entry < count:
-        if LISTED:
-            row = tl.load(all_ptr + entry).to(tl.int64)
-        else:
-            row = entry.to(tl.int64)
+        row = tl.load(all_ptr + entry).to(tl.int64) if LISTED else entry.to(tl.int64)
+        x_ptr = z_ptr + row * row_stride
         bad = tl.zeros([BLOCK_D], tl.int32)
         for start in range(0, D, BLOCK_D):
             d = start + tl.arange(0, BLOCK_D)
-            x = tl.load(z_ptr + row * row_stride + d, mask=d < D, other=0.0).to(tl.float32)
+            x = tl.load(x_ptr + d, mask=d < D, other=0.0).to(tl.float32)
             bad |= (x - x != 0.0).to(tl.int32)
         best = tl.full([], float("inf"), tl.float64)
         winner = -1
         if tl.max(bad, axis=0) == 0:
             for first in range(0, C, BLOCK_C):
                 c = first + tl.arange(0, BLOCK_C)
+                mu_ptr = centers_ptr + tl.cast(first, tl.int64) * D
                 usable = tl.load(usable_ptr + c, mask=c < C, other=0) != 0
                 total = tl.zeros([BLOCK_C, BLOCK_D], tl.float64)
                 for start in range(0, D, BLOCK_D):
                     d = start + tl.arange(0, BLOCK_D)
-                    x = tl.load(z_ptr + row * row_stride + d, mask=d < D, other=0.0)
+                    x = tl.load(x_ptr + d, mask=d < D, other=0.0)
                     mu = tl.load(
-                        centers_ptr + c.to(tl.int64)[:, None] * D + d[None, :],
+                        mu_ptr + (c - first)[:, None] * D + d[None, :],
                         mask=usable[:, None] & (d < D)[None, :],
                         other=0.0,
                     )

@@ -48,6 +48,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from sslkernels.backends.triton import numerics
+
 GROUPS = 16
 KEEP = 4
 BOUNDS = (
@@ -93,10 +95,10 @@ def center_kernel(
         mu = tl.load(centers_ptr + c.to(tl.int64) * D + d, mask=live, other=0.0).to(tl.float64)
         g = tl.load(g_ptr + d, mask=live, other=0.0).to(tl.float64)
         m = mu - g
-        first = m.to(tl.float32).to(first_ptr.dtype.element_ty)
-        hi = m.to(tl.float32).to(tl.bfloat16)
+        first = numerics.narrow(m.to(tl.float32), first_ptr.dtype.element_ty)
+        hi = numerics.narrow(m.to(tl.float32), tl.bfloat16)
         left = m - hi.to(tl.float32).to(tl.float64)
-        lo = left.to(tl.float32).to(tl.bfloat16)
+        lo = numerics.narrow(left.to(tl.float32), tl.bfloat16)
         last = left - lo.to(tl.float32).to(tl.float64)
         off = m - first.to(tl.float32).to(tl.float64)
         m_sq += m * m
@@ -177,10 +179,7 @@ def center_filter_kernel(
     pitch = pitch // BLOCK_K * BLOCK_K
     PLACES: tl.constexpr = BLOCK_C // GROUPS
     PART: tl.constexpr = BLOCK_K // 8
-    if LISTED:
-        total = tl.load(list_count_ptr)
-    else:
-        total = N
+    total = tl.load(list_count_ptr) if LISTED else N
     jobs = tl.cdiv(total, BLOCK_N) * num_spans
     job = tl.program_id(0)
     while job < jobs:
@@ -226,7 +225,7 @@ def center_filter_kernel(
                 if SHIFTED:
                     g = tl.load(g_ptr + owner * D + k + k_lane, mask=k + k_lane < D, other=0.0)
                     xf = x.to(tl.float32) - g[None, :]
-                    x_hi = xf.to(tl.bfloat16)
+                    x_hi = numerics.narrow(xf, tl.bfloat16)
                     left = xf - x_hi.to(tl.float32)
                     sq_hi += tl.sum(tl.reshape(left * left, [BLOCK_N, PART, 8]), axis=2)
                 else:
@@ -234,15 +233,16 @@ def center_filter_kernel(
                     x_hi = x
                 sq += tl.sum(tl.reshape(xf * xf, [BLOCK_N, PART, 8]), axis=2)
                 if SPLIT:
-                    x_lo = left.to(tl.bfloat16)
+                    x_lo = numerics.narrow(left, tl.bfloat16)
                     last = left - x_lo.to(tl.float32)
                     sq_lo += tl.sum(tl.reshape(last * last, [BLOCK_N, PART, 8]), axis=2)
-                    part = tl.dot(x_lo, hi)
-                    part = tl.dot(x_hi, tl.load(lo_ptrs + k), part)
+                    part = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
+                    part = numerics.dot(x_lo, hi, part, "ieee")
+                    part = numerics.dot(x_hi, tl.load(lo_ptrs + k), part, "ieee")
                     # A subtraction: the compiler would turn a sum into one long accumulation.
-                    acc = acc - tl.dot(x_hi, hi, part)
+                    acc = acc - numerics.dot(x_hi, hi, part, "ieee")
                 else:
-                    acc = tl.dot(x_hi, hi, acc)
+                    acc = numerics.dot(x_hi, hi, acc, "ieee")
             score = acc if SPLIT else h[None, :] - acc
             place = (tl.arange(0, BLOCK_C) // GROUPS)[None, :]
             bits = (score.to(tl.int32, bitcast=True) & -16) | place

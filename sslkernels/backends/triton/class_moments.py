@@ -12,7 +12,8 @@ reference r (the state's mean, or the first row if the class was empty; Chan, Go
 
     delta_s = f_s + dev_s / n_s - r             S = sum_s n_s delta_s
     mean <- r + S / (n_state + sum_s n_s)
-    M2   <- M2 + sum_s [square_s - |dev_s|^2 / n_s + n_s |delta_s|^2] - |S|^2 / (n_state + sum_s n_s)
+    M2   <- M2 + sum_s [square_s - |dev_s|^2 / n_s + n_s |delta_s|^2]
+               - |S|^2 / (n_state + sum_s n_s)
 
 **Digits.** Differences to f are formed before anything is summed, so a common offset costs nothing.
 Subtracting |dev|^2 / n from ``square`` magnifies its relative rounding error by
@@ -231,19 +232,16 @@ def class_merge_kernel(
     own = tl.load(class_ptr + head)
     if own == no_class:
         return
-    if head > 0:
-        if tl.load(class_ptr + head - 1) == own:
-            return
+    left = tl.load(class_ptr + head - 1, mask=head > 0, other=-1)
+    if left == own:
+        return
 
     cols = piece * BLOCK_D + tl.arange(0, BLOCK_D)
     col_mask = cols < D
     lane = tl.arange(0, MERGE)
     before = tl.load(state_count_ptr + own)
     mean_ptr = state_mean_ptr + own.to(tl.int64) * D + cols
-    if ORDERED:
-        slot = head
-    else:
-        slot = tl.load(order_ptr + head)
+    slot = head if ORDERED else tl.load(order_ptr + head)
     row = tl.load(first_ptr + slot)
     f = tl.load(z_ptr + row * row_stride + cols, mask=col_mask, other=0.0)
     mean = tl.load(mean_ptr, mask=col_mask, other=0.0)
@@ -259,10 +257,7 @@ def class_merge_kernel(
         index = begin + lane
         live = index < max_segments
         live &= tl.load(class_ptr + index, mask=live, other=-1) == own
-        if ORDERED:
-            slots = index
-        else:
-            slots = tl.load(order_ptr + index, mask=live, other=0)
+        slots = index if ORDERED else tl.load(order_ptr + index, mask=live, other=0)
         n = tl.load(count_ptr + slots, mask=live, other=0)
         rows = tl.load(first_ptr + slots, mask=live, other=0)
         square = tl.load(square_ptr + slots * num_slices + piece, mask=live, other=0.0)

@@ -18,7 +18,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from sslkernels.backends.triton import INTERPRETED
@@ -38,37 +37,22 @@ class Device(NamedTuple):
 INTERPRETER = Device("cuda", 90, 32, 8, 232448)
 
 
-def _mend_interpreter() -> None:
-    """Two repairs to triton 3.6's interpreter.
-
-    It keeps a kernel's integers as arrays of one element, which NumPy 2.4 no longer turns into the
-    index that ``range(n)`` needs; and it multiplies the bit patterns of bf16 operands in ``tl.dot``
-    (bf16 is stored as uint16, for lack of a NumPy type).
-    """
-    import triton
+def _let_interpreter_count() -> None:
+    """``range(n)`` over a kernel's own integers: triton 3.6's interpreter keeps them as arrays of
+    one element, which NumPy 2.4 no longer turns into an index."""
     from triton.runtime import interpreter
 
-    patch, dot = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder.create_dot
+    patch = interpreter._patch_lang_tensor
 
-    def patch_tensor(tensor: Any, scope: Any) -> None:
+    def patched(tensor: Any, scope: Any) -> None:
         patch(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
-    def widen(operand: Any) -> Any:
-        if operand.data.dtype != np.uint16:
-            return operand
-        data = (operand.data.astype(np.uint32) << 16).view(np.float32)
-        return interpreter.TensorHandle(data, triton.language.float32)
-
-    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
-        return dot(self, widen(a), widen(b), *rest)
-
-    interpreter._patch_lang_tensor = patch_tensor
-    interpreter.InterpreterBuilder.create_dot = create_dot
+    interpreter._patch_lang_tensor = patched
 
 
 if INTERPRETED:
-    _mend_interpreter()
+    _let_interpreter_count()
 
 
 @functools.cache

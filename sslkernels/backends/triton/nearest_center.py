@@ -28,7 +28,7 @@ from sslkernels.backends.triton import launch, tiles
 _CENTER_BLOCK = 256  # columns per step of center_kernel
 _CHOICE_BLOCK = 128
 _RECHECK_BLOCK = 256
-_SCAN_C, _SCAN_D = 16, 128
+_SCAN_C, _SCAN_D = 32, 32
 _PITCH = 64  # the table's rows are padded to multiples of every BLOCK_K
 
 

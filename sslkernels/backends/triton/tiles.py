@@ -243,7 +243,7 @@ def backward_candidates(dtype: torch.dtype, device: Device, product: bool) -> tu
     block_r = 128 // dtype.itemsize
     return (
         Backward(128, 128, block_r, 8, _stages(2 * 128 * 128, device, 4)),
-        Backward(64, 64, block_r, 4, _stages(2 * 64 * 128, device, 4)),
+        Backward(64, 64, block_r, 4, _stages(2 * 64 * 128, device, 3)),
     )
 
 
