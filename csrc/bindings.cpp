@@ -10,6 +10,8 @@
 #include "class_moments.h"
 #include "cpu_features.h"
 #include "nearest_center.h"
+#include "nt_xent.h"
+#include "sigreg.h"
 #include "vicreg.h"
 #include "views.h"
 
@@ -103,6 +105,44 @@ std::tuple<int64_t, int64_t, int64_t> class_moments_update(
     return {bad.labeling, bad.row, bad.value};
 }
 
+void nt_xent_forward(const ViewTuple& x, const ViewTuple& y, double temperature, int threads,
+                     uintptr_t terms, uintptr_t lse, uintptr_t row_loss) {
+    const auto pass = ssk::nt_xent_forward(ssk::active_isa());
+    const py::gil_scoped_release release;
+    pass(as_view(x), as_view(y), temperature, threads, as_pointer<double>(terms),
+         as_pointer<double>(lse), as_pointer<double>(row_loss));
+}
+
+void nt_xent_backward(const std::array<double, 3>& grad, const ViewTuple& x, const ViewTuple& y,
+                      double temperature, int threads, uintptr_t lse, uintptr_t row_loss,
+                      uintptr_t grad_x, uintptr_t grad_y) {
+    const auto pass = ssk::nt_xent_backward(ssk::active_isa());
+    const py::gil_scoped_release release;
+    pass(grad.data(), as_view(x), as_view(y), temperature, threads, as_pointer<double>(lse),
+         as_pointer<double>(row_loss), as_pointer<void>(grad_x), as_pointer<void>(grad_y));
+}
+
+// (slices, knots, first knot, step, seed, draw)
+using SigregTuple = std::tuple<int64_t, int64_t, double, double, uint64_t, uint64_t>;
+
+ssk::SigregSettings as_sigreg(const SigregTuple& t) {
+    return std::apply([](auto... fields) { return ssk::SigregSettings{fields...}; }, t);
+}
+
+void sigreg_forward(const ViewTuple& z, const SigregTuple& settings, int threads, uintptr_t sums) {
+    const auto pass = ssk::sigreg_forward(ssk::active_isa());
+    const py::gil_scoped_release release;
+    pass(as_view(z), as_sigreg(settings), threads, as_pointer<double>(sums));
+}
+
+void sigreg_backward(uintptr_t grad, const ViewTuple& z, const SigregTuple& settings, int threads,
+                     uintptr_t grad_z) {
+    const auto pass = ssk::sigreg_backward(ssk::active_isa());
+    const py::gil_scoped_release release;
+    pass(as_pointer<double>(grad), as_view(z), as_sigreg(settings), threads,
+         as_pointer<void>(grad_z));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -112,6 +152,10 @@ PYBIND11_MODULE(_C, m) {
     m.def("set_isa_limit", &ssk::set_isa_limit);
     m.def("class_moments_update", &class_moments_update);
     m.def("nearest_center", &nearest_center);
+    m.def("nt_xent_forward", &nt_xent_forward);
+    m.def("nt_xent_backward", &nt_xent_backward);
+    m.def("sigreg_forward", &sigreg_forward);
+    m.def("sigreg_backward", &sigreg_backward);
     m.def("vicreg_forward", &vicreg_forward);
     m.def("vicreg_backward", &vicreg_backward);
 }

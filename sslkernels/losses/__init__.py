@@ -1,5 +1,7 @@
 """Training losses: functions and modules."""
 
+from sslkernels.losses.nt_xent import NTXentLoss, NTXentTerms, nt_xent_loss
+from sslkernels.losses.sigreg import SIGReg, SIGRegTerms, sigreg_loss
 from sslkernels.losses.vicreg import (
     VICRegLoss,
     VICRegTerms,
@@ -10,10 +12,16 @@ from sslkernels.losses.vicreg import (
 )
 
 __all__ = [
+    "NTXentLoss",
+    "NTXentTerms",
+    "SIGReg",
+    "SIGRegTerms",
     "VICRegLoss",
     "VICRegTerms",
     "covariance_loss",
     "invariance_loss",
+    "nt_xent_loss",
+    "sigreg_loss",
     "variance_loss",
     "vicreg_loss",
 ]

@@ -6,6 +6,8 @@ Same names and signatures; NumPy arrays in and out. Nothing here imports a kerne
 from sslkernels.reference.cdnv import cdnv
 from sslkernels.reference.class_moments import ClassMoments, class_means, class_moments
 from sslkernels.reference.ncc import ncc_accuracy, ncc_predict, squared_distances
+from sslkernels.reference.nt_xent import NTXentTerms, nt_xent_grad, nt_xent_loss, nt_xent_terms
+from sslkernels.reference.sigreg import SIGRegTerms, sigreg_grad, sigreg_loss, sigreg_terms
 from sslkernels.reference.vicreg import (
     VICRegTerms,
     covariance_grad,
@@ -20,6 +22,8 @@ from sslkernels.reference.vicreg import (
 
 __all__ = [
     "ClassMoments",
+    "NTXentTerms",
+    "SIGRegTerms",
     "VICRegTerms",
     "cdnv",
     "class_means",
@@ -29,6 +33,12 @@ __all__ = [
     "invariance_loss",
     "ncc_accuracy",
     "ncc_predict",
+    "nt_xent_grad",
+    "nt_xent_loss",
+    "nt_xent_terms",
+    "sigreg_grad",
+    "sigreg_loss",
+    "sigreg_terms",
     "squared_distances",
     "variance_grad",
     "variance_loss",

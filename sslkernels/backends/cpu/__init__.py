@@ -12,6 +12,8 @@ except ImportError as error:
 
 from sslkernels.backends.cpu.class_moments import class_moments_update  # noqa: F401
 from sslkernels.backends.cpu.nearest_center import nearest_center  # noqa: F401
+from sslkernels.backends.cpu.nt_xent import nt_xent_backward, nt_xent_forward  # noqa: F401
+from sslkernels.backends.cpu.sigreg import sigreg_backward, sigreg_forward  # noqa: F401
 from sslkernels.backends.cpu.vicreg import vicreg_backward, vicreg_forward  # noqa: F401
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -1,0 +1,54 @@
+// NT-Xent, forward and backward: the passes that sslkernels/ops/nt_xent.py specifies.
+#pragma once
+
+#include "cpu_features.h"
+#include "views.h"
+
+namespace ssk {
+
+// Both views are [N, D] of one dtype, any strides. `terms` holds loss, alignment and uniformity;
+// `lse` and `row_loss`, [2N], the log-sum-exp of a row and its distance to the row's positive
+// logit. Throws std::bad_alloc.
+using NtXentForward = void(const MatrixView& x, const MatrixView& y, double temperature,
+                           int threads, double* terms, double* lse, double* row_loss);
+
+// `grad` holds the gradients of the three terms; `grad_x` and `grad_y`, contiguous [N, D] of x's
+// dtype, may be null.
+using NtXentBackward = void(const double* grad, const MatrixView& x, const MatrixView& y,
+                            double temperature, int threads, const double* lse,
+                            const double* row_loss, void* grad_x, void* grad_y);
+
+namespace portable {
+NtXentForward nt_xent_forward;
+NtXentBackward nt_xent_backward;
+}  // namespace portable
+#if defined(__x86_64__)
+namespace avx2 {
+NtXentForward nt_xent_forward;
+NtXentBackward nt_xent_backward;
+}  // namespace avx2
+namespace avx512 {
+NtXentForward nt_xent_forward;
+NtXentBackward nt_xent_backward;
+}  // namespace avx512
+#endif
+
+inline NtXentForward* nt_xent_forward(Isa isa) {
+#if defined(__x86_64__)
+    if (isa >= Isa::avx512) return avx512::nt_xent_forward;
+    if (isa >= Isa::avx2) return avx2::nt_xent_forward;
+#endif
+    (void)isa;
+    return portable::nt_xent_forward;
+}
+
+inline NtXentBackward* nt_xent_backward(Isa isa) {
+#if defined(__x86_64__)
+    if (isa >= Isa::avx512) return avx512::nt_xent_backward;
+    if (isa >= Isa::avx2) return avx2::nt_xent_backward;
+#endif
+    (void)isa;
+    return portable::nt_xent_backward;
+}
+
+}  // namespace ssk

@@ -1,0 +1,47 @@
+"""NT-Xent on the CPU: one call into ``csrc/nt_xent_*.cpp`` forward, one backward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
+from sslkernels.backends.cpu._views import view
+from sslkernels.ops.nt_xent import result_dtype
+
+
+def nt_xent_forward(x: Tensor, y: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    terms = torch.empty(3, dtype=torch.float64)
+    rows = torch.empty((2, 2 * x.shape[0]), dtype=torch.float64)
+    _C.nt_xent_forward(
+        view(x),
+        view(y),
+        temperature,
+        torch.get_num_threads(),
+        *(t.data_ptr() for t in (terms, rows[0], rows[1])),
+    )
+    return terms.to(result_dtype(x.dtype)), rows
+
+
+def nt_xent_backward(
+    grad: Tensor,  # [3]
+    x: Tensor,  # [N, D]
+    y: Tensor,
+    rows: Tensor,  # [2, 2N]
+    temperature: float,
+    need_x: bool,
+    need_y: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    grad_x = torch.empty(x.shape, dtype=x.dtype) if need_x else None
+    grad_y = torch.empty(x.shape, dtype=x.dtype) if need_y else None
+    _C.nt_xent_backward(
+        grad.tolist(),
+        view(x),
+        view(y),
+        temperature,
+        torch.get_num_threads(),
+        rows[0].data_ptr(),
+        rows[1].data_ptr(),
+        *(0 if g is None else g.data_ptr() for g in (grad_x, grad_y)),
+    )
+    return grad_x, grad_y

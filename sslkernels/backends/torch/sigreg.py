@@ -1,0 +1,105 @@
+"""SIGReg's sums in dense torch operations, some rows at a time: the algebra of
+``sslkernels/ops/sigreg.py``."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_PROJECTIONS = 2**21  # in memory at once
+_LOW = 0xFFFFFFFF
+
+
+def _philox(counter: list[Tensor], seed: int) -> list[Tensor]:
+    """Philox 4x32-10 on int64 tensors of 32-bit words. A product of two words may wrap to a
+    negative number, whose upper half a shift and a mask still find."""
+    k0, k1 = seed & _LOW, seed >> 32
+    c = counter
+    for _ in range(10):
+        p0, p1 = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
+        c = [(p1 >> 32 & _LOW) ^ c[1] ^ k0, p1 & _LOW, (p0 >> 32 & _LOW) ^ c[3] ^ k1, p0 & _LOW]
+        k0, k1 = (k0 + 0x9E3779B9) & _LOW, (k1 + 0xBB67AE85) & _LOW
+    return c
+
+
+def _slices(num_slices: int, z: Tensor, step: Tensor, seed: int) -> Tensor:
+    """Unit rows [num_slices, D] in float64, on z's device."""
+    dim = z.shape[1]
+    quad = torch.arange(-(-dim // 4), device=z.device)
+    row = torch.arange(num_slices, device=z.device).unsqueeze(1)
+    halves = (step.to(z.device, non_blocking=True) >> shift & _LOW for shift in (0, 32))
+    words = _philox(list(torch.broadcast_tensors(quad, row, *halves)), seed)
+    r = [(word >> 8).double() for word in words]
+    numbers = []
+    for size, turn in ((r[0], r[1]), (r[2], r[3])):
+        radius = torch.log((size + 1) / 2**24).mul_(-2).sqrt_()
+        angle = turn * (2 * math.pi / 2**24)
+        numbers += [radius * angle.cos(), radius * angle.sin()]
+    normal = torch.stack(numbers, -1).flatten(1)[:, :dim]
+    length = torch.linalg.vector_norm(normal, dim=1, keepdim=True)
+    return normal / torch.where(length > 0, length, 1.0)
+
+
+def _knots(num_knots: int, t_min: float, t_max: float) -> list[float]:
+    step = (t_max - t_min) / (num_knots - 1)
+    return [t_min + k * step for k in range(num_knots)]
+
+
+def _arithmetic(z: Tensor) -> torch.dtype:
+    return torch.float64 if z.dtype == torch.float64 else torch.float32
+
+
+@torch.no_grad()
+def sigreg_forward(
+    z: Tensor,  # [N, D]
+    step: Tensor,
+    num_slices: int,
+    num_knots: int,
+    t_min: float,
+    t_max: float,
+    seed: int,
+) -> Tensor:
+    dtype = _arithmetic(z)
+    sums = z.new_zeros((num_slices, num_knots, 2), dtype=torch.float64)
+    with torch.autocast(z.device.type, enabled=False):
+        slices = _slices(num_slices, z, step, seed).to(dtype)
+        for rows in z.split(max(1, _PROJECTIONS // num_slices)):
+            p = rows.to(dtype) @ slices.T
+            for k, t in enumerate(_knots(num_knots, t_min, t_max)):
+                angle = t * p
+                sums[:, k, 0] += angle.cos().sum(0, dtype=torch.float64)
+                sums[:, k, 1] += angle.sin_().sum(0, dtype=torch.float64)
+    return sums
+
+
+@torch.no_grad()
+def sigreg_backward(
+    grad: Tensor,  # [num_slices, num_knots, 2]
+    z: Tensor,  # [N, D]
+    step: Tensor,
+    num_slices: int,
+    num_knots: int,
+    t_min: float,
+    t_max: float,
+    seed: int,
+) -> Tensor:
+    dtype = _arithmetic(z)
+    out = torch.empty(z.shape, dtype=z.dtype, device=z.device)
+    chunk = max(1, _PROJECTIONS // num_slices)
+    # One scale, applied last, keeps gradients as small as loss scaling makes them in range.
+    largest = grad.abs().amax()
+    scale = torch.where(largest > 0, largest, 1.0)
+    weights = (grad / scale).to(dtype)
+    with torch.autocast(z.device.type, enabled=False):
+        slices = _slices(num_slices, z, step, seed).to(dtype)
+        for i in range(0, z.shape[0], chunk):
+            p = z[i : i + chunk].to(dtype) @ slices.T
+            on_p = torch.zeros_like(p)
+            for k, t in enumerate(_knots(num_knots, t_min, t_max)):
+                angle = t * p
+                on_p.addcmul_(angle.cos(), weights[:, k, 1], value=t)
+                on_p.addcmul_(angle.sin_(), weights[:, k, 0], value=-t)
+            out[i : i + chunk] = (on_p @ slices) * scale
+    return out

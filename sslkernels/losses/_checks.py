@@ -1,0 +1,50 @@
+"""Checks shared by the losses of [N, D] views: each error names the argument, what it got and what
+it takes."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+from torch import Tensor
+
+from sslkernels._checks import embeddings
+
+
+def view(z: Any, name: str, min_rows: int) -> None:
+    if not isinstance(z, Tensor):
+        raise TypeError(f"{name}: takes a torch tensor, got {type(z).__name__}")
+    embeddings(z, name)
+    if z.shape[0] < min_rows:
+        rows = "one row" if min_rows == 1 else f"{min_rows} rows"
+        raise ValueError(f"{name}: needs at least {rows}, got shape {list(z.shape)}")
+
+
+def pair(x: Any, y: Any, min_rows: int) -> None:
+    view(x, "x", min_rows)
+    if not isinstance(y, Tensor):
+        raise TypeError(f"y: takes a torch tensor, got {type(y).__name__}")
+    if y.dtype != x.dtype:
+        raise TypeError(f"y: takes x's dtype {str(x.dtype)[6:]}, got {str(y.dtype)[6:]}")
+    if y.shape != x.shape:
+        raise ValueError(f"y: takes x's shape {list(x.shape)}, got {list(y.shape)}")
+    if y.device != x.device:
+        raise ValueError(f"y: takes x's device {x.device}, got {y.device}")
+
+
+def no_group(group: Any, loss: str) -> None:
+    if group is not None:
+        raise NotImplementedError(
+            f"group: the {loss} loss over a torch.distributed group is not implemented; pass None"
+        )
+
+
+def number(value: Any, name: str, least: float = -math.inf) -> float:
+    """A finite real number, no smaller than ``least``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: takes a number, got {type(value).__name__}")
+    if not math.isfinite(value) or value < least:
+        wanted = "a finite number" + (f" of at least {least:g}" if least > -math.inf else "")
+        raise ValueError(f"{name}: takes {wanted}, got {value}")
+    return float(value)

@@ -1,0 +1,103 @@
+"""NT-Xent, the normalized temperature-scaled cross-entropy of SimCLR.
+
+Chen, Kornblith, Norouzi, Hinton, "A Simple Framework for Contrastive Learning of Visual
+Representations" (ICML 2020, arXiv 2002.05709). With s_ij the cosine of rows i and j of the 2N rows
+of both views, divided by the temperature, and p(i) the row of i's other view,
+
+    loss = mean over i of -log(exp(s_ip(i)) / sum_{k != i} exp(s_ik)) = alignment + uniformity,
+
+alignment being the mean of -s_ip(i) and uniformity that of log sum_{k != i} exp(s_ik). How it is
+computed without the 2N x 2N matrix: ``sslkernels/ops/nt_xent.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sslkernels.losses import _checks
+from sslkernels.ops.nt_xent import nt_xent as _nt_xent
+
+_MIN_TEMPERATURE = 1e-6
+
+
+class NTXentTerms(NamedTuple):
+    """The loss and the terms it is the sum of: differentiable 0-d tensors."""
+
+    loss: Tensor
+    alignment: Tensor
+    uniformity: Tensor
+
+
+def nt_xent_loss(x: Tensor, y: Tensor, *, temperature: float = 0.5, group: Any = None) -> Tensor:
+    """The NT-Xent loss of two views.
+
+    Computed in float32 (float64 for float64 input) whatever the input, inside autocast too; memory
+    beyond the gradients: a few copies of x and y. Where the loss is small, it and its gradient keep
+    their digits. As in ``torch.nn.functional.normalize``, rows are divided by max(norm, 1e-12): a
+    row of zeros has cosine 0 with every other, and its gradient is 1e12 times that of a unit row.
+    One pair (N = 1) has no negatives, and its loss is 0.
+
+    Args:
+        x: embeddings of the first view, [N, D] with N >= 1; float16, bfloat16, float32 or float64;
+            any strides.
+        y: the second view: x's shape, dtype and device; row i of both is the same sample.
+        temperature: what cosines are divided by; at least 1e-6.
+        group: must be None; reserved for the loss over the batches of a ``torch.distributed``
+            group.
+
+    Returns:
+        A 0-d tensor: float64 for float64 input, else float32. NaN for NaN or infinite input.
+        Gradients come in the input's dtype; there is no second derivative.
+
+    Raises:
+        TypeError: x or y is not a torch tensor, or of another dtype; temperature is not a number.
+        ValueError: shapes or devices differ, N < 1 or D < 1; temperature below 1e-6 or not finite.
+        NotImplementedError: group is not None.
+
+    Example:
+        >>> import torch
+        >>> from sslkernels.losses import nt_xent_loss
+        >>> x = torch.eye(2)
+        >>> nt_xent_loss(x, x, temperature=1.0)  # log(1 + 2 / e): one positive, two negatives
+        tensor(0.5514)
+    """
+    _checks.no_group(group, "NT-Xent")
+    return _terms(x, y, temperature)[0]
+
+
+class NTXentLoss(torch.nn.Module):
+    """The NT-Xent loss of two views as a module; arguments as :func:`nt_xent_loss`.
+
+    Example:
+        >>> import torch
+        >>> from sslkernels.losses import NTXentLoss
+        >>> criterion = NTXentLoss(temperature=1.0)
+        >>> criterion(torch.eye(2), torch.eye(2))
+        tensor(0.5514)
+        >>> criterion.forward_components(torch.eye(2), torch.eye(2)).alignment
+        tensor(-1.)
+    """
+
+    def __init__(self, temperature: float = 0.5, *, group: Any = None) -> None:
+        super().__init__()
+        _checks.no_group(group, "NT-Xent")
+        self.temperature = _checks.number(temperature, "temperature", _MIN_TEMPERATURE)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of two views [N, D], as :func:`nt_xent_loss`."""
+        return _terms(x, y, self.temperature)[0]
+
+    def forward_components(self, x: Tensor, y: Tensor) -> NTXentTerms:
+        """The loss and its terms, all differentiable, for the cost of the loss."""
+        return NTXentTerms(*_terms(x, y, self.temperature).unbind())
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}"
+
+
+def _terms(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+    _checks.pair(x, y, min_rows=1)
+    return _nt_xent(x, y, _checks.number(temperature, "temperature", _MIN_TEMPERATURE))[0]

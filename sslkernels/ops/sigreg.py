@@ -1,0 +1,124 @@
+"""SIGReg's sums over random slices as one operator forward and one backward.
+
+For slices a_m (unit rows) and knots t_k, the operator adds up over the N rows of z
+
+    sums[m, k] = sum_n (cos(t_k a_m . z_n), sin(t_k a_m . z_n)),
+
+slices x knots numbers, in tiles of rows and slices: nothing of size N x slices is kept. What the
+loss makes of the sums is a few operations of torch (``sslkernels/losses/sigreg.py``).
+
+Slices are drawn by position, so that every device, rank and backend draws the same ones and none
+needs to be sent or stored. Element d of slice m comes from Philox 4x32-10 with the seed as key and
+the counter (d // 4, m, step's low half, step's high half); with r the output words shifted to 24
+bits, Box-Muller gives sqrt(-2 log((r_0 + 1) / 2^24)) times cosine and sine of 2 pi r_1 / 2^24, and
+the same from r_2 and r_3. Each slice is then divided by its norm.
+
+What every backend implements, on a checked z [N, D], any strides:
+
+``sigreg_forward(z, step, num_slices, num_knots, t_min, t_max, seed) -> sums``
+
+* ``step``: int64 of no dimension; on z's device or the CPU, and never read on the host for a z that
+  lies elsewhere.
+* ``sums`` [num_slices, num_knots, 2] float64, contiguous: cosines, sines.
+
+``sigreg_backward(grad, z, step, num_slices, num_knots, t_min, t_max, seed) -> grad_z``
+
+* ``grad``: gradient of ``sums``, any strides; with g, h its two parts,
+
+      dL/dz_n = sum_m a_m sum_k t_k (h_mk cos(t_k a_m . z_n) - g_mk sin(t_k a_m . z_n))
+
+* ``grad_z`` [N, D], contiguous, in z's dtype.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslkernels.backends import select
+
+
+@torch.library.custom_op("sslkernels::sigreg", mutates_args=())
+def sigreg(
+    z: Tensor,
+    step: Tensor,
+    num_slices: int,
+    num_knots: int,
+    t_min: float,
+    t_max: float,
+    seed: int,
+) -> Tensor:
+    backend = select("sigreg", z)
+    return backend.sigreg_forward(z, step, num_slices, num_knots, t_min, t_max, seed)
+
+
+@torch.library.custom_op("sslkernels::sigreg_backward", mutates_args=())
+def sigreg_backward(
+    grad: Tensor,
+    z: Tensor,
+    step: Tensor,
+    num_slices: int,
+    num_knots: int,
+    t_min: float,
+    t_max: float,
+    seed: int,
+    backend: str,
+) -> Tensor:
+    return importlib.import_module(backend).sigreg_backward(
+        grad, z, step, num_slices, num_knots, t_min, t_max, seed
+    )
+
+
+@sigreg.register_fake
+def _(
+    z: Tensor,
+    step: Tensor,
+    num_slices: int,
+    num_knots: int,
+    t_min: float,
+    t_max: float,
+    seed: int,
+) -> Tensor:
+    return z.new_empty((num_slices, num_knots, 2), dtype=torch.float64)
+
+
+@sigreg_backward.register_fake
+def _(
+    grad: Tensor,
+    z: Tensor,
+    step: Tensor,
+    num_slices: int,
+    num_knots: int,
+    t_min: float,
+    t_max: float,
+    seed: int,
+    backend: str,
+) -> Tensor:
+    return z.new_empty(z.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    z, step, *ctx.settings = inputs
+    ctx.save_for_backward(z, step)
+    # The backward pass may run on another thread, where a use_backend block is not seen.
+    ctx.backend = select("sigreg", z).__name__
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    z, step = ctx.saved_tensors
+    grad_z = sigreg_backward(grad, z, step, *ctx.settings, ctx.backend)
+    return (grad_z, *(None,) * 6)
+
+
+def _no_double_backward(ctx: Any, grad: Tensor) -> None:
+    raise NotImplementedError(
+        "the SIGReg loss is differentiable once: no second derivative (double backward) is "
+        "implemented for sslkernels::sigreg_backward"
+    )
+
+
+sigreg.register_autograd(_differentiate, setup_context=_setup_context)
+sigreg_backward.register_autograd(_no_double_backward)
