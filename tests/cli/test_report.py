@@ -1,0 +1,172 @@
+"""`sslkernels report`: its numbers are the reference's, its files appear whole or not at all."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sslkernels import reference
+from sslkernels.report import figures
+
+LABELINGS = ("fine", "coarse", "chance")
+
+
+def options(names=LABELINGS):
+    args = ["train.npy", "--test", "test.npy"]
+    for name in names:
+        args += ["--labels", f"{name}=train_{name}.npy", "--test-labels", f"{name}=test_{name}.npy"]
+    return args
+
+
+def check(report, data, name):
+    """One labeling's numbers against the reference."""
+    entry = next(entry for entry in report["labelings"] if entry["name"] == name)
+    train, test = data[f"train_{name}"], data[f"test_{name}"]
+    size = 1 + max(train.max(), test.max())
+    m = reference.class_moments(data["train"], train, size)
+    assert entry["classes"] == size
+    assert entry["non_empty_classes"] == (m.counts > 0).sum()
+    assert entry["cdnv"] == pytest.approx(float(reference.cdnv(m)), rel=1e-6)
+    per_class = entry["per_class"]
+    assert per_class["count_train"] == m.counts.tolist()
+    variances = [np.nan if v is None else v for v in per_class["variance"]]
+    np.testing.assert_allclose(variances, m.variances, rtol=1e-5)
+    for part, z, labels in (("train", data["train"], train), ("test", data["test"], test)):
+        assert entry[f"ncc_{part}"] == pytest.approx(float(reference.ncc_accuracy(z, labels, m)))
+        hits = reference.ncc_predict(z, m) == labels
+        for c, share in enumerate(per_class[f"ncc_{part}"]):
+            rows = hits[labels == c]
+            assert share == (pytest.approx(rows.mean()) if len(rows) else None)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 96, 97, 10_000])
+def test_numbers_are_the_references_for_any_chunks(command, data, tmp_path, rows):
+    code, out, err = command("report", *options(), "--out", "out", "--chunk-rows", rows)
+    assert (code, err) == (0, "")
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    for name in LABELINGS:
+        check(report, data, name)
+        assert name in out
+    assert (tmp_path / "out/report.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".npy") == ["out"]
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_other_number_formats_and_memory_orders(command, data, tmp_path, dtype, order):
+    for part in ("train", "test"):
+        array = np.asarray(data[part], dtype=dtype, order=order)
+        np.save(tmp_path / f"{part}.npy", array)
+        data[part] = array.astype(np.float64)
+    code, _, _ = command("report", *options(("fine",)), "--out", "out", "--chunk-rows", 10)
+    assert code == 0
+    check(json.loads((tmp_path / "out/report.json").read_text()), data, "fine")
+
+
+def test_the_same_input_gives_the_same_bytes(command, data, tmp_path):
+    for out in ("a", "b"):
+        assert command("report", *options(), "--out", out)[0] == 0
+    assert (tmp_path / "a/report.json").read_bytes() == (tmp_path / "b/report.json").read_bytes()
+
+
+def test_one_unnamed_labeling_and_no_test_rows(command, data, tmp_path):
+    code, out, _ = command("report", "train.npy", "--labels", "train_fine.npy", "--out", "deep/er")
+    assert code == 0
+    assert "NCC test" not in out
+    (entry,) = json.loads((tmp_path / "deep/er/report.json").read_text())["labelings"]
+    assert (entry["name"], entry["test_labels"], entry["ncc_test"]) == ("labels", None, None)
+
+
+def test_unnamed_test_labels_fit_the_only_labeling(command, data, tmp_path):
+    args = ["--labels", "digits=train_fine.npy", "--test", "test.npy"]
+    assert command("report", "train.npy", *args, "--test-labels", "test_fine.npy")[0] == 0
+    (entry,) = json.loads((tmp_path / "report/report.json").read_text())["labelings"]
+    assert entry["ncc_test"] is not None
+
+
+def test_a_labeling_without_test_labels(command, data):
+    args = [*options(("fine",)), "--labels", "chance=train_chance.npy"]
+    code, out, _ = command("report", *args)
+    assert code == 0
+    assert out.count("–") == 1
+
+
+def test_a_file_name_with_an_equals_sign(command, data, tmp_path):
+    (tmp_path / "train_fine.npy").rename(tmp_path / "seed=1.npy")
+    assert command("report", "train.npy", "--labels", "seed=1.npy")[0] == 0
+
+
+def test_another_label_to_ignore(command, data, tmp_path):
+    labels = np.where(data["train_fine"] == -100, -1, data["train_fine"])
+    np.save(tmp_path / "y.npy", labels)
+    assert command("report", "train.npy", "--labels", "y.npy", "--ignore-label", "-1")[0] == 0
+
+
+def test_rows_that_are_not_finite_are_reported(command, data, tmp_path):
+    data["train"][10, 2] = np.nan
+    np.save(tmp_path / "train.npy", data["train"])
+    code, _, err = command("report", *options(("chance",)))
+    assert code == 0
+    assert "warning: chance: 1 of 4 classes" in err
+    (entry,) = json.loads((tmp_path / "report/report.json").read_text())["labelings"]
+    assert entry["cdnv"] is None
+
+
+@pytest.mark.parametrize("classes", [1, 2, 45, 300])
+def test_figures_of_few_and_many_classes(command, data, tmp_path, classes):
+    labels = np.arange(97) % classes
+    labels[0] = classes - 1
+    np.save(tmp_path / "y.npy", labels)
+    assert command("report", "train.npy", "--labels", "y.npy")[0] == 0
+
+
+def fail_with(error):
+    def broken(results):
+        raise error
+
+    return broken
+
+
+@pytest.mark.parametrize(
+    "error, status", [(KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 2)]
+)
+def test_a_late_failure_leaves_nothing(command, data, tmp_path, monkeypatch, error, status):
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(figures, "report", fail_with(error))
+    code, out, err = command("report", *options(), "--out", "some/where")
+    assert code == status
+    assert len(err.splitlines()) == 1 and not out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_late_failure_keeps_the_earlier_report(command, data, tmp_path, monkeypatch):
+    assert command("report", *options(), "--out", "out")[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    monkeypatch.setattr(figures, "report", fail_with(KeyboardInterrupt()))
+    assert command("report", *options(("fine",)), "--out", "out")[0] == 130
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    monkeypatch.undo()
+
+
+def test_an_unexpected_error_is_not_hidden(data, tmp_path, monkeypatch):
+    from sslkernels.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figures, "report", fail_with(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["report", *options()])
+    assert not (tmp_path / "report").exists()
+
+
+def test_as_a_process_with_nothing_on_stderr(data, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sslkernels", "report", *options(("fine",))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "fine" in done.stdout
