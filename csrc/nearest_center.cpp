@@ -19,7 +19,7 @@ constexpr int64_t kGroup = 8;               // rows that share a pass over cente
 constexpr int64_t kBlockBytes = 400 << 10;  // packed rows of a thread: most of a 512 KiB L2 share
 constexpr int64_t kBlockRows = 192;
 constexpr double kSmallProblem = 2e6;  // N C D below which packing costs more than it saves
-constexpr int64_t kNarrow = 32;        // columns up to which fp32 beats bf16 and its rechecks
+constexpr int64_t kNarrow = 16;        // columns up to which fp32 beats bf16 and its rechecks
 
 // Names that a call may ask for; "" is what the machine and the shape suggest.
 struct Kernels {
@@ -64,6 +64,11 @@ Kernels choose(const std::string& name, const MatrixView& z, int64_t centers) {
     throw std::invalid_argument("no nearest-center kernel '" + wanted + "' at " + isa_name(isa));
 }
 
+// Threads that pay for themselves: each should get at least `share` multiply-adds or elements.
+int team_for(double work, double share, int threads) {
+    return static_cast<int>(std::clamp<double>(work / share, 1, threads));
+}
+
 struct Problem {
     const MatrixView& z;
     const MatrixView& centers;
@@ -92,7 +97,7 @@ void nearest_in_float64(const Problem& p, int threads, int64_t* out) {
     const int64_t groups = (p.z.rows + kGroup - 1) / kGroup;
     const int64_t chunks = groups >= threads ? 1 : std::clamp<int64_t>(count / 64, 1, threads);
     const double work = static_cast<double>(p.z.rows) * count * p.z.cols;
-    const int team = static_cast<int>(std::clamp<double>(work / 5e4, 1, threads));
+    const int team = team_for(work, 4e5, threads);
     std::vector<double> distance(chunks * p.z.rows);
     std::vector<int64_t> id(chunks * p.z.rows);
     const Aligned<double> staging(team * kGroup * p.leading);
@@ -133,6 +138,7 @@ struct Workspace {
         block.leading = plan.depth + pad(plan);
         block.staging = floats.get();
         block.sums = block.staging + 16 * kDepthBlock;
+        std::fill_n(block.sums, rows * plan.shape.center_tile, 0.0f);
         block.slope = block.sums + rows * plan.shape.center_tile;
         block.slack = block.slope + rows;
         block.best = block.slack + rows;
@@ -184,7 +190,7 @@ void nearest_filtered(const Problem& p, const FilterKernel& filter, const Filter
     const int64_t share = tiled((p.z.rows + threads - 1) / threads);
     const int64_t rows = std::min(share, std::clamp(fitting, tile, tiled(kBlockRows)));
     const int64_t blocks = (p.z.rows + rows - 1) / rows;
-    const int team = static_cast<int>(std::min<int64_t>(threads, blocks));
+    const int team = team_for(static_cast<double>(blocks), 1, threads);
     std::vector<Workspace> workspaces;
     workspaces.reserve(team);
     for (int t = 0; t < team; ++t) workspaces.emplace_back(plan, rows, p.leading);
@@ -203,7 +209,9 @@ void nearest_center(const MatrixView& z, const MatrixView& centers, bool exact,
                     const std::string& kernel, int threads, int64_t* out) {
     const Kernels kernels = choose(kernel, z, centers.rows);
     if (z.rows == 0) return;
-    const std::vector<int32_t> ids = usable_centers(centers, kernels.filtered ? threads : 1);
+    const double elements = static_cast<double>(centers.rows) * centers.cols;
+    const int preparing = team_for(elements, 3e4, threads);
+    const std::vector<int32_t> ids = usable_centers(centers, preparing);
     if (ids.empty()) {
         std::fill(out, out + z.rows, -1);
         return;
@@ -211,9 +219,10 @@ void nearest_center(const MatrixView& z, const MatrixView& centers, bool exact,
     const Problem problem{z, centers, ids, kernels.exact, (z.cols + 7) / 8 * 8};
     if (kernels.filtered) {
         const PreparedCenters prepared =
-            prepare_centers(z, centers, ids, kernels.filter.shape, exact, threads);
+            prepare_centers(z, centers, ids, kernels.filter.shape, exact, preparing);
+        const int scanning = team_for(elements * static_cast<double>(z.rows), 1e6, threads);
         if (prepared.filterable)
-            return nearest_filtered(problem, kernels.filter, prepared.plan, threads, out);
+            return nearest_filtered(problem, kernels.filter, prepared.plan, scanning, out);
     }
     nearest_in_float64(problem, threads, out);
 }

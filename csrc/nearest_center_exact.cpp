@@ -1,6 +1,6 @@
-// float64 distances from differences, with the same bits on every instruction set: column d adds to
-// partial sum d mod 8, the eight are added in one fixed order, and nothing is contracted into a
-// fused multiply-add (CMakeLists.txt). Compiled once per instruction set.
+// float64 distances from differences, with the same bits on every instruction set: column d adds
+// its square to partial sum d mod 8 by a fused multiply-add (in software where the CPU has none),
+// and the eight are added in one fixed order. Compiled once per instruction set.
 #include "convert.h"
 #include "nearest_center_filter.h"
 
@@ -22,16 +22,41 @@ constexpr int kRows = 1, kCenters = 2;
 
 inline f64v widened(const double* p) { return load<f64v>(p); }
 inline f64v widened(const float* p) {
-    using f32half = float __attribute__((vector_size(kVectorBytes / 2)));
-    f32half out;
-    std::memcpy(&out, p, sizeof out);
-    return __builtin_convertvector(out, f64v);
+#if defined(__AVX512F__)
+    return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+#elif defined(__AVX2__)
+    return _mm256_cvtps_pd(_mm_loadu_ps(p));
+#else
+    f64v out;
+    for (int i = 0; i < kF64Lanes; ++i) out[i] = static_cast<double>(p[i]);
+    return out;
+#endif
 }
 
-inline double total(const f64v* parts) {
-    double s[kSums];
-    std::memcpy(s, parts, sizeof s);
-    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+// a * a + b, rounded once.
+inline f64v add_square(f64v a, f64v b) {
+#if defined(__AVX512F__)
+    return _mm512_fmadd_pd(a, a, b);
+#elif defined(__AVX2__)
+    return _mm256_fmadd_pd(a, a, b);
+#else
+    for (int i = 0; i < kF64Lanes; ++i) b[i] = __builtin_fma(a[i], a[i], b[i]);
+    return b;
+#endif
+}
+
+// ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7))
+inline double total(const f64v (&s)[kParts]) {
+#if defined(__AVX512F__)
+    const __m256d four = _mm512_castpd512_pd256(s[0]) + _mm512_extractf64x4_pd(s[0], 1);
+    const __m128d two = _mm256_castpd256_pd128(four) + _mm256_extractf128_pd(four, 1);
+#elif defined(__AVX2__)
+    const __m256d four = s[0] + s[1];
+    const __m128d two = _mm256_castpd256_pd128(four) + _mm256_extractf128_pd(four, 1);
+#else
+    const f64v two = (s[0] + s[2]) + (s[1] + s[3]);
+#endif
+    return two[0] + two[1];
 }
 
 // out[r][c] = ||x_r - mu_c||^2; the rows of x are zero-padded, those of the centers are not.
@@ -50,8 +75,7 @@ inline void distances(const double* x, int64_t leading, const T* const* mu, int6
                 const f64v m = widened(at[c] + offset + p * kF64Lanes);
 #pragma GCC unroll 4
                 for (int r = 0; r < R; ++r) {
-                    const f64v difference = row[r] - m;
-                    sums[r][c][p] += difference * difference;
+                    sums[r][c][p] = add_square(row[r] - m, sums[r][c][p]);
                 }
             }
         }

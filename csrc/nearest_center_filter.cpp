@@ -215,11 +215,13 @@ void scan(const FilterPlan& plan, const MatrixView& z, int64_t first, int64_t ro
     const Element* centers = static_cast<const Element*>(plan.packed);
     [[maybe_unused]] const TileSession session;
     for (int64_t panel = 0; panel < plan.panels; ++panel) {
+        const int64_t left = plan.centers - panel * kCenterTile;
+        const int64_t used = left < kCenterTile ? left : kCenterTile;
         for (int64_t d0 = 0; d0 < plan.depth; d0 += kDepthBlock) {
             const int64_t depth = plan.depth - d0 < kDepthBlock ? plan.depth - d0 : kDepthBlock;
             const Element* part = centers + (panel * plan.depth + d0) * kCenterTile;
             for (int64_t r = 0; r < padded_rows; r += kRowTile)
-                multiply_tile(x + r * block.leading + d0, block.leading, part, depth,
+                multiply_tile(x + r * block.leading + d0, block.leading, part, depth, used,
                               block.sums + r * kCenterTile, d0 == 0);
         }
         find_candidates(plan, panel, rows, block);

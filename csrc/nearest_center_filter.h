@@ -27,6 +27,7 @@ struct FilterPlan {
     bool exact;
     int64_t dim;          // D
     int64_t depth;        // D padded
+    int64_t centers;      // usable ones
     int64_t panels;       // of center_tile centers each
     const float* shift;   // [dim] g, or zeros
     float scale;          // a
@@ -48,7 +49,7 @@ struct RowBlock {
     int64_t
         leading;     // elements; no power of two, so that the rows of a tile fall in different sets
     float* staging;  // [16][kDepthBlock]
-    float* sums;     // [rows][center_tile]
+    float* sums;     // [rows][center_tile], finite from the start: padding keeps old sums
     float* slope;    // [rows] A
     float* slack;    // [rows] T
     float* best;     // [rows] U

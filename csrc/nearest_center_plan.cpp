@@ -168,6 +168,7 @@ PreparedCenters prepare(const MatrixView& z, const MatrixView& centers,
     plan.exact = exact;
     plan.dim = dim;
     plan.depth = (dim + shape.depth_align - 1) / shape.depth_align * shape.depth_align;
+    plan.centers = count;
     plan.panels = (count + width - 1) / width;
     plan.scale = static_cast<float>(scale);
     out.packed = Aligned<char>(plan.panels * width * plan.depth * (shape.bf16 ? 2 : 4));

@@ -142,7 +142,7 @@ struct TileSession {
 
 // sums[r][c] (+)= sum_k x[r][k] centers[k][c] over `depth` columns for one tile of rows.
 inline void multiply_tile(const uint16_t* x, int64_t leading, const uint16_t* centers,
-                          int64_t depth, float* sums, bool first) {
+                          int64_t depth, int64_t /*used*/, float* sums, bool first) {
     constexpr int64_t kSumStride = kCenterTile * sizeof(float);
     constexpr int64_t kCenterStride = 2 * kCenterTile * sizeof(uint16_t);
     float* lower = sums + kTileRows * kCenterTile;

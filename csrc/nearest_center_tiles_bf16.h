@@ -19,14 +19,16 @@ constexpr int kSumStep = kDepthBlock;
 
 struct TileSession {};
 
-// sums[r][c] (+)= sum_k x[r][k] centers[k][c] over `depth` columns for one tile of rows.
-inline void multiply_tile(const uint16_t* x, int64_t leading, const uint16_t* centers,
-                          int64_t depth, float* sums, bool first) {
-    __m512 acc[kRowTile][kVectors] = {};
+// sums[r][c] (+)= sum_k x[r][k] centers[k][c] over `depth` columns for one tile of rows and the
+// first V vectors of a panel.
+template <int V>
+inline void multiply_vectors(const uint16_t* x, int64_t leading, const uint16_t* centers,
+                             int64_t depth, float* sums, bool first) {
+    __m512 acc[kRowTile][V] = {};
     for (int64_t k = 0; k < depth; k += 2, centers += 2 * kCenterTile) {
-        __m512bh c[kVectors];
+        __m512bh c[V];
 #pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v)
+        for (int v = 0; v < V; ++v)
             c[v] = (__m512bh)_mm512_loadu_si512(centers + 2 * v * kF32Lanes);
 #pragma GCC unroll 16
         for (int r = 0; r < kRowTile; ++r) {
@@ -34,18 +36,33 @@ inline void multiply_tile(const uint16_t* x, int64_t leading, const uint16_t* ce
             std::memcpy(&pair, x + r * leading + k, sizeof pair);
             const __m512bh element = (__m512bh)_mm512_set1_epi32(pair);
 #pragma GCC unroll 16
-            for (int v = 0; v < kVectors; ++v)
-                acc[r][v] = _mm512_dpbf16_ps(acc[r][v], c[v], element);
+            for (int v = 0; v < V; ++v) acc[r][v] = _mm512_dpbf16_ps(acc[r][v], c[v], element);
         }
     }
 #pragma GCC unroll 16
     for (int r = 0; r < kRowTile; ++r) {
 #pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v) {
+        for (int v = 0; v < V; ++v) {
             float* out = sums + r * kCenterTile + v * kF32Lanes;
             if (!first) acc[r][v] += _mm512_loadu_ps(out);
             _mm512_storeu_ps(out, acc[r][v]);
         }
+    }
+}
+
+// For the first `used` centers of a panel; the sums of the others may stay as they are.
+inline void multiply_tile(const uint16_t* x, int64_t leading, const uint16_t* centers,
+                          int64_t depth, int64_t used, float* sums, bool first) {
+    switch ((used + kF32Lanes - 1) / kF32Lanes) {
+        case 1:
+            return multiply_vectors<1>(x, leading, centers, depth, sums, first);
+        case 2:
+            return multiply_vectors<2>(x, leading, centers, depth, sums, first);
+        case 3:
+            return multiply_vectors <
+                   kVectors<3 ? kVectors : 3>(x, leading, centers, depth, sums, first);
+        default:
+            return multiply_vectors<kVectors>(x, leading, centers, depth, sums, first);
     }
 }
 
