@@ -139,9 +139,9 @@ def report(
                 ],
             }
             write_json(stage / "report.json", content)
-            from sslkernels.report import figures  # matplotlib is slow to import
+            from sslkernels.report import figures, style  # matplotlib is slow to import
 
-            figures.report(results).savefig(stage / "report.png", dpi=150)
+            style.save(figures.report(results), stage / "report.png")
         out.print(tables.report(results))
         _warn(results)
         folder = Path(out_dir)

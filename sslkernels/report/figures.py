@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,29 +23,32 @@ def report(results: Sequence[Result]) -> Figure:
         rows = figure.subplots(len(results), 2, width_ratios=[1.75, 1], squeeze=False)
         for (left, right), result in zip(rows, results, strict=True):
             _ncc(left, result)
-            left.set_title(f"{result.name}: {_scores(result)}")
+            left.set_title(_title(result))
             _cdnv(figure, right, result)
         return figure
 
 
-def _scores(result: Result) -> str:
-    classes = f"{result.filled:,} classes" if result.filled != 1 else "1 class"
-    text = f"{classes}, NCC train {percent(result.train.ncc)}"
-    return text + (f", test {percent(result.test.ncc)}" if result.test else "")
+def _title(result: Result) -> str:
+    name = textwrap.shorten(result.name, 40, placeholder="...")
+    return f"{name}: {result.filled:,} class{'es' if result.filled != 1 else ''}"
 
 
 def _ncc(ax: Axes, result: Result) -> None:
     train = 100 * result.train.per_class
     test = 100 * result.test.per_class if result.test else None
+    train_label = f"train {percent(result.train.ncc)}"
+    test_label = f"test {percent(result.test.ncc)}" if result.test else None
     if result.num_classes <= _FEW:
         place = np.arange(result.num_classes)
         ax.set_xticks(place)
         ax.set_xlabel("class")
         if test is not None:
             ax.vlines(place, train, test, color=style.GREY, lw=1.2, zorder=1)
-        ax.scatter(place, train, s=46, fc="white", ec=style.BLUE, lw=1.6, label="train", zorder=2)
+        ax.scatter(
+            place, train, s=46, fc="white", ec=style.BLUE, lw=1.6, label=train_label, zorder=2
+        )
         if test is not None:
-            ax.scatter(place, test, s=34, color=style.RED, marker="D", label="test", zorder=3)
+            ax.scatter(place, test, s=34, color=style.RED, marker="D", label=test_label, zorder=3)
         ax.set_xlim(-0.6, result.num_classes - 0.4)
         if result.num_classes > 24:
             ax.tick_params(axis="x", labelsize=8, rotation=90)
@@ -57,20 +61,19 @@ def _ncc(ax: Axes, result: Result) -> None:
         ax.set_xlabel("classes, worst first" + ("" if test is None else " on test"))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if test is None:
-            ax.plot(place, train[order], color=style.BLUE, lw=2, label="train")
+            ax.plot(place, train[order], color=style.BLUE, lw=2, label=train_label)
         else:
             dots = max(4, min(20, 4000 / len(order)))
             ax.scatter(
-                place, train[order], s=dots, color=style.BLUE, alpha=0.5, lw=0, label="train"
+                place, train[order], s=dots, color=style.BLUE, alpha=0.5, lw=0, label=train_label
             )
-            ax.plot(place, test[order], color=style.RED, lw=2, label="test")
+            ax.plot(place, test[order], color=style.RED, lw=2, label=test_label)
     ax.set_ylabel("NCC accuracy [%]")
     shown = np.concatenate([train] if test is None else [train, test])
     low = shown[~np.isnan(shown)].min(initial=100.0)
     floor = max(0.0, np.floor((low - 5) / 10) * 10)
     ax.set_ylim(floor - 0.02 * (100 - floor), 100 + 0.04 * (100 - floor))
-    if test is not None:
-        style.legend_above(ax, markerscale=1.0 if result.num_classes <= _FEW else 2.5)
+    style.legend_above(ax, markerscale=1.0 if result.num_classes <= _FEW else 2.0)
 
 
 def _cdnv(figure: Figure, ax: Axes, result: Result) -> None:

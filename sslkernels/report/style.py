@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -56,6 +57,11 @@ def styled() -> Iterator[None]:
 def blank(width: float, height: float) -> Figure:
     """An empty figure in inches; drawn by Agg when saved, whatever the display."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """A PNG at 150 dpi; coarser where it would be taller than Agg can draw."""
+    figure.savefig(path, dpi=min(150.0, 60_000 / figure.get_figheight()))
 
 
 def log_range(*matrices: np.ndarray) -> tuple[float, float]:

@@ -84,11 +84,12 @@ def demo(
         if comparisons:
             out.print(tables.speed(comparisons, devices.name(where)))
         from sslkernels.cli.demo import figures  # matplotlib is slow to import
+        from sslkernels.report import style
 
-        figures.training(history, _WEIGHTS).savefig(stage / "training.png", dpi=150)
+        style.save(figures.training(history, _WEIGHTS), stage / "training.png")
         test_digits = on_test.labels[0].cpu().numpy()
         picture = figures.before_after(before, after, test_digits)
-        picture.savefig(stage / "before-after.png", dpi=150)
+        style.save(picture, stage / "before-after.png")
         content = {
             "versions": versions(),
             "device": devices.name(where),
