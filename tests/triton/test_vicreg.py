@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import sslkernels as ssk
 from sslkernels import reference
 from sslkernels.backends.triton import tiles, vicreg
 from sslkernels.ops.vicreg import wide
@@ -264,6 +265,28 @@ def test_expanded_upstream_gradient(device) -> None:
     _, grads = run(x, y, torch.ones(1, device=device).expand(4))
     _, dense = run(x, y, torch.ones(4, device=device))
     assert all(torch.equal(a, b) for a, b in zip(grads, dense, strict=True))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_through_the_public_function(compiled, device) -> None:
+    x, y = (z[0].requires_grad_() for z in views((1, 20, 40), torch.float32, device))
+    loss = ssk.vicreg_loss
+    if compiled:
+        engine = "aot_eager" if device.type == "cpu" else "inductor"
+        loss = torch.compile(ssk.vicreg_loss, fullgraph=True, backend=engine)
+    with ssk.use_backend("triton"):
+        value = loss(x, y)
+        value.backward()
+    x64, y64 = (z.detach().double().cpu().numpy() for z in (x, y))
+    assert value.item() == pytest.approx(reference.vicreg_loss(x64, y64), rel=2.0**-20)
+    for z, true in zip((x, y), reference.vicreg_grad(x64, y64), strict=True):
+        assert error(z.grad, true) <= FLOOR[torch.float32]
+
+
+def test_float64_names_the_backend_that_serves_it(device) -> None:
+    x, y = (z[0] for z in views((1, 20, 40), torch.float64, device))
+    with ssk.use_backend("triton"), pytest.raises(RuntimeError, match="torch backend"):
+        ssk.vicreg_loss(x, y)
 
 
 def test_the_reference_agrees_with_itself() -> None:

@@ -404,7 +404,8 @@ def column_moments(
     splits, rows = row_splits(x, device)
     blocks = triton.cdiv(d, tile.block_d)
     sums = x.new_empty((3, p * blocks), dtype=torch.float64)
-    mean, var = x.new_empty((2, views, p, d), dtype=torch.float64)
+    mean = x.new_empty((views, p, d), dtype=torch.float64)
+    var = torch.empty_like(mean)
     if splits == 1:
         part_mean, part_var, invariance = mean, var, sums
     else:

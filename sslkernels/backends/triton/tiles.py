@@ -5,13 +5,16 @@ with the environment variable ``SSLKERNELS_AUTOTUNE=1`` it times all of them the
 is seen and keeps the fastest for the process (never while a CUDA graph is being captured). The
 candidates are few on purpose: ahead-of-time compilation proves every one of them on every target
 (no spills, shared memory within the limit, tensor cores, wide loads).
+
+The unfused path, vendor products and separate reductions on any device, is the ``torch`` backend:
+``sslkernels.use_backend("torch")`` takes it, and the GPU benchmarks time it beside the kernels.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -19,10 +22,17 @@ from sslkernels.backends.triton import INTERPRETED
 from sslkernels.backends.triton.launch import Device
 
 AUTOTUNE = os.environ.get("SSLKERNELS_AUTOTUNE", "0") == "1"
-_tuned: dict[Hashable, NamedTuple] = {}
+_tuned: dict[Hashable, Any] = {}
+
+Tile = TypeVar("Tile")
 
 
-def pick(candidates: tuple, key: Hashable, launch: Callable[[NamedTuple], object]) -> NamedTuple:
+def bucket(n: int) -> int:
+    """The next power of two: sizes that share one autotuned choice."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def pick(candidates: tuple[Tile, ...], key: Hashable, launch: Callable[[Tile], object]) -> Tile:
     """The candidate to use: the first, or under ``SSLKERNELS_AUTOTUNE=1`` the fastest for ``key``.
 
     ``launch`` runs the kernel with a candidate and must be safe to repeat.
@@ -37,7 +47,8 @@ def pick(candidates: tuple, key: Hashable, launch: Callable[[NamedTuple], object
 
         times = [do_bench(lambda c=c: launch(c), return_mode="median") for c in candidates]
         _tuned[key] = candidates[times.index(min(times))]
-    return _tuned[key]
+    choice: Tile = _tuned[key]
+    return choice
 
 
 # ---- symmetric products and VICReg (gram.py, vicreg.py) ----

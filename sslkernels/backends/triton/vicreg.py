@@ -120,6 +120,48 @@ def terms_kernel(
     tl.store(terms_ptr + 3, cov_term.to(tl.float32))
 
 
+@triton.jit
+def finish_gradient(
+    out,  # fp32 [BLOCK_N, BLOCK_D], the product's part of the gradient
+    own_ptr,  # the tile's corner in this view
+    other_ptr,  # and in the other
+    mean_ptr,  # float64, the tile's first column
+    var_ptr,
+    out_ptr,
+    stride_own,
+    stride_other,
+    stride_out,
+    rows,  # that exist from the corner on
+    columns,
+    to_pull,
+    to_spread,
+    to_diagonal,
+    gamma,
+    eps,
+    invariance,
+    CENTERED: tl.constexpr,
+):
+    """Adds the variance, diagonal and invariance parts, and stores."""
+    r = tl.arange(0, out.shape[0])[:, None]
+    c = tl.arange(0, out.shape[1])
+    mask_d = c < columns
+    mask = (r < rows) & mask_d[None, :]
+    z = tl.load(own_ptr + (r * stride_own + c[None, :]), mask=mask, other=0.0).to(tl.float32)
+    if CENTERED:
+        mean = tl.load(mean_ptr + c, mask=mask_d, other=0.0)
+        var = tl.load(var_ptr + c, mask=mask_d, other=0.0)
+        sd = tl.sqrt(var + eps)
+        factor = tl.where(sd < gamma, to_spread / sd, 0.0) + var * to_diagonal
+        hi = mean.to(tl.float32)
+        lo = (mean - hi).to(tl.float32)
+        out -= ((z - hi[None, :]) - lo[None, :]) * factor.to(tl.float32)[None, :]
+    if invariance:
+        other = tl.load(other_ptr + (r * stride_other + c[None, :]), mask=mask, other=0.0)
+        out += (z - other.to(tl.float32)) * to_pull
+    out = numerics.narrow(out, out_ptr.dtype.element_ty)
+    tl.store(out_ptr + (r * stride_out + c[None, :]), out, mask=mask)
+
+
 _STRIDES = ("stride_xp", "stride_xn", "stride_yp", "stride_yn")
 _SIZES = (
     *("N", "D", "R", "P", "first", "GROUP", "invariance", *_STRIDES),
@@ -164,7 +206,7 @@ def vicreg_backward_kernel(
     of_invariance,  # 2 / (P N D)
     of_variance,  # 1 / (V P D (N - 1))
     of_product,  # 4 / (P D (N - 1)^2)
-    of_diagonal,  # 4 / (P D (N - 1)) if wide, else 0
+    of_diagonal,  # 4 / (P D (N - 1)) on the N x N side, else 0
     COVARIANCE: tl.constexpr,
     CENTERED: tl.constexpr,  # whether there is a covariance or a variance term
     SEGMENTS: tl.constexpr,
@@ -189,11 +231,6 @@ def vicreg_backward_kernel(
     within = pid % (GROUP * col_tiles)
     top = (top + within % height).to(tl.int64) * BLOCK_N
     left = within // height * BLOCK_D
-    r = tl.arange(0, BLOCK_N)
-    c = tl.arange(0, BLOCK_D)
-    cols = left + c
-    mask_d = cols < D
-    mask_n = top + r < N
 
     if COVARIANCE:
         stride_am = stride_am // VEC_R * VEC_R
@@ -219,49 +256,52 @@ def vicreg_backward_kernel(
     else:
         acc = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
 
-    # 64-bit arithmetic for the tile's corner, 32-bit within: half the address registers.
+    # This view and the other one: the gradient is antisymmetric in them.
     p = problem % P
-    stride_xn = stride_xn // VEC * VEC
-    stride_yn = stride_yn // VEC * VEC
-    x_ptr += p * (stride_xp // VEC * VEC) + top * stride_xn + left
-    y_ptr += p * (stride_yp // VEC * VEC) + top * stride_yn + left
-    x_at = r[:, None] * stride_xn + c[None, :]
-    y_at = r[:, None] * stride_yn + c[None, :]
-    mask = mask_n[:, None] & mask_d[None, :]
-    of_loss = tl.load(grad_ptr)
-    out = acc
-    if COVARIANCE:
-        g = of_loss * cov + tl.load(grad_ptr + 3 * stride_grad)
-        out = acc * (g * of_product)
-    if CENTERED:
-        at = problem * D + cols
-        mean = tl.load(mean_ptr + at, mask=mask_d, other=0.0)
-        var = tl.load(var_ptr + at, mask=mask_d, other=0.0)
-        sd = tl.sqrt(var + eps)
-        g = of_loss * std + tl.load(grad_ptr + 2 * stride_grad)
-        factor = -tl.where(sd < gamma, g * of_variance / sd, 0.0).to(tl.float32)
-        if COVARIANCE:
-            g = of_loss * cov + tl.load(grad_ptr + 3 * stride_grad)
-            factor -= var.to(tl.float32) * (g * of_diagonal)
-        hi = mean.to(tl.float32)
-        lo = (mean - hi).to(tl.float32)
-        if problem < P:
-            z = tl.load(x_ptr + x_at, mask=mask, other=0.0).to(tl.float32)
-        else:
-            z = tl.load(y_ptr + y_at, mask=mask, other=0.0).to(tl.float32)
-        out += ((z - hi[None, :]) - lo[None, :]) * factor[None, :]
-    if invariance:
-        g = (of_loss * sim + tl.load(grad_ptr + stride_grad)) * of_invariance
-        x = tl.load(x_ptr + x_at, mask=mask, other=0.0).to(tl.float32)
-        y = tl.load(y_ptr + y_at, mask=mask, other=0.0).to(tl.float32)
-        out += (x - y) * tl.where(problem < P, g, -g)
-    corner = (p * N + top) * D + left
-    at = r[:, None] * D + c[None, :]
-    out = numerics.narrow(out, grad_x_ptr.dtype.element_ty)
+    x_ptr += p * (stride_xp // VEC * VEC)
+    y_ptr += p * (stride_yp // VEC * VEC)
     if problem < P:
-        tl.store(grad_x_ptr + corner + at, out, mask=mask)
+        own_ptr, stride_own, other_ptr, stride_other = x_ptr, stride_xn, y_ptr, stride_yn
+        out_ptr = grad_x_ptr
     else:
-        tl.store(grad_y_ptr + corner + at, out, mask=mask)
+        own_ptr, stride_own, other_ptr, stride_other = y_ptr, stride_yn, x_ptr, stride_xn
+        out_ptr = grad_y_ptr
+    stride_own = stride_own // VEC * VEC
+    stride_other = stride_other // VEC * VEC
+    # 64-bit arithmetic for the tile's corner, 32-bit within: half the address registers.
+    own_ptr += top * stride_own + left
+    other_ptr += top * stride_other + left
+    out_ptr += (p * N + top) * D + left
+    mean_ptr += problem * D + left
+    var_ptr += problem * D + left
+
+    of_loss = tl.load(grad_ptr)
+    to_pull = (of_loss * sim + tl.load(grad_ptr + stride_grad)) * of_invariance
+    to_spread = (of_loss * std + tl.load(grad_ptr + 2 * stride_grad)) * of_variance
+    of_cov = of_loss * cov + tl.load(grad_ptr + 3 * stride_grad)
+    to_diagonal = of_cov * of_diagonal
+    acc *= of_cov * of_product
+    if COVARIANCE:
+        # By halves: the whole tile, z and the other view do not fit the registers together.
+        HALF: tl.constexpr = BLOCK_D // 2
+        halves = tl.split(tl.permute(tl.reshape(acc, (BLOCK_N, 2, HALF)), (0, 2, 1)))
+        for half in tl.static_range(2):
+            finish_gradient(
+                halves[half],
+                own_ptr + half * HALF,
+                other_ptr + half * HALF,
+                mean_ptr + half * HALF,
+                var_ptr + half * HALF,
+                out_ptr + half * HALF,
+                *(stride_own, stride_other, D, N - top, D - left - half * HALF),
+                *(to_pull, to_spread, to_diagonal, gamma, eps, invariance, CENTERED),
+            )
+    else:
+        finish_gradient(
+            *(acc, own_ptr, other_ptr, mean_ptr, var_ptr, out_ptr),
+            *(stride_own, stride_other, D, N - top, D - left),
+            *(to_pull, to_spread, to_diagonal, gamma, eps, invariance, CENTERED),
+        )
 
 
 def _workspace(
@@ -306,24 +346,24 @@ def vicreg_forward(
         )
 
         scale = 2.0 ** -round(math.log2(max(n - 1, 1)))
-        gram = x.new_empty((views, p, side if covariance else 0, side), dtype=torch.float32)
+        shape = (views, p, side, side) if covariance else (views, p, 0, 0)
+        gram = x.new_empty(shape, dtype=torch.float32)
         squares = sums
         if copy is not None:
-            tile, *_ = tiles.gram(side, op.dtype, device)
-            plan = symmetric.plan(at_once, side, stride, 2 * op.planes - 1, tile, device)
-            squares = x.new_empty((count, plan.programs), dtype=torch.float64)
-            for first in range(0, count, at_once):
-                part = copy[:, : min(at_once, count - first)]
-                if not in_passing:
-                    columns.operands(x, y, mean, None, first, part, None, not wide, op.rounding)
-                symmetric.gram(
-                    part,
-                    squares_epilogue,
-                    (gram, squares, scale, float(wide)),
-                    plan,
-                    op.precision,
-                    first,
-                )
+
+            def product(tile: tiles.Gram) -> torch.Tensor:
+                plan = symmetric.plan(at_once, side, stride, 2 * op.planes - 1, tile, device)
+                squares = x.new_empty((count, plan.programs), dtype=torch.float64)
+                for first in range(0, count, at_once):
+                    part = copy[:, : min(at_once, count - first)]
+                    if not in_passing:
+                        columns.operands(x, y, mean, None, first, part, None, not wide, op.rounding)
+                    extra = (gram, squares, scale, float(wide))
+                    symmetric.gram(part, squares_epilogue, extra, plan, op.precision, first)
+                return squares
+
+            key = ("gram", x.device, count, tiles.bucket(n), d, op)
+            squares = product(tiles.pick(tiles.gram(side, op.dtype, device), key, product))
         terms = x.new_empty(4, dtype=torch.float32)
         terms_kernel[(1,)](
             sums,
@@ -348,7 +388,7 @@ def vicreg_forward(
         )
     if not (variance or covariance):
         mean, var = mean[..., :0].contiguous(), var[..., :0].contiguous()
-    return terms, mean, var, gram if covariance else gram[..., :0]
+    return terms, mean, var, gram
 
 
 def vicreg_backward(
@@ -392,65 +432,70 @@ def vicreg_backward(
             a = _workspace(x, op.planes, at_once, n, stride, op.dtype)
             b = _workspace(x, op.planes, at_once, d, stride, op.dtype)
         other = x if y is None else y
-        tile = tiles.backward(n, d, op.dtype, device, covariance)[0]
-        programs = triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_d)
-        for first in range(begin, end, at_once):
-            problems = min(at_once, end - first)
-            if covariance:
-                copy, matrix = (b, a) if wide else (a, b)
-                columns.operands(
-                    *(x, y, mean, gram, first, copy[:, :problems], matrix[:, :problems]),
-                    *(wide, op.rounding),
+
+        def launch_all(tile: tiles.Backward) -> None:
+            programs = triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_d)
+            for first in range(begin, end, at_once):
+                problems = min(at_once, end - first)
+                if covariance:
+                    copy, matrix = (b, a) if wide else (a, b)
+                    columns.operands(
+                        *(x, y, mean, gram, first, copy[:, :problems], matrix[:, :problems]),
+                        *(wide, op.rounding),
+                    )
+                vicreg_backward_kernel[(programs, problems)](
+                    grad,
+                    x,
+                    other,
+                    mean,
+                    var,
+                    a,
+                    b,
+                    other if grad_x is None else grad_x,
+                    other if grad_y is None else grad_y,
+                    n,
+                    d,
+                    stride,
+                    p,
+                    first,
+                    tiles.GROUP,
+                    int(invariance),
+                    x.stride(0),
+                    x.stride(1),
+                    other.stride(0),
+                    other.stride(1),
+                    grad.stride(0),
+                    a.stride(1),
+                    b.stride(1),
+                    a.stride(2),
+                    b.stride(2),
+                    a.stride(0),
+                    b.stride(0),
+                    sim,
+                    std,
+                    cov,
+                    gamma if variance else -1.0,
+                    eps,
+                    2.0 / (p * n * d),
+                    1.0 / (views * p * d * (n - 1)),
+                    4.0 / (p * d * (n - 1) ** 2),
+                    4.0 / (p * d * (n - 1)) if wide and covariance else 0.0,
+                    COVARIANCE=covariance,
+                    CENTERED=covariance or variance,
+                    SEGMENTS=2 * op.planes - 1,
+                    PRECISION=op.precision,
+                    VEC=launch.vector_width(x, other),
+                    VEC_R=16 // op.dtype.itemsize,
+                    BLOCK_N=tile.block_n,
+                    BLOCK_D=tile.block_d,
+                    BLOCK_R=tile.block_r,
+                    num_warps=tile.num_warps,
+                    num_stages=tile.num_stages,
                 )
-            vicreg_backward_kernel[(programs, problems)](
-                grad,
-                x,
-                other,
-                mean,
-                var,
-                a,
-                b,
-                other if grad_x is None else grad_x,
-                other if grad_y is None else grad_y,
-                n,
-                d,
-                stride,
-                p,
-                first,
-                tiles.GROUP,
-                int(invariance),
-                x.stride(0),
-                x.stride(1),
-                other.stride(0),
-                other.stride(1),
-                grad.stride(0),
-                a.stride(1),
-                b.stride(1),
-                a.stride(2),
-                b.stride(2),
-                a.stride(0),
-                b.stride(0),
-                sim,
-                std,
-                cov,
-                gamma if variance else -1.0,
-                eps,
-                2.0 / (p * n * d),
-                1.0 / (views * p * d * (n - 1)),
-                4.0 / (p * d * (n - 1) ** 2),
-                4.0 / (p * d * (n - 1)) if wide else 0.0,
-                COVARIANCE=covariance,
-                CENTERED=covariance or variance,
-                SEGMENTS=2 * op.planes - 1,
-                PRECISION=op.precision,
-                VEC=launch.vector_width(x, other),
-                VEC_R=16 // op.dtype.itemsize,
-                BLOCK_N=tile.block_n,
-                BLOCK_D=tile.block_d,
-                BLOCK_R=tile.block_r,
-                num_warps=tile.num_warps,
-                num_stages=tile.num_stages,
-            )
+
+        key = ("backward", x.device, end - begin, tiles.bucket(n), d, op, covariance)
+        choice = tiles.backward(n, d, op.dtype, device, covariance)
+        launch_all(tiles.pick(choice, key, launch_all))
     return grad_x, grad_y
 
 
