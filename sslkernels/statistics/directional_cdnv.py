@@ -125,12 +125,14 @@ class DirectionalCDNVPass(Sums):
             one_hot = torch.nn.functional.one_hot(member, len(held)).T.double()
             self._sums["counts"][held] += one_hot.sum(1).long()
             residuals = x - self._centers[self._filled[p]]
-            broken = ~residuals.isfinite().all(1)
+            at_own = (residuals * self._around[p]).sum(1)
+            broken = ~at_own.isfinite()
             poisoned = one_hot @ broken.double() > 0
             for start in range(0, len(self._around), _COLUMNS):
                 tile = slice(start, start + _COLUMNS)
-                squares = _squared_projections(residuals, self._around, p, tile)
-                squares[broken] = 0.0  # 0 x NaN in the product would reach other classes
+                squares = _squared_projections(residuals, at_own, self._around[tile])
+                if broken.any():
+                    squares[broken] = 0.0  # 0 x NaN in the product would reach other classes
                 ratios = (one_hot @ squares) / self._distances(held, tile).square()
                 ratios[poisoned] = torch.nan
                 ratios[held.unsqueeze(1) == self._columns(tile)] = 0.0
@@ -171,8 +173,7 @@ class DirectionalCDNVPass(Sums):
 
 
 def _squared_projections(
-    residuals: torch.Tensor, centers: torch.Tensor, own: torch.Tensor, tile: slice
+    residuals: torch.Tensor, at_own: torch.Tensor, centers: torch.Tensor
 ) -> torch.Tensor:
-    """float64 [B, tile]: ``(r . (v_j - v_own))^2`` for the centers v_j of the tile."""
-    at_own = (residuals * centers[own]).sum(1, keepdim=True)
-    return torch.addmm(at_own, residuals, centers[tile].T, beta=-1.0).square_()
+    """float64 [B, C]: ``(r . v_j - r . v_own)^2``; residuals [B, D], at_own [B], centers [C, D]."""
+    return torch.addmm(at_own.unsqueeze(1), residuals, centers.T, beta=-1.0).square_()

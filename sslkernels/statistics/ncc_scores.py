@@ -105,10 +105,10 @@ class NCCScoresPass(Sums):
         else:
             given = _checks.embeddings(_checks.as_tensor(centers, "centers"), "centers")
             self._centers = given.detach().double()
-        usable = self._centers.isfinite().all(1)
-        self._filled = usable.nonzero().squeeze(1)
-        self._usable = usable
+        self._filled = self._centers.isfinite().all(1).nonzero().squeeze(1)
         means = self._centers[self._filled]
+        self._position = torch.full_like(self._centers[:, 0], -1, dtype=torch.int64)
+        self._position[self._filled] = torch.arange(len(means), device=means.device)
         self._origin = means.mean(0) if len(means) else self._centers.new_zeros(means.shape[1])
         self._around = means - self._origin
         self._norms = self._around.square().sum(1)
@@ -125,10 +125,12 @@ class NCCScoresPass(Sums):
         limits = torch.tensor([1, *self._top_k], device=rows.device)
         for x, c in _rows.blocks(rows, classes):
             self._sums["rows"].index_add_(0, c, torch.ones_like(c))
-            ranked = x.isfinite().all(1) & self._usable[c]
-            x, c = x[ranked], c[ranked]
-            rank, beaten = self._stand(x, c)
-            right = torch.cat([rank.unsqueeze(1) < limits, ~beaten.unsqueeze(1)], 1)
+            own = (x - self._centers[c]).square().sum(1)
+            ranked = own.isfinite()  # neither the row nor its center holds NaN or infinity
+            if not ranked.all():
+                x, c, own = x[ranked], c[ranked], own[ranked]
+            rank, alone = self._stand(x, c, own)
+            right = torch.cat([rank.unsqueeze(1) < limits, alone.unsqueeze(1)], 1)
             self._sums["hits"].index_add_(0, c, right.long())
         return self
 
@@ -142,49 +144,44 @@ class NCCScoresPass(Sums):
             shares[-1] if self._counts is not None else None,
         )
 
-    def _stand(self, x: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """For rows x of classes c, all finite: the rank of the own center, and whether any other
-        center is at least as good (with ties as above) once the row has left its own."""
-        own = (x - self._centers[c]).square().sum(1)
-        if self._counts is None:
-            without = own
-        else:
+    def _stand(
+        self, x: torch.Tensor, c: torch.Tensor, own: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """For finite rows x of classes c at squared distances ``own`` from their centers: the rank
+        of the own center, and whether it stays the nearest once the row has left it."""
+        without = own
+        if self._counts is not None:
             n = self._counts[c].double()
-            without = own * (n / (n - 1).clamp(min=0)).square()  # infinite for a class of one row
-        rank = torch.zeros_like(c)
-        beaten = without.isinf() | without.isnan()
+            without = own * (n / (n - 1)).square()  # infinite, or 0 x infinity, for a class of one
+        rank, rivals = torch.zeros_like(c), without.isfinite().logical_not().long()
         shifted = x - self._origin
         size = shifted.square().sum(1)
+        # Three sums of D products: an error of D eps of their terms at the very most.
+        eps = 4 * (x.shape[1] + 4) * torch.finfo(torch.float64).eps
         for start in range(0, len(self._around), _COLUMNS):
             tile = slice(start, start + _COLUMNS)
-            other = self._filled[tile]
-            d2, doubt = _distances(shifted, size, self._around[tile], self._norms[tile])
-            earlier = other < c.unsqueeze(1)
-            others = other != c.unsqueeze(1)
-            for limit, count in ((own, True), (without, False)):
-                gap = d2 - limit.unsqueeze(1)
-                near = (gap.abs() <= doubt) & others
-                for pairs in near.nonzero().split(_PAIR_CHUNK):
-                    i, j = pairs.unbind(1)
-                    exact = (x[i] - self._centers[other[j]]).square().sum(1)
-                    gap[i, j] = exact - limit[i]
-                better = ((gap < 0) | ((gap == 0) & earlier)) & others
-                if count:
-                    rank += better.sum(1)
-                else:
-                    beaten |= better.any(1)
-        return rank, beaten
+            ids, norms = self._filled[tile], self._norms[tile]
+            d2 = _distances(shifted, self._around[tile], norms)
+            at = self._position[c] - start
+            here = ((at >= 0) & (at < len(ids))).nonzero().squeeze(1)
+            d2[here, at[here]] = torch.inf
+            doubt = eps * (size + norms.amax())
+            for limit, count in ((own, rank), (without, rivals)):
+                low, high = limit - size - doubt, limit - size + doubt
+                nearer = (d2 < low.unsqueeze(1)).sum(1)
+                count += nearer
+                close = (d2 <= high.unsqueeze(1)).sum(1)
+                i = (close > nearer).nonzero().squeeze(1)
+                if len(i):
+                    near = (d2[i] >= low[i].unsqueeze(1)) & (d2[i] <= high[i].unsqueeze(1))
+                    for pairs in near.nonzero().split(_PAIR_CHUNK):
+                        row, other = i[pairs[:, 0]], ids[pairs[:, 1]]
+                        exact = (x[row] - self._centers[other]).square().sum(1)
+                        tied = (exact == limit[row]) & (other < c[row])
+                        count.index_add_(0, row, ((exact < limit[row]) | tied).long())
+        return rank, rivals == 0
 
 
-def _distances(
-    x: torch.Tensor, size: torch.Tensor, centers: torch.Tensor, norms: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """float64 [B, C] squared distances from products, and [B, C] how far rounding may put them off.
-
-    x [B, D] and centers [C, D] around one origin, ``size`` and ``norms`` their squared lengths.
-    Each of the three terms is a sum of D products: an error of D eps of its size at the very most.
-    """
-    terms = size.unsqueeze(1) + norms
-    d2 = torch.addmm(terms, x, centers.T, alpha=-2.0)
-    eps = torch.finfo(torch.float64).eps
-    return d2, terms.mul_(4 * (x.shape[1] + 4) * eps)
+def _distances(x: torch.Tensor, centers: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """float64 [B, C]: ``||x - m||^2 - ||x||^2`` from products; x [B, D], centers [C, D]."""
+    return torch.addmm(norms, x, centers.T, alpha=-2.0)
