@@ -77,22 +77,27 @@ class Gather {
   private:
     void add_segment(int64_t s, Open* open) {
         const int64_t begin = s * segment_, end = std::min(n_, begin + segment_);
-        for (int64_t l = 0; l < levels_; ++l) open[l].part.count = 0;
         for (int64_t b = begin; b < end;) {
             const int64_t e = run_end(b, end);
-            for (int64_t l = levels_ - 1; l >= 0; --l) {
+            start(open[0], chain_[0].labeling.key(order_[b]), b);
+            // A coarser run ends only where all finer ones do.
+            for (int64_t l = 1; l < levels_; ++l) {
                 const int64_t cls = chain_[l].labeling.key(order_[b]);
-                if (l > 0 && open[l].part.count > 0 && open[l].part.cls == cls) break;
-                if (open[l].part.count > 0) close(s, open, l, b);
-                open[l].part = {cls, 0, 0.0};
-                open[l].begin = b;
-                std::fill_n(open[l].mean, width_, 0.0);
+                if (b > begin && open[l].part.cls == cls) break;
+                if (b > begin) close(s, open, l, b);
+                start(open[l], cls, b);
             }
             add_run(b, e, open[0]);
             close(s, open, 0, e);
             b = e;
         }
         for (int64_t l = 1; l < levels_; ++l) close(s, open, l, end);
+    }
+
+    void start(Open& run, int64_t cls, int64_t b) const {
+        run.part = {cls, 0, 0.0};
+        run.begin = b;
+        std::fill_n(run.mean, width_, 0.0);
     }
 
     // The end of the run of one class of chain[0] that begins at b: by doubling steps, since a
@@ -146,7 +151,6 @@ class Gather {
                                                           run.mean, outer.mean);
             outer.part.count += run.part.count;
         }
-        run.part.count = 0;
     }
 
     void merge_into_state(const Target& target, const Partial& part, const double* mean) const {

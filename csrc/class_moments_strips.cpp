@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kStripBytes = 256 << 10;
 constexpr int64_t kMinRun = 4;           // rows of a class to expect in a strip
 constexpr int64_t kDataPerMoments = 64;  // bytes of rows per byte of a task's moments
-constexpr int64_t kMinTaskBytes = 2 << 20;
+constexpr int64_t kMinTaskBytes = 1 << 20;
 constexpr int64_t kMinTasks = 16;
 
 class Strips {

@@ -66,7 +66,7 @@ def _add(
 
     n_a = counts[classes]
     n = n_a + n_b
-    share = n_b / n
+    share = n_b.to(torch.float64) / n
     delta = mean_b - mean[classes]
     known = n_a > 0  # a new class is taken as it is
     mean[classes] = torch.where(
