@@ -72,7 +72,7 @@ def random_problem(
     return z.to(dtype), centers if wide else centers.float()
 
 
-# ---- random inputs --------------------------------------------------------------------------------
+# ---- random inputs ----------------------------------------------------------------------------
 
 
 @st.composite
@@ -156,7 +156,7 @@ def test_kernel_names():
             cpu_pass(z, centers, True, "avx2")
 
 
-# ---- offsets and scales ---------------------------------------------------------------------------
+# ---- offsets and scales -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offset", [1e4, 1e5, 1e6])
@@ -207,7 +207,7 @@ def test_overflowing_distances_tie():
         assert cpu_pass(z, centers, True, kernel).tolist() == [1, 1]
 
 
-# ---- ties and near ties ---------------------------------------------------------------------------
+# ---- ties and near ties -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gap", [10.0**-k for k in range(6, 16)], ids=str)
@@ -279,7 +279,7 @@ def test_centers_within_ulps(ulps):
     assert_all_exact(z, centers)
 
 
-# ---- nothing to find ------------------------------------------------------------------------------
+# ---- nothing to find --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -309,7 +309,7 @@ def test_smallest_shapes(exact):
         assert run(torch.ones(3, 1), torch.tensor([[-1.0], [0.75]]), exact).tolist() == [1] * 3
 
 
-# ---- the rest of the contract ---------------------------------------------------------------------
+# ---- the rest of the contract -----------------------------------------------------------------
 
 
 def test_same_answer_for_any_number_of_threads():

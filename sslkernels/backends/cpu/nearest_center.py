@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sslkernels.backends.cpu import _C
+from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import view
 
 

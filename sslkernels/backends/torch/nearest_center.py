@@ -1,10 +1,10 @@
 """``nearest_center`` in plain torch operations, block by block of rows.
 
 With x = a (z - g) and m_c = a (mu_c - g), g the mean of the centers and a a power of two that puts
-the largest ||m_c|| near 1, the nearest center minimises ``S_c = ||m_c||^2 / 2 - x.m_c``. A product in
-float64 is off by at most ``E = 2 gamma (||x|| + max ||m_c||)^2``, gamma = 2^-52 (D + 16) (the same
-slack covers the rounding of the float64 distances that define the answer). Centers within 2 E of the
-best are compared by their distances from differences; all but ties and near ties have just one.
+the largest ||m_c|| near 1, the nearest center minimises ``S_c = ||m_c||^2 / 2 - x.m_c``. In float64
+S_c is off by at most ``E = 2 gamma (||x|| + max ||m_c||)^2``, gamma = 2^-52 (D + 16), which also
+covers the rounding of the float64 distances that define the answer. Centers within 2 E of the best
+are compared by their distances from differences; all but ties and near ties have just one.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _decide(
     mu: torch.Tensor,  # float64 [C, D] centers as given
 ) -> torch.Tensor:
     """int64 [n]: the first smallest float64 distance among the centers that S_c cannot exclude."""
-    n, d = x.shape
+    d = x.shape[1]
     reach = x.norm(dim=1) + m.norm(dim=1).max()
     bound = 2.0**-51 * (d + 16) * reach.square() + 1e-290
     # Negated, so that a row whose scores overflowed to NaN keeps every center.
