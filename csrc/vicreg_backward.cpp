@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <new>
+#include <type_traits>
 
 #include "panels.h"
 
@@ -31,23 +32,28 @@ struct Gradient {
     // out = alpha * c - beta * z + delta * (view - other) on rows [i0, i0 + rows) x columns
     // [j0, j0 + count); c has row stride kBlock and may be null.
     void write(int64_t i0, int64_t rows, int64_t j0, int64_t count, const T* c) const {
-        alignas(64) T buffer[kChunk], far[kChunk], z[kChunk], g[kChunk];
+        alignas(64) T buffer[kChunk], far[kChunk], result[kChunk], none[kChunk] = {};
         for (int64_t i = i0; i < i0 + rows; ++i) {
             const T* row = view.row(i, j0, count, buffer);
-            for (int64_t j = 0; j < count; ++j) g[j] = 0;
-            if (c) {
-                const T* product = c + (i - i0) * kBlock;
-                for (int64_t j = 0; j < count; ++j) g[j] = alpha * product[j];
-            }
-            if (moments) {
-                center(row, hi + j0, lo + j0, count, z);
-                for (int64_t j = 0; j < count; ++j) g[j] -= beta[j0 + j] * z[j];
-            }
-            if (invariance) {
-                const T* across = other.row(i, j0, count, far);
-                for (int64_t j = 0; j < count; ++j) g[j] += delta * (row[j] - across[j]);
-            }
-            write_row(g, count, out + i * d + j0);
+            const T* across = invariance ? other.row(i, j0, count, far) : row;
+            const T* product = c ? c + (i - i0) * kBlock : none;
+            S* const to = out + i * d + j0;
+            T* g = result;
+            if constexpr (std::is_same_v<S, T>) g = to;
+            if (moments)
+                combine(product, row, across, j0, count, g);
+            else
+                for (int64_t j = 0; j < count; ++j) g[j] = delta * (row[j] - across[j]);
+            if constexpr (!std::is_same_v<S, T>) write_row(g, count, to);
+        }
+    }
+
+    void combine(const T* __restrict product, const T* __restrict row, const T* __restrict across,
+                 int64_t j0, int64_t count, T* __restrict g) const {
+        const T *h = hi + j0, *l = lo + j0, *b = beta + j0;
+        for (int64_t j = 0; j < count; ++j) {
+            const T z = (row[j] - h[j]) - l[j];
+            g[j] = alpha * product[j] - b[j] * z + delta * (row[j] - across[j]);
         }
     }
 };
