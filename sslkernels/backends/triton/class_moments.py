@@ -415,8 +415,8 @@ def _segments(
         keys, counts, n, num_tiles, tile.block_tiles, key_stride, R=tile.rows, num_warps=1
     )
     ends = counts.cumsum(dim=1, dtype=torch.int64)
-    # Every run and every tile border starts a segment.
-    size = num_tiles + runs
+    # Every run and every tile border starts a segment. A multiple of 4 keeps labelings aligned.
+    size = triton.cdiv(num_tiles + runs, 4) * 4
     owner = keys.new_full((k, size), key_stride - 1, dtype=torch.int32)
     count = keys.new_empty((k, size), dtype=torch.int32)
     first = rows.new_empty((k, size))

@@ -96,8 +96,8 @@ def cdnv_epilogue(acc, top, left, problem, slot, mirror, M, extra):
     pair = (i[:, None] < j[None, :]) & (vi != -1.0)[:, None] & (vj != -1.0)[None, :]
     ratio = tl.where(pair, 0.5 * (vi[:, None] + vj[None, :]) / d2, 0.0)
     lost = pair & ~((d2 > share * terms) & (ratio < 3e38))
-    count = tl.sum(tl.sum(lost.to(tl.int32), axis=1), axis=0)
-    total = tl.sum(tl.sum(ratio, axis=1).to(tl.float64), axis=0)
+    count = tl.sum(lost.to(tl.int32))
+    total = tl.sum(ratio).to(tl.float64)
     tl.store(sum_ptr + slot, tl.where(count > 0, 0.0, total))
     tl.store(lost_ptr + slot, count)
     tl.store(corner_ptr + 2 * slot, top)
@@ -114,7 +114,7 @@ def cosine_epilogue(acc, top, left, problem, slot, mirror, M, extra):
     fj = tl.load(filled_ptr + j, mask=j < M, other=0) != 0
     pair = (i[:, None] < j[None, :]) & fi[:, None] & fj[None, :]
     gap = tl.where(pair, tl.abs(acc + tl.load(target_ptr)), 0.0)
-    tl.store(sum_ptr + slot, tl.sum(tl.sum(gap, axis=1).to(tl.float64), axis=0))
+    tl.store(sum_ptr + slot, tl.sum(gap).to(tl.float64))
 
 
 @triton.jit(do_not_specialize=["C", "D"])
@@ -263,7 +263,7 @@ def _operand(
         BLOCK=_ROW_BLOCK,
         num_warps=4,
     )
-    tile = tiles.gram(c, op.dtype, device)[0]
+    tile = tiles.pairs(c, op.dtype, device)
     return op, gram.plan(1, c, pitch, 2 * op.planes - 1, tile, device), a
 
 
@@ -289,7 +289,8 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
         3,
         "other",
     )
-    for block in sorted({tile.block for tile in tiles.gram_candidates(op.dtype, device)}):
+    blocks = {tiles.pairs(c, op.dtype, device).block for c in (1, 1 << 20)}
+    for block in sorted(blocks):
         yield launch.AotCase(
             cdnv_direct_kernel,
             str(block),
@@ -304,5 +305,6 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
     for epilogue, extra in ((cdnv_epilogue, cdnv), (cosine_epilogue, ("*u8", "*fp32", "*fp64"))):
         for case in gram.epilogue_cases(device, epilogue, extra):
             # Means are always multiplied in full precision.
-            if case.kernel is gram.gram_reduce_kernel or f" {op} " in case.label:
+            full = case.kernel is gram.gram_reduce_kernel or f" {op} " in case.label
+            if full and case.constexprs["BLOCK"] in blocks:
                 yield case

@@ -324,3 +324,12 @@ def center_span(
     spans = max(1, min(wanted, CENTER_SPANS))
     tiles = table_rows // tile.block_c
     return -(-tiles // spans) * tile.block_c
+
+
+# ---- pairs of class means (pairs.py) ----
+
+
+def pairs(c: int, dtype: torch.dtype, device: Device) -> Gram:
+    """As :func:`gram`, but always 64 x 64 on AMD, where the epilogues of a 128 x 128 tile spill."""
+    large, small = gram_candidates(dtype, device)
+    return small if c <= small.block or device.backend == "hip" else large

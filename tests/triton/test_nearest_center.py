@@ -1,0 +1,227 @@
+"""Nearest centers on the device (or interpreted): the float64 argmin, whatever the rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import nearest_center as passes
+from tests.inputs import lay_out
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@pytest.fixture(autouse=True)
+def filtered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small problems take the filter too."""
+    monkeypatch.setattr(tiles, "CENTER_SCAN", 0)
+
+
+def distances(z: torch.Tensor, centers: torch.Tensor) -> np.ndarray:
+    """[N, C] float64, infinite for centers that are not finite."""
+    x, mu = z.double().cpu().numpy(), centers.double().cpu().numpy()
+    with np.errstate(invalid="ignore"):
+        d2 = np.stack([((x - m) ** 2).sum(1) for m in mu], axis=1)
+    return np.where(np.isfinite(mu).all(1), d2, np.inf)
+
+
+def check(z: torch.Tensor, centers: torch.Tensor, got: torch.Tensor) -> None:
+    d2, usable = distances(z, centers), centers.isfinite().all(1).cpu().numpy()
+    finite = z.isfinite().all(1).cpu().numpy() & usable.any()
+    got = got.cpu().numpy()
+    assert (got[~finite] == -1).all()
+    d2, got = d2[finite], got[finite]
+    assert usable[got].all()
+    # Equal, unless two orders of summation in float64 may differ.
+    expected = d2.argmin(1) if len(d2) else got
+    rows = np.arange(len(d2))
+    gap = d2[rows, got] - d2[rows, expected]
+    tied = (gap <= 1e-14 * d2[rows, expected]) & (d2[rows, got] != d2[rows, expected])
+    assert ((got == expected) | tied).all()
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed + sum(shape))
+    return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("n", "d", "c", "layout", "separation"),
+    [
+        (70, 40, 9, "contiguous", 1.0),
+        (20, 130, 150, "padded", 0.02),
+        (17, 7, 300, "transposed", 0.3),
+        (1, 1, 1, "contiguous", 1.0),
+    ],
+)
+def test_is_the_float64_argmin(
+    n: int,
+    d: int,
+    c: int,
+    layout: str,
+    separation: float,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    centers = separation * normal(c, d, seed=1)
+    z = lay_out(normal(n, d).to(dtype), layout).to(device)
+    mu = (centers if dtype == torch.float32 else centers.float()).to(device)
+    check(z, mu, passes.nearest_center(z, mu, True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_near_ties(dtype: torch.dtype, device: torch.device) -> None:
+    """Rows halfway between two centers, moved toward one by as little as their dtype can say; the
+    centers moved by less still."""
+    d, c = 33, 24
+    z = (normal(40, d) * 8).round().to(dtype)
+    centers = (normal(c, d, seed=2) * 8).round()
+    for i in range(len(z)):
+        a, b = i % c, (i * 7 + 1) % c
+        z[i] = (0.5 * (centers[a] + centers[b])).to(dtype)
+    centers += 1e-9 * normal(c, d, seed=3)
+    centers[5] = centers[4]
+    centers[20] = centers[4]  # 20 - 4: the same group of columns in the filter
+    z, centers = z.to(device), centers.to(device)
+    check(z, centers, passes.nearest_center(z, centers, True))
+
+
+@pytest.mark.parametrize(("dtype", "offset"), [(DTYPES[0], 1e6), (DTYPES[1], 50), (DTYPES[2], 500)])
+def test_large_common_offset(dtype: torch.dtype, offset: float, device: torch.device) -> None:
+    centers = normal(40, 20) + offset
+    z = (centers[torch.arange(50) % 40] + normal(50, 20, seed=4)).to(dtype).to(device)
+    centers = centers.to(device)
+    check(z, centers, passes.nearest_center(z, centers, True))
+
+
+def test_every_center_is_the_same(device: torch.device) -> None:
+    """Every center ties for every row: the list of candidates overflows twice."""
+    z = normal(30, 12).float().to(device)
+    centers = normal(1, 12, seed=5).expand(50, 12).contiguous().to(device)
+    assert not passes.nearest_center(z, centers, True).any()
+
+
+def test_extreme_scales(device: torch.device) -> None:
+    """Squares that overflow or vanish in fp32."""
+    for scale in (1e-30, 1e25):
+        z = (scale * normal(20, 9)).float().to(device)
+        centers = (scale * normal(12, 9, seed=6)).float().to(device)
+        check(z, centers, passes.nearest_center(z, centers, True))
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_rows_and_centers_that_are_not_finite(exact: bool, device: torch.device) -> None:
+    z, centers = normal(40, 6).float(), 5 * normal(7, 6, seed=7)
+    z[3, 1], z[8, 0] = torch.nan, -torch.inf
+    z[20:] = centers[torch.arange(20) % 7].float()
+    centers[0], centers[4, 2] = torch.nan, torch.inf
+    z, centers = z.to(device), centers.to(device)
+    got = passes.nearest_center(z, centers, exact)
+    if exact:
+        check(z, centers, got)
+    assert got[[3, 8]].tolist() == [-1, -1] and not (got == 0).any() and not (got == 4).any()
+    nothing = torch.full_like(centers, torch.nan)
+    assert (passes.nearest_center(z, nothing, exact) == -1).all()
+    assert (passes.nearest_center(z, centers[:0], exact) == -1).all()
+    assert passes.nearest_center(z[:0], centers, exact).shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_sets_of_centers_in_one_launch(dtype: torch.dtype, device: torch.device) -> None:
+    z = normal(25, 18).to(dtype).to(device)
+    sets = [0.3 * normal(c, 18, seed=c).to(device) for c in (3, 130, 17)]
+    sets[1] = sets[1].float()
+    sets[2] = sets[2] + 4
+    for mu, got in zip(sets, passes.nearest_centers(z, sets, True), strict=True):
+        check(z, mu, got)
+
+
+def test_rows_in_parts(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+    monkeypatch.setattr(tiles, "CENTER_WORKSPACE", 0)
+    z, centers = normal(1100, 2).half().to(device), normal(5, 2, seed=8).to(device)
+    check(z, centers, passes.nearest_center(z, centers, True))
+
+
+def test_small_problems_are_scanned(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+    monkeypatch.setattr(tiles, "CENTER_SCAN", 1 << 24)
+    z, centers = normal(20, 70).bfloat16(), normal(40, 70, seed=9)
+    z[2, 3], centers[1] = torch.inf, torch.nan
+    z, centers = z.to(device), centers.to(device)
+    for exact in (True, False):
+        check(z, centers, passes.nearest_center(z, centers, exact))
+
+
+def test_fast_is_nearly_nearest(device: torch.device) -> None:
+    z, centers = normal(50, 30).float().to(device), normal(60, 30, seed=10).to(device)
+    d2 = distances(z, centers)
+    got = passes.nearest_center(z, centers, False).cpu().numpy()
+    # bf16 operands: 2^-8 of ||x|| ||m|| each, on either side.
+    slack = 4 * 2.0**-8 * np.linalg.norm(z.cpu(), axis=1) * 2 * d2.max() ** 0.5
+    assert (d2[np.arange(50), got] <= d2.min(1) + slack).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_bound_holds(dtype: torch.dtype, device: torch.device) -> None:
+    """Every stored score lies within E of the exact one, up to what all scores of a row share."""
+    n, d, c = 40, 70, 50
+    z, centers = (normal(n, d) + 0.5).to(dtype).to(device), normal(c, d, seed=11).to(device)
+    for split in (False, True):
+        tile = tiles.center_candidates(dtype, launch.INTERPRETER)[1]
+        table = passes._table(z, [centers], tile, launch.INTERPRETER)
+        shape = (n, len(table.spans), 4)
+        score = torch.empty(shape, device=device)
+        index = torch.empty(shape, dtype=torch.int32, device=device)
+        rest, error = torch.empty(shape[:2], device=device), torch.empty(1, n, device=device)
+        every = torch.arange(n, dtype=torch.int32, device=device) if split else None
+        count = torch.tensor([n], dtype=torch.int32, device=device) if split else None
+        used, spans = (tile.split, len(table.spans)) if split else (tile.first, len(table.spans))
+        found = (score, index, rest, error)
+        passes._filter(z, every, count, table, 0, spans, *found, used, launch.INTERPRETER)
+        g = table.g[0].double()
+        shifted = split or dtype == torch.float32
+        exact = 0.5 * torch.as_tensor(distances(z, centers)).to(device)
+        x = z.double() - g if shifted else z.double()
+        base = 0.5 * x.square().sum(1, keepdim=True)
+        if not shifted:  # ||m||^2 / 2 + g.m - x.m = ||x - mu||^2 / 2 - ||x - g||^2 / 2
+            base = 0.5 * (x - g).square().sum(1, keepdim=True)
+        wanted = (exact - base).gather(1, index.flatten(1).long())
+        worst = (score.flatten(1).double() - wanted).abs() / error[0].double()[:, None]
+        assert worst.max() <= 1.0
+        assert error.max() < (1e-2 if split else 2.0)
+
+
+@pytest.mark.device_only
+def test_does_not_wait() -> None:
+    z = normal(4096, 256).bfloat16().cuda()
+    centers = normal(1000, 256).cuda()
+    passes.nearest_center(z, centers, True)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        got = passes.nearest_center(z, centers, True)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    check(z, centers, got)
+
+
+@pytest.mark.device_only
+def test_bits_repeat() -> None:
+    z = normal(20_000, 512).bfloat16().cuda()
+    centers = 0.03 * normal(2000, 512).cuda()
+    runs = [passes.nearest_center(z, centers, True) for _ in range(3)]
+    assert all(torch.equal(runs[0], other) for other in runs)
+
+
+@pytest.mark.device_only
+def test_more_than_2_to_the_31_elements() -> None:
+    n, d = (1 << 31) // 64 + 5, 64
+    z = torch.zeros(n, d, dtype=torch.float16, device="cuda")
+    z[-5:] = 2.0
+    centers = torch.stack([torch.zeros(d), torch.full((d,), 1.5)]).cuda()
+    got = passes.nearest_center(z, centers, True)
+    assert not got[:-5].any() and got[-5:].all()
