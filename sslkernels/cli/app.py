@@ -67,7 +67,8 @@ def run(args: Sequence[str] | None = None) -> int:
         words = getattr(error, "format_message", None)
         if words is None:
             raise
-        return fail(" ".join(words().split()) or "see sslkernels --help").exit_code
+        message = " ".join(words().split())
+        return fail(message).exit_code if message else 2  # no arguments: the help has been shown
     return status if isinstance(status, int) else 0
 
 

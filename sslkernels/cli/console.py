@@ -46,7 +46,8 @@ def progress(*extra: ProgressColumn) -> Progress:
         TextColumn("{task.percentage:>3.0f}%"),
         *extra,
         TimeRemainingColumn(),
-        console=err,
+        # Older versions of rich end even a disabled bar with a newline.
+        console=err if err.is_terminal else Console(quiet=True),
         transient=True,
         disable=not err.is_terminal,
     )

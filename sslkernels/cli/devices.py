@@ -16,6 +16,8 @@ def choose(wanted: str) -> tuple[torch.device, str | None]:
     if wanted != "auto":
         try:
             device = torch.device(wanted)
+            if device.type not in ("cpu", "cuda"):
+                raise OptionError(f"--device {wanted}: takes auto, cpu, cuda or cuda:N")
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]

@@ -205,7 +205,7 @@ def _labeling(
         raise DataError(f"{path}: every label is {ignore}: nothing to measure")
     largest = int(used.max())
     if on_test is not None:
-        largest = max(largest, int(on_test.max()))
+        largest = int(on_test[on_test != ignore].max(initial=largest))
     return Labeling(name, 1 + largest, on_train, on_test)
 
 

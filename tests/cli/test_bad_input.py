@@ -89,6 +89,7 @@ CASES = {
     "chunks of nothing": ({}, [*OK, "--chunk-rows", "0"], ["--chunk-rows"]),
     "a chunk size that is no number": ({}, [*OK, "--chunk-mb", "many"], ["--chunk-mb", "integer"]),
     "unknown option": ({}, [*OK, "--colour", "red"], ["--colour"]),
+    "a device without float64": ({}, [*OK, "--device", "mps"], ["--device mps", "cuda"]),
     "unknown device": ({}, [*OK, "--device", "abacus"], ["--device abacus"]),
 }
 

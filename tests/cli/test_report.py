@@ -98,10 +98,12 @@ def test_a_file_name_with_an_equals_sign(command, data, tmp_path):
     assert command("report", "train.npy", "--labels", "seed=1.npy")[0] == 0
 
 
-def test_another_label_to_ignore(command, data, tmp_path):
-    labels = np.where(data["train_fine"] == -100, -1, data["train_fine"])
-    np.save(tmp_path / "y.npy", labels)
-    assert command("report", "train.npy", "--labels", "y.npy", "--ignore-label", "-1")[0] == 0
+@pytest.mark.parametrize("ignore", [-1, 255])
+def test_another_label_to_ignore(command, data, tmp_path, ignore):
+    for name in ("train_fine", "test_fine"):
+        np.save(tmp_path / f"{name}.npy", np.where(data[name] == -100, ignore, data[name]))
+    assert command("report", *options(("fine",)), "--ignore-label", ignore)[0] == 0
+    check(json.loads((tmp_path / "report/report.json").read_text()), data, "fine")
 
 
 def test_rows_that_are_not_finite_are_reported(command, data, tmp_path):
