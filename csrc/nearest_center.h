@@ -33,11 +33,13 @@
 //       both norms of a row, a floor of 2^-60 for w_c and D 2^-100 in T cover it.
 //   (5) Overflow: a row whose A is not finite or whose norm passes 2^60 is compared with all
 //       centers in float64, and so is everything when the centers' own scale leaves fp32.
-//   (6) The reference rounds too: a float64 distance is off by a factor 1 +- gamma64, gamma64 =
-//       2^-53 (D + 16), so its argmin c* has S_c* <= S_c + T for every c,
-//       T = gamma64 (||x|| + max_c ||m_c||)^2. T is added to U.
+//   (6) The reference rounds too: a float64 distance is off by a factor 1 +- gamma, gamma =
+//       2^-53 (D + 16), so its argmin c* has S_c* <= S_c + gamma (||x|| + max_c ||m_c||)^2 for
+//       every c. Twice that is T, which is added to U; the other half covers the float64 rounding
+//       of b_c and of mu_c - g.
 // Hence s_c* - E_c* <= S_c* <= S_c + T <= s_c + E_c + T for every c: the argmin is never dropped,
-// in whatever order the centers are visited, because U only shrinks towards its final value.
+// in whatever order the centers are visited, because U only shrinks towards its final value. All
+// this takes the default rounding mode; kernels leave it as they find it.
 //
 // bf16 rows may be read raw (shift 0, a = 1): then x^ = x, b_c = ||m_c||^2 / 2 + g.m_c, only the
 // centers round, and T takes ||x|| + ||g|| + max_c ||m_c||. A sample of rows decides, by the bound.

@@ -39,7 +39,7 @@ struct FilterPlan {
     float per_norm;       // rho + gamma_n + 2^-20
     float constant;       // 2^-20 B
     float reach;          // max ||m_c|| (+ ||g|| if rows are raw)
-    float gamma64;        // 2^-53 (D + 16)
+    float gamma64;        // 2^-52 (D + 16)
     float slack;          // D 2^-100
 };
 

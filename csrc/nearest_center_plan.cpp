@@ -200,7 +200,7 @@ PreparedCenters prepare(const MatrixView& z, const MatrixView& centers,
     plan.per_norm = static_cast<float>(rho + gamma + 0x1p-20);
     plan.constant = static_cast<float>(0x1p-20 * bias_ratio);
     plan.reach = static_cast<float>(largest + (raw ? shift_norm : 0.0));
-    plan.gamma64 = static_cast<float>(0x1p-53 * (size + 16));
+    plan.gamma64 = static_cast<float>(0x1p-52 * (size + 16));
     plan.slack = static_cast<float>(size * 0x1p-100);
     plan.shift = out.shift.data();
     plan.bias = out.bias.data();
