@@ -120,6 +120,12 @@ def _in_a_graph(x: torch.Tensor, y: torch.Tensor) -> Callable[..., tuple[torch.T
     return replay
 
 
+def _unfused(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The same algebra by vendor products and separate reductions."""
+    with ssk.use_backend("torch"):
+        return _step(ssk.vicreg_loss)(x, y)
+
+
 def vicreg() -> Iterator[list[Job]]:
     """Forward and backward against the official formula, eager and compiled."""
     cases = itertools.product(((256, 8192), (2048, 8192), (2048, 2048), (256, 2048)), "bf")
@@ -147,6 +153,7 @@ def vicreg() -> Iterator[list[Job]]:
         contenders = {
             "sslkernels": _step(ssk.vicreg_loss),
             "sslkernels, CUDA graph": _in_a_graph(*inputs[0]),
+            "torch backend (unfused)": _unfused,
             "official, eager": _step(official_formula),
             "official, torch.compile": _step(torch.compile(official_formula, dynamic=False)),
         }

@@ -25,18 +25,20 @@ if importlib.util.find_spec("triton") is None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "tests/triton/" not in item.path.as_posix():
-            continue
-        if item.path.name == "test_aot.py":
-            if INTERPRETED:
-                item.add_marker(pytest.mark.skip(reason="compiles kernels: not when interpreting"))
-            continue
-        item.add_marker(pytest.mark.gpu)
-        if INTERPRETED and item.get_closest_marker("device_only"):
-            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
-        elif not INTERPRETED and not torch.cuda.is_available():
-            reason = "no GPU; TRITON_INTERPRET=1 runs the kernels that need none"
-            item.add_marker(pytest.mark.skip(reason=reason))
+        if "tests/triton/" in item.path.as_posix() and item.path.name != "test_aot.py":
+            item.add_marker(pytest.mark.gpu)
+
+
+@pytest.fixture(autouse=True)
+def runnable(request: pytest.FixtureRequest) -> None:
+    """Skips what this process cannot run; here, so that a summary has one line for each reason."""
+    if request.node.get_closest_marker("gpu") is None:
+        return
+    if INTERPRETED:
+        if request.node.get_closest_marker("device_only"):
+            pytest.skip("needs a GPU")
+    elif not torch.cuda.is_available():
+        pytest.skip("no GPU; TRITON_INTERPRET=1 runs the kernels that need none")
 
 
 @pytest.fixture

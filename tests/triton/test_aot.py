@@ -30,6 +30,15 @@ def test_names_are_unique() -> None:
     assert len(set(KEYS)) == len(KEYS)
 
 
+def test_no_size_is_specialised() -> None:
+    """An integer that Triton specialises recompiles its kernel for a ragged last batch."""
+    kernels = {case.kernel: case for _, _, case in aot.cases("sm90")}
+    for kernel, case in kernels.items():
+        for parameter in kernel.params:
+            if case.signature.get(parameter.name) in ("i32", "i64"):
+                assert parameter.do_not_specialize, f"{kernel.__name__}: {parameter.name}"
+
+
 @pytest.mark.parametrize("key", KEYS, ids=[" ".join(key) for key in KEYS])
 def test_compiles_to_what_it_should(
     key: tuple[str, str, str], compiled: dict[tuple[str, str, str], aot.Result | Exception]

@@ -10,7 +10,7 @@ import pytest
 import torch
 import triton
 
-from sslkernels.backends.triton import column_moments, launch, vicreg
+from sslkernels.backends.triton import column_moments, launch, tiles, vicreg
 
 pytestmark = pytest.mark.device_only
 
@@ -108,6 +108,16 @@ def test_ragged_batches_do_not_recompile() -> None:
     finally:
         triton.knobs.runtime.jit_post_compile_hook = hook
     assert not compiled
+
+
+def test_autotuned_choices_agree(monkeypatch) -> None:
+    x, y, grad = views(384, 1536, torch.bfloat16)
+    expected = step(x, y, grad)
+    monkeypatch.setattr(tiles, "AUTOTUNE", True)
+    for ours, direct in zip(step(x, y, grad), expected, strict=True):
+        torch.testing.assert_close(
+            ours, direct, rtol=2.0**-7, atol=2.0**-7 * direct.abs().max().item()
+        )
 
 
 def test_no_host_synchronisation() -> None:
