@@ -7,6 +7,7 @@
 #include <optional>
 #include <tuple>
 
+#include "barlow_twins.h"
 #include "class_moments.h"
 #include "cpu_features.h"
 #include "nearest_center.h"
@@ -143,6 +144,33 @@ void sigreg_backward(uintptr_t grad, const ViewTuple& z, const SigregTuple& sett
          as_pointer<void>(grad_z));
 }
 
+// mean_x, mean_y, factor_x, factor_y, correlation: the rows of a contiguous [5, D].
+ssk::BarlowColumns as_columns(uintptr_t data, int64_t d) {
+    double* const rows = as_pointer<double>(data);
+    return {{rows, rows + d}, {rows + 2 * d, rows + 3 * d}, rows + 4 * d};
+}
+
+void barlow_twins_forward(const ViewTuple& x, const ViewTuple& y, double lambda, double eps,
+                          bool wide, int threads, uintptr_t terms, uintptr_t columns,
+                          uintptr_t gram) {
+    const auto pass = ssk::barlow_forward(ssk::active_isa());
+    const py::gil_scoped_release release;
+    const ssk::MatrixView first = as_view(x);
+    pass(first, as_view(y), lambda, eps, wide, threads, as_pointer<double>(terms),
+         as_columns(columns, first.cols), as_pointer<void>(gram));
+}
+
+void barlow_twins_backward(const std::array<double, 3>& grad, const ViewTuple& x, const ViewTuple& y,
+                           double lambda, bool wide, int threads, uintptr_t columns, uintptr_t gram,
+                           uintptr_t grad_x, uintptr_t grad_y) {
+    const auto pass = ssk::barlow_backward(ssk::active_isa());
+    const py::gil_scoped_release release;
+    const ssk::MatrixView first = as_view(x);
+    void* const grads[2] = {as_pointer<void>(grad_x), as_pointer<void>(grad_y)};
+    pass(grad.data(), first, as_view(y), lambda, wide, threads, as_columns(columns, first.cols),
+         as_pointer<void>(gram), grads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -150,6 +178,8 @@ PYBIND11_MODULE(_C, m) {
     m.def("detected_isa", [] { return ssk::isa_name(ssk::detected_isa()); });
     m.def("active_isa", [] { return ssk::isa_name(ssk::active_isa()); });
     m.def("set_isa_limit", &ssk::set_isa_limit);
+    m.def("barlow_twins_forward", &barlow_twins_forward);
+    m.def("barlow_twins_backward", &barlow_twins_backward);
     m.def("class_moments_update", &class_moments_update);
     m.def("nearest_center", &nearest_center);
     m.def("nt_xent_forward", &nt_xent_forward);

@@ -3,6 +3,12 @@
 Same names and signatures; NumPy arrays in and out. Nothing here imports a kernel.
 """
 
+from sslkernels.reference.barlow_twins import (
+    BarlowTwinsTerms,
+    barlow_twins_grad,
+    barlow_twins_loss,
+    barlow_twins_terms,
+)
 from sslkernels.reference.cdnv import cdnv
 from sslkernels.reference.class_moments import ClassMoments, class_means, class_moments
 from sslkernels.reference.ncc import ncc_accuracy, ncc_predict, squared_distances
@@ -21,10 +27,14 @@ from sslkernels.reference.vicreg import (
 )
 
 __all__ = [
+    "BarlowTwinsTerms",
     "ClassMoments",
     "NTXentTerms",
     "SIGRegTerms",
     "VICRegTerms",
+    "barlow_twins_grad",
+    "barlow_twins_loss",
+    "barlow_twins_terms",
     "cdnv",
     "class_means",
     "class_moments",

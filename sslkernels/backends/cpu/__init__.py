@@ -10,6 +10,10 @@ except ImportError as error:
     _C = None
     _import_error = str(error)
 
+from sslkernels.backends.cpu.barlow_twins import (  # noqa: F401
+    barlow_twins_backward,
+    barlow_twins_forward,
+)
 from sslkernels.backends.cpu.class_moments import class_moments_update  # noqa: F401
 from sslkernels.backends.cpu.nearest_center import nearest_center  # noqa: F401
 from sslkernels.backends.cpu.nt_xent import nt_xent_backward, nt_xent_forward  # noqa: F401

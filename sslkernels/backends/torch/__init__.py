@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from sslkernels.backends.torch.barlow_twins import (  # noqa: F401
+    barlow_twins_backward,
+    barlow_twins_forward,
+)
 from sslkernels.backends.torch.class_moments import class_moments_update  # noqa: F401
 from sslkernels.backends.torch.nearest_center import nearest_center  # noqa: F401
 from sslkernels.backends.torch.nt_xent import nt_xent_backward, nt_xent_forward  # noqa: F401

@@ -1,0 +1,56 @@
+"""Barlow Twins on the CPU: one call into ``csrc/barlow_twins_*.cpp`` forward, one backward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
+from sslkernels.backends.cpu._views import view
+from sslkernels.ops.vicreg import result_dtype, wide
+
+
+def barlow_twins_forward(
+    x: Tensor, y: Tensor, lambda_: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    n, d = x.shape
+    dtype = result_dtype(x.dtype)
+    terms = torch.empty(3, dtype=torch.float64)
+    columns = torch.empty((5, d), dtype=torch.float64)
+    gram = torch.empty((2, n, n) if wide(n, d) else (1, d, d), dtype=dtype)
+    _C.barlow_twins_forward(
+        view(x),
+        view(y),
+        lambda_,
+        eps,
+        wide(n, d),
+        torch.get_num_threads(),
+        *(t.data_ptr() for t in (terms, columns, gram)),
+    )
+    return terms.to(dtype), columns, gram
+
+
+def barlow_twins_backward(
+    grad: Tensor,  # [3]
+    x: Tensor,  # [N, D]
+    y: Tensor,
+    columns: Tensor,  # [5, D]
+    gram: Tensor,
+    lambda_: float,
+    need_x: bool,
+    need_y: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    grad_x = torch.empty(x.shape, dtype=x.dtype) if need_x else None
+    grad_y = torch.empty(x.shape, dtype=x.dtype) if need_y else None
+    _C.barlow_twins_backward(
+        grad.tolist(),
+        view(x),
+        view(y),
+        lambda_,
+        wide(*x.shape),
+        torch.get_num_threads(),
+        columns.data_ptr(),
+        gram.data_ptr(),
+        *(0 if g is None else g.data_ptr() for g in (grad_x, grad_y)),
+    )
+    return grad_x, grad_y
