@@ -197,7 +197,19 @@ def column_moments() -> Iterator[list[Job]]:
         ]
 
 
-WORKLOADS: tuple[Callable[[], Iterator[list[Job]]], ...] = (vicreg, column_moments)
+def statistics_of_classes() -> Iterator[list[Job]]:
+    """Class moments, nearest centers and pairs of means."""
+    from benchmarks.gpu_statistics import WORKLOADS as workloads  # which imports this module
+
+    for workload in workloads:
+        yield from workload()
+
+
+WORKLOADS: tuple[Callable[[], Iterator[list[Job]]], ...] = (
+    vicreg,
+    column_moments,
+    statistics_of_classes,
+)
 
 
 # ---- running and reporting ----

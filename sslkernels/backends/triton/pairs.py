@@ -7,12 +7,11 @@ tile in registers and added up there; the sums of tiles are added in float64, in
 centered by their mean g and divided by a power of two near the largest ||m_i|| (V does not change,
 and fp32 neither overflows nor underflows). Operands keep 22 bits or more (``tiles.exact``: three
 tf32 products; one tf32 product loses three digits), so d^2 is good to about 2^-20 (n_i + n_j).
-A pair whose d^2 is below LOST (n_i + n_j) has lost more than four of those bits (and one beyond
-fp32 has lost all). A tile that holds
-such a pair adds nothing in the first kernel; a second one, whose programs return at once for every
-other tile, recomputes its pairs in float64 from differences of the means themselves. That costs a
-tile as much however many of its pairs are close: for C = 50,000 some 10^-4 of pairs being close
-already visits most tiles, all of them at most.
+A pair whose d^2 is below LOST (n_i + n_j) has lost more than four of those bits. A tile that holds
+such a pair (or a V beyond fp32) is marked by an infinite sum; a second kernel, whose programs
+return at once for every other tile, recomputes its pairs in float64 from differences of the means
+themselves. One close pair costs as much as a whole tile of them, some 2 * 128^2 D float64
+operations.
 
 **NC2.** ``|cos_ij + 1 / (C - 1)|`` from means of unit length: an absolute error of about 2^-20.
 
@@ -82,46 +81,43 @@ def pair_rows_kernel(
 
 @triton.jit
 def cdnv_epilogue(acc, top, left, problem, slot, mirror, M, extra):
-    """The tile's sum of V_ij over i < j; none of it, and a mark, if a pair lost its digits."""
-    norm_ptr, var_ptr, sum_ptr, lost_ptr, corner_ptr, share = extra
+    """The tile's sum of V_ij over i < j; infinity if a pair lost its digits."""
+    norm_ptr, var_ptr, sum_ptr, corner_ptr, share = extra
     i = top + tl.arange(0, acc.shape[0])
     j = left + tl.arange(0, acc.shape[1])
-    ni = tl.load(norm_ptr + i, mask=i < M, other=0.0)
-    nj = tl.load(norm_ptr + j, mask=j < M, other=0.0)
-    vi = tl.load(var_ptr + i, mask=i < M, other=-1.0)
-    vj = tl.load(var_ptr + j, mask=j < M, other=-1.0)
-    terms = ni[:, None] + nj[None, :]
-    d2 = terms - 2.0 * acc
-    # An empty class has the variance -1.
-    pair = (i[:, None] < j[None, :]) & (vi != -1.0)[:, None] & (vj != -1.0)[None, :]
-    ratio = tl.where(pair, 0.5 * (vi[:, None] + vj[None, :]) / d2, 0.0)
-    lost = pair & ~((d2 > share * terms) & (ratio < 3e38))
-    count = tl.sum(lost.to(tl.int32))
-    total = tl.sum(ratio).to(tl.float64)
-    tl.store(sum_ptr + slot, tl.where(count > 0, 0.0, total))
-    tl.store(lost_ptr + slot, count)
     tl.store(corner_ptr + 2 * slot, top)
     tl.store(corner_ptr + 2 * slot + 1, left)
+    ni = tl.load(norm_ptr + i, mask=i < M, other=0.0)
+    nj = tl.load(norm_ptr + j, mask=j < M, other=0.0)
+    terms = ni[:, None] + nj[None, :]
+    d2 = terms - 2.0 * acc
+    kept = d2 > share * terms
+    vi = tl.load(var_ptr + i, mask=i < M, other=-1.0)
+    vj = tl.load(var_ptr + j, mask=j < M, other=-1.0)
+    ratio = tl.where(kept, 0.5 * (vi[:, None] + vj[None, :]) / d2, float("inf"))
+    # An empty class has the variance -1.
+    pair = (i[:, None] < j[None, :]) & (vi != -1.0)[:, None] & (vj != -1.0)[None, :]
+    tl.store(sum_ptr + slot, tl.sum(tl.where(pair, ratio, 0.0)).to(tl.float64))
 
 
 @triton.jit
 def cosine_epilogue(acc, top, left, problem, slot, mirror, M, extra):
     """The tile's sum of |cos_ij + 1 / (C - 1)| over i < j."""
     filled_ptr, target_ptr, sum_ptr = extra
+    gap = tl.abs(acc + tl.load(target_ptr))
     i = top + tl.arange(0, acc.shape[0])
     j = left + tl.arange(0, acc.shape[1])
     fi = tl.load(filled_ptr + i, mask=i < M, other=0) != 0
     fj = tl.load(filled_ptr + j, mask=j < M, other=0) != 0
     pair = (i[:, None] < j[None, :]) & fi[:, None] & fj[None, :]
-    gap = tl.where(pair, tl.abs(acc + tl.load(target_ptr)), 0.0)
-    tl.store(sum_ptr + slot, tl.sum(gap).to(tl.float64))
+    tl.store(sum_ptr + slot, tl.sum(tl.where(pair, gap, 0.0)).to(tl.float64))
 
 
 @triton.jit(do_not_specialize=["C", "D"])
 def cdnv_direct_kernel(
     mean_ptr,  # [C, D] float64
     var_ptr,  # [C] float64, -1 for an empty class
-    lost_ptr,  # [slots] int32: pairs that lost their digits
+    sum_ptr,  # [slots] float64: finite unless a pair lost its digits
     corner_ptr,  # [slots, 2] int32: first row and column of the slot's tile
     out_ptr,  # [slots, strips] float64 out, zero before
     C,
@@ -133,7 +129,7 @@ def cdnv_direct_kernel(
     """Marked tiles again: V_ij from float64 differences, SIDE rows per program."""
     slot = tl.program_id(0)
     strip = tl.program_id(1)
-    if tl.load(lost_ptr + slot) == 0:
+    if tl.load(sum_ptr + slot) < float("inf"):
         return
     top = tl.load(corner_ptr + 2 * slot) + strip * SIDE
     left = tl.load(corner_ptr + 2 * slot + 1)
@@ -189,17 +185,16 @@ def cdnv_sum(
         variance = (m2 / counts.clamp(min=1)).where(filled, -1.0)
         op, how, a = _operand(mean, g, power.expand_as(norm).contiguous())
         sums = mean.new_empty(how.programs)
-        lost = torch.empty_like(sums, dtype=torch.int32)
-        corners = lost.new_empty((how.programs, 2))
+        corners = sums.new_empty((how.programs, 2), dtype=torch.int32)
         scaled = (variance * power * power).where(filled, -1.0).float()
-        extra = ((norm * power * power).float(), scaled, sums, lost, corners, LOST)
+        extra = ((norm * power * power).float(), scaled, sums, corners, LOST)
         gram.gram(a, cdnv_epilogue, extra, how, op.precision)
         rows = how.tile.block if how.splits == 1 else gram.SUB_ROWS
         direct = mean.new_zeros((how.programs, rows // _DIRECT))
         cdnv_direct_kernel[tuple(direct.shape)](
             mean,
             variance,
-            lost,
+            sums,
             corners,
             direct,
             *mean.shape,
@@ -208,7 +203,8 @@ def cdnv_sum(
             BLOCK_D=_DIRECT_D,
             num_warps=4,
         )
-        return sums.sum() + direct.sum(), n * (n - 1) // 2
+        kept = sums.where(sums.isfinite(), 0.0)
+        return kept.sum() + direct.sum(), n * (n - 1) // 2
 
 
 def cosine_gap_sum(mean: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -294,14 +290,14 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
         yield launch.AotCase(
             cdnv_direct_kernel,
             str(block),
-            {"mean_ptr": "*fp64", "var_ptr": "*fp64", "lost_ptr": "*i32", "corner_ptr": "*i32"}
+            {"mean_ptr": "*fp64", "var_ptr": "*fp64", "sum_ptr": "*fp64", "corner_ptr": "*i32"}
             | {"out_ptr": "*fp64", "C": "i32", "D": "i32"},
             {"BLOCK": block, "SIDE": _DIRECT, "BLOCK_D": _DIRECT_D},
             4,
             3,
             "other",
         )
-    cdnv = ("*fp32", "*fp32", "*fp64", "*i32", "*i32", "fp32")
+    cdnv = ("*fp32", "*fp32", "*fp64", "*i32", "fp32")
     for epilogue, extra in ((cdnv_epilogue, cdnv), (cosine_epilogue, ("*u8", "*fp32", "*fp64"))):
         for case in gram.epilogue_cases(device, epilogue, extra):
             # Means are always multiplied in full precision.

@@ -1,0 +1,186 @@
+"""GPU workloads of the statistics: class moments, nearest centers, sums over pairs of means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from benchmarks.gpu import Job, rotations
+from sslkernels.backends.triton.class_moments import class_moments_update
+from sslkernels.backends.triton.nearest_center import nearest_center, nearest_centers
+from sslkernels.backends.triton.pairs import cdnv_sum
+
+ROWS, DIM, CLASSES = 1_281_167, 2048, 1000  # ImageNet-1k through a ResNet-50
+
+
+def _embeddings(n: int, d: int, classes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """bf16 rows of unit spread around class means 0.3 apart per coordinate, labels, the means."""
+    generator = torch.Generator("cuda").manual_seed(0)
+    means = 0.3 * torch.randn(classes, d, generator=generator, device="cuda")
+    labels = torch.randint(classes, (n,), generator=generator, device="cuda")
+    z = torch.empty(n, d, device="cuda", dtype=torch.bfloat16)
+    for rows, own in zip(z.split(1 << 16), labels.split(1 << 16), strict=True):
+        noise = torch.randn(rows.shape, generator=generator, device="cuda")
+        rows.copy_(means[own] + noise)
+    return z, labels, means
+
+
+def _empty(classes: list[int], d: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    new = {"dtype": torch.float64, "device": "cuda"}
+    return [
+        (
+            torch.zeros(c, dtype=torch.int64, device="cuda"),
+            torch.zeros(c, d, **new),
+            torch.zeros(c, **new),
+        )
+        for c in classes
+    ]
+
+
+def _exact_moments(
+    z: torch.Tensor, labels: torch.Tensor, classes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(means, M2) in float64, two passes by parts."""
+    counts = torch.bincount(labels, minlength=classes).double()
+    mean = torch.zeros(classes, z.shape[1], dtype=torch.float64, device=z.device)
+    m2 = torch.zeros(classes, dtype=torch.float64, device=z.device)
+    parts = list(zip(z.split(1 << 16), labels.split(1 << 16), strict=True))
+    for rows, own in parts:
+        mean.index_add_(0, own, rows.double())
+    mean /= counts.unsqueeze(1)
+    for rows, own in parts:
+        m2.index_add_(0, own, (rows.double() - mean[own]).square().sum(1))
+    return mean, m2
+
+
+def _two_pass(z: torch.Tensor, labels: torch.Tensor, classes: int) -> tuple[torch.Tensor, ...]:
+    """What one writes in torch: index_add_ for the sums, again for the squares."""
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
+    mean = torch.zeros(classes, z.shape[1], device=z.device)
+    m2 = torch.zeros(classes, device=z.device)
+    parts = list(zip(z.split(1 << 16), labels.split(1 << 16), strict=True))
+    for rows, own in parts:
+        mean.index_add_(0, own, rows.float())
+    mean /= counts.unsqueeze(1)
+    for rows, own in parts:
+        m2.index_add_(0, own, (rows.float() - mean[own]).square().sum(1))
+    return mean, m2
+
+
+def class_moments() -> Iterator[list[Job]]:
+    """One labeling, and three with one read, against the memory limit and two passes of torch."""
+    z, labels, _ = _embeddings(ROWS, DIM, CLASSES)
+    mean, m2 = _exact_moments(z, labels, CLASSES)
+
+    def error(found: Any) -> float:
+        return max(
+            float((found[0].double() - mean).abs().max()),
+            float(((found[1].double() - m2) / m2).abs().max()),
+        )
+
+    def ours(counts: list[int]) -> Callable[..., Any]:
+        def run(z: torch.Tensor, labels: torch.Tensor) -> Any:
+            states = _empty(counts, DIM)
+            class_moments_update(z, labels, states, -100)
+            return states[0][1:]
+
+        return run
+
+    def torch_run(z: torch.Tensor, labels: torch.Tensor) -> Any:
+        return _two_pass(z, labels[0], CLASSES)
+
+    name = f"class moments bf16 ({ROWS}, {DIM}), C = {CLASSES}"
+    one = [(z, labels.unsqueeze(0))] * 2  # 5 GB: beyond any cache
+    yield [
+        Job(name, "sslkernels", ours([CLASSES]), one, error, z.nbytes, "B", "copy B/s"),
+        Job(name, "torch, two passes", torch_run, one, error, z.nbytes, "B", "copy B/s"),
+    ]
+    shuffled = labels[torch.randperm(ROWS, device="cuda")]
+    three = [(z, torch.stack([labels, labels // 10, shuffled]))] * 2
+    run = ours([CLASSES, CLASSES // 10, CLASSES])
+    name = f"class moments bf16 ({ROWS}, {DIM}), three labelings"
+    yield [Job(name, "sslkernels", run, three, error, z.nbytes, "B", "copy B/s")]
+
+
+def nearest() -> Iterator[list[Job]]:
+    """Exact nearest centers against the matrix product alone, and against cdist and argmin."""
+    z, labels, means = _embeddings(ROWS, DIM, CLASSES)
+    shuffled = labels[torch.randperm(ROWS, device="cuda")]
+    sample = slice(0, 4096)
+    for name, own in (("classes", labels), ("random targets", shuffled)):
+        centers = _exact_moments(z, own, CLASSES)[0]
+        exact = torch.cdist(z[sample].double(), centers).argmin(1)
+        half = centers.to(torch.bfloat16).T.contiguous()
+
+        def error(found: torch.Tensor, exact: torch.Tensor = exact) -> float:
+            return float((found[sample] != exact).double().mean())
+
+        def product(z: torch.Tensor, centers: torch.Tensor, half: torch.Tensor = half) -> Any:
+            return torch.cat([(part @ half).argmax(1) for part in z.split(1 << 17)])
+
+        def distance(z: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+            c = centers.float()
+            return torch.cat([torch.cdist(p.float(), c).argmin(1) for p in z.split(1 << 17)])
+
+        def both(z: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+            return nearest_centers(z, [centers, centers[:100].contiguous()], True)[0]
+
+        contenders: dict[str, Callable[..., Any]] = {
+            "sslkernels, exact": lambda z, c: nearest_center(z, c, True),
+            "sslkernels, fast": lambda z, c: nearest_center(z, c, False),
+            "sslkernels, with 100 more": both,
+            "bf16 product and argmax": product,
+            "cdist and argmin": distance,
+        }
+        title = f"nearest center bf16 ({ROWS}, {DIM}), C = {CLASSES}, {name}"
+        inputs, work = [(z, centers)] * 2, 2 * ROWS * DIM * CLASSES
+        ceiling = "bf16 product FLOP/s"
+        yield [
+            Job(title, contender, run, inputs, error, work, "FLOP", ceiling)
+            for contender, run in contenders.items()
+        ]
+    del means
+
+
+def cdnv() -> Iterator[list[Job]]:
+    """The CDNV sum over all pairs, against cdist in blocks (its whole matrix takes 10 GB)."""
+    for c in (1000, 50_000):
+        inputs = []
+        for seed in range(min(4, rotations(8 * c * DIM))):
+            generator = torch.Generator("cuda").manual_seed(seed)
+            mean = torch.randn(c, DIM, generator=generator, device="cuda", dtype=torch.float64)
+            m2 = torch.rand(c, generator=generator, device="cuda", dtype=torch.float64)
+            inputs.append((mean, m2, torch.ones(c, dtype=torch.int64, device="cuda")))
+
+        def plain(mean: torch.Tensor, m2: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+            total = mean.new_zeros(())
+            var, mu = (m2 / counts).float(), mean.float()
+            for start in range(0, len(mu), 4096):
+                d2 = torch.cdist(mu[start : start + 4096], mu[start:]).square()
+                ratio = (var[start : start + 4096, None] + var[start:]) / (2 * d2)
+                total += ratio.triu(1).sum(dtype=torch.float64)
+            return total
+
+        def exact_sum(mean: torch.Tensor, m2: torch.Tensor, counts: torch.Tensor) -> float:
+            total, norm = 0.0, mean.square().sum(1)
+            for start in range(0, len(mean), 2048):
+                rows = slice(start, start + 2048)
+                d2 = norm[rows, None] + norm[start:] - 2 * mean[rows] @ mean[start:].T
+                total += float(((m2[rows, None] + m2[start:]) / (2 * d2)).triu(1).sum())
+            return total
+
+        exact = exact_sum(*inputs[0])
+
+        def error(found: torch.Tensor, exact: float = exact) -> float:
+            return abs(float(found) / exact - 1)
+
+        name, work = f"CDNV sum fp64 means ({c}, {DIM})", c * c * DIM
+        yield [
+            Job(name, label, run, inputs, error, work, "FLOP", "tf32 product FLOP/s")
+            for label, run in (("sslkernels", lambda *a: cdnv_sum(*a)[0]), ("cdist", plain))
+        ]
+
+
+WORKLOADS = (class_moments, nearest, cdnv)
