@@ -26,11 +26,12 @@ LOW_PRECISION = [k for k in FILTERS if "bf16" in k or "amx" in k]
 
 @pytest.fixture(autouse=True)
 def _limits() -> Iterator[None]:
-    threads = torch.get_num_threads()
+    threads, isa = torch.get_num_threads(), _C.active_isa()
+    _C.set_isa_limit(_C.detected_isa())
     torch.set_num_threads(2)  # many small calls: more threads would mostly wait for each other
     yield
     torch.set_num_threads(threads)
-    _C.set_isa_limit(_C.detected_isa())
+    _C.set_isa_limit(isa)
 
 
 def numbers(t: torch.Tensor) -> np.ndarray:
