@@ -97,18 +97,18 @@ class NpyFile:
         native = self.dtype.newbyteorder("=")
         for start in range(0, self.shape[0], rows):
             if not self.fortran_order:
-                self._read_ahead(pages, start + rows, rows)
+                self._advise(pages, "MADV_WILLNEED", start + rows, rows)  # read ahead
             yield start, np.require(whole[start : start + rows], native, ["C", "A"])
+            if not self.fortran_order:
+                self._advise(pages, "MADV_DONTNEED", start, rows)  # no longer this process's memory
 
-    def _read_ahead(self, pages: mmap.mmap, row: int, rows: int) -> None:
-        """Ask the system to fetch the next chunk while this one is worked on."""
-        if not hasattr(mmap, "MADV_WILLNEED"):
-            return
+    def _advise(self, pages: mmap.mmap, advice: str, row: int, rows: int) -> None:
+        """Tell the system, where it listens, what becomes of the pages of some rows."""
         begin = self.offset + row * self.row_bytes
         begin -= begin % mmap.PAGESIZE
         length = min(rows * self.row_bytes, len(pages) - begin)
-        if length > 0:
-            pages.madvise(mmap.MADV_WILLNEED, begin, length)
+        if length > 0 and hasattr(mmap, advice):
+            pages.madvise(getattr(mmap, advice), begin, length)
 
 
 def open_embeddings(path: str | os.PathLike[str]) -> NpyFile:
