@@ -107,7 +107,7 @@ class NCCScoresPass(Sums):
             self._centers = given.detach().double()
         self._filled = self._centers.isfinite().all(1).nonzero().squeeze(1)
         means = self._centers[self._filled]
-        self._position = torch.full_like(self._centers[:, 0], -1, dtype=torch.int64)
+        self._position = torch.full((len(self._centers),), -1, device=means.device)
         self._position[self._filled] = torch.arange(len(means), device=means.device)
         self._origin = means.mean(0) if len(means) else self._centers.new_zeros(means.shape[1])
         self._around = means - self._origin
