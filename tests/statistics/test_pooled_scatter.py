@@ -108,7 +108,8 @@ def _rank(rank: int, folder: str) -> None:
     s = ssk.PooledScatter.empty(7, 5).update(data.z[mine], data.labels[mine]).all_reduce()
     m = ssk.class_moments(data.z, data.labels, 7)
     second = ssk.NeuralCollapsePass(m).update(data.z[mine], data.labels[mine]).all_reduce()
-    torch.save((s.state_dict(), second.compute().nc1), f"{folder}/{rank}.pt")
+    unit = ssk.NormalizedMoments.empty(5).update(data.z[mine]).all_reduce()
+    torch.save((s.state_dict(), second.compute().nc1, unit.std), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -116,10 +117,12 @@ def _rank(rank: int, folder: str) -> None:
 def test_ranks_agree_with_one_process(tmp_path):
     mp.spawn(_rank, (str(tmp_path),), nprocs=WORLD)
     data = labelled(120, 5, 7, offset=1e4, ignored=0.1)
-    (first, nc1), (second, same) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD))
-    assert nc1 == same
+    saved = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
+    (first, nc1, std), (second, *same) = saved
+    assert [nc1, std] == same
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name])
     s = ssk.PooledScatter.empty(7, 5).load_state_dict(first)
     assert_scatter(s, residuals(data), data)
     torch.testing.assert_close(nc1, ssk.neural_collapse(s).nc1, rtol=1e-5, atol=0)
+    torch.testing.assert_close(std, ssk.normalized_std(data.z), rtol=1e-9, atol=0)
