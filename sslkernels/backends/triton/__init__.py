@@ -17,7 +17,7 @@ _PASSES = {
     "class_moments_update": "class_moments",
     "nearest_center": "nearest_center",
     "vicreg_forward": "vicreg",
-    "vicreg_backward": "vicreg",
+    "vicreg_backward": "vicreg_gradient",
 }
 
 # Triton decides at import, kernel by kernel, whether a kernel is compiled or interpreted.

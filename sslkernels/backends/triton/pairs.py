@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 
 from sslkernels.backends.triton import gram, launch, tiles
-from sslkernels.backends.triton.column_moments import store_operand
+from sslkernels.backends.triton.operands import store_operand
 
 LOST = 1 / 16
 
