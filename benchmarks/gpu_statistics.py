@@ -15,8 +15,8 @@ from sslkernels.backends.triton.pairs import cdnv_sum
 ROWS, DIM, CLASSES = 1_281_167, 2048, 1000  # ImageNet-1k through a ResNet-50
 
 
-def _embeddings(n: int, d: int, classes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """bf16 rows of unit spread around class means 0.3 apart per coordinate, labels, the means."""
+def _embeddings(n: int, d: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """bf16 rows of unit spread around class means of 0.3 per coordinate, and their labels."""
     generator = torch.Generator("cuda").manual_seed(0)
     means = 0.3 * torch.randn(classes, d, generator=generator, device="cuda")
     labels = torch.randint(classes, (n,), generator=generator, device="cuda")
@@ -24,7 +24,7 @@ def _embeddings(n: int, d: int, classes: int) -> tuple[torch.Tensor, torch.Tenso
     for rows, own in zip(z.split(1 << 16), labels.split(1 << 16), strict=True):
         noise = torch.randn(rows.shape, generator=generator, device="cuda")
         rows.copy_(means[own] + noise)
-    return z, labels, means
+    return z, labels
 
 
 def _empty(classes: list[int], d: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
@@ -71,7 +71,7 @@ def _two_pass(z: torch.Tensor, labels: torch.Tensor, classes: int) -> tuple[torc
 
 def class_moments() -> Iterator[list[Job]]:
     """One labeling, and three with one read, against the memory limit and two passes of torch."""
-    z, labels, _ = _embeddings(ROWS, DIM, CLASSES)
+    z, labels = _embeddings(ROWS, DIM, CLASSES)
     mean, m2 = _exact_moments(z, labels, CLASSES)
 
     def error(found: Any) -> float:
@@ -106,7 +106,7 @@ def class_moments() -> Iterator[list[Job]]:
 
 def nearest() -> Iterator[list[Job]]:
     """Exact nearest centers against the matrix product alone, and against cdist and argmin."""
-    z, labels, means = _embeddings(ROWS, DIM, CLASSES)
+    z, labels = _embeddings(ROWS, DIM, CLASSES)
     shuffled = labels[torch.randperm(ROWS, device="cuda")]
     sample = slice(0, 4096)
     for name, own in (("classes", labels), ("random targets", shuffled)):
@@ -118,7 +118,8 @@ def nearest() -> Iterator[list[Job]]:
             return float((found[sample] != exact).double().mean())
 
         def product(z: torch.Tensor, centers: torch.Tensor, half: torch.Tensor = half) -> Any:
-            return torch.cat([(part @ half).argmax(1) for part in z.split(1 << 17)])
+            scores = [(part @ half)[sample] for part in z.split(1 << 17)]
+            return scores[0].argmax(1)  # of the sample alone: the product is what is timed
 
         def distance(z: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
             c = centers.float()
@@ -131,7 +132,7 @@ def nearest() -> Iterator[list[Job]]:
             "sslkernels, exact": lambda z, c: nearest_center(z, c, True),
             "sslkernels, fast": lambda z, c: nearest_center(z, c, False),
             "sslkernels, with 100 more": both,
-            "bf16 product and argmax": product,
+            "bf16 product alone": product,
             "cdist and argmin": distance,
         }
         title = f"nearest center bf16 ({ROWS}, {DIM}), C = {CLASSES}, {name}"
@@ -141,7 +142,6 @@ def nearest() -> Iterator[list[Job]]:
             Job(title, contender, run, inputs, error, work, "FLOP", ceiling)
             for contender, run in contenders.items()
         ]
-    del means
 
 
 def cdnv() -> Iterator[list[Job]]:

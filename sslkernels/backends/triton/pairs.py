@@ -103,14 +103,14 @@ def cdnv_epilogue(acc, top, left, problem, slot, mirror, M, extra):
 @triton.jit
 def cosine_epilogue(acc, top, left, problem, slot, mirror, M, extra):
     """The tile's sum of |cos_ij + 1 / (C - 1)| over i < j."""
-    filled_ptr, target_ptr, sum_ptr = extra
-    gap = tl.abs(acc + tl.load(target_ptr))
+    target_ptr, sum_ptr = extra  # 1 / (C - 1), or -2 for an empty class
     i = top + tl.arange(0, acc.shape[0])
     j = left + tl.arange(0, acc.shape[1])
-    fi = tl.load(filled_ptr + i, mask=i < M, other=0) != 0
-    fj = tl.load(filled_ptr + j, mask=j < M, other=0) != 0
-    pair = (i[:, None] < j[None, :]) & fi[:, None] & fj[None, :]
-    tl.store(sum_ptr + slot, tl.sum(tl.where(pair, gap, 0.0)).to(tl.float64))
+    ti = tl.load(target_ptr + i, mask=i < M, other=-2.0)
+    tj = tl.load(target_ptr + j, mask=j < M, other=-2.0)
+    pair = (i[:, None] < j[None, :]) & (ti >= 0.0)[:, None] & (tj >= 0.0)[None, :]
+    gap = tl.where(pair, tl.abs(acc + ti[:, None]), 0.0)
+    tl.store(sum_ptr + slot, tl.sum(gap).to(tl.float64))
 
 
 @triton.jit(do_not_specialize=["C", "D"])
@@ -223,9 +223,9 @@ def cosine_gap_sum(mean: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tens
         n = filled.sum()
         g, norm = _center(mean, filled, n)
         op, how, a = _operand(mean, g, norm.rsqrt().where(filled, 0.0))
-        target = (1.0 / (n - 1).clamp(min=1)).float().reshape(1)
+        target = (1.0 / (n - 1).clamp(min=1)).where(filled, -2.0).float()
         sums = mean.new_empty(how.programs)
-        gram.gram(a, cosine_epilogue, (filled.to(torch.uint8), target, sums), how, op.precision)
+        gram.gram(a, cosine_epilogue, (target, sums), how, op.precision)
         return sums.sum(), n * (n - 1) // 2
 
 
@@ -259,7 +259,7 @@ def _operand(
         BLOCK=_ROW_BLOCK,
         num_warps=4,
     )
-    tile = tiles.pairs(c, op.dtype, device)
+    tile = tiles.pairs(op.dtype, device)
     return op, gram.plan(1, c, pitch, 2 * op.planes - 1, tile, device), a
 
 
@@ -285,22 +285,21 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
         3,
         "other",
     )
-    blocks = {tiles.pairs(c, op.dtype, device).block for c in (1, 1 << 20)}
-    for block in sorted(blocks):
-        yield launch.AotCase(
-            cdnv_direct_kernel,
-            str(block),
-            {"mean_ptr": "*fp64", "var_ptr": "*fp64", "sum_ptr": "*fp64", "corner_ptr": "*i32"}
-            | {"out_ptr": "*fp64", "C": "i32", "D": "i32"},
-            {"BLOCK": block, "SIDE": _DIRECT, "BLOCK_D": _DIRECT_D},
-            4,
-            3,
-            "other",
-        )
+    block = tiles.pairs(op.dtype, device).block
+    yield launch.AotCase(
+        cdnv_direct_kernel,
+        str(block),
+        {"mean_ptr": "*fp64", "var_ptr": "*fp64", "sum_ptr": "*fp64", "corner_ptr": "*i32"}
+        | {"out_ptr": "*fp64", "C": "i32", "D": "i32"},
+        {"BLOCK": block, "SIDE": _DIRECT, "BLOCK_D": _DIRECT_D},
+        4,
+        3,
+        "other",
+    )
     cdnv = ("*fp32", "*fp32", "*fp64", "*i32", "fp32")
-    for epilogue, extra in ((cdnv_epilogue, cdnv), (cosine_epilogue, ("*u8", "*fp32", "*fp64"))):
+    for epilogue, extra in ((cdnv_epilogue, cdnv), (cosine_epilogue, ("*fp32", "*fp64"))):
         for case in gram.epilogue_cases(device, epilogue, extra):
             # Means are always multiplied in full precision.
             full = case.kernel is gram.gram_reduce_kernel or f" {op} " in case.label
-            if full and case.constexprs["BLOCK"] in blocks:
+            if full and case.constexprs["BLOCK"] == block:
                 yield case

@@ -282,7 +282,7 @@ class CenterTile(NamedTuple):
     num_stages: int
 
     def __str__(self) -> str:
-        return f"{self.block_n}x{self.block_c}x{self.block_k}"
+        return f"{self.block_n}x{self.block_c}x{self.block_k}, {self.num_warps} warps"
 
 
 class CenterTiles(NamedTuple):
@@ -329,7 +329,8 @@ def center_span(
 # ---- pairs of class means (pairs.py) ----
 
 
-def pairs(c: int, dtype: torch.dtype, device: Device) -> Gram:
-    """As :func:`gram`, but always 64 x 64 on AMD, where the epilogues of a 128 x 128 tile spill."""
+def pairs(dtype: torch.dtype, device: Device) -> Gram:
+    """128 x 128 tiles; 64 x 64 on AMD, where the epilogues of the larger tile spill. Whether either
+    covers all classes makes no difference worth another configuration."""
     large, small = gram_candidates(dtype, device)
-    return small if c <= small.block or device.backend == "hip" else large
+    return small if device.backend == "hip" else large
