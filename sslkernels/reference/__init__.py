@@ -3,6 +3,7 @@
 Same names and signatures; NumPy arrays in and out. Nothing here imports a kernel.
 """
 
+from sslkernels.reference.alignment import alignment, uniformity
 from sslkernels.reference.barlow_twins import (
     BarlowTwinsTerms,
     barlow_twins_grad,
@@ -11,9 +12,15 @@ from sslkernels.reference.barlow_twins import (
 )
 from sslkernels.reference.cdnv import cdnv
 from sslkernels.reference.class_moments import ClassMoments, class_means, class_moments
+from sslkernels.reference.directional_cdnv import directional_cdnv
+from sslkernels.reference.few_shot import FewShot, few_shot_ncc
 from sslkernels.reference.ncc import ncc_accuracy, ncc_predict, squared_distances
+from sslkernels.reference.ncc_scores import NCCScores, ncc_scores
+from sslkernels.reference.neural_collapse import NeuralCollapse, neural_collapse
+from sslkernels.reference.normalized_std import normalized_std
 from sslkernels.reference.nt_xent import NTXentTerms, nt_xent_grad, nt_xent_loss, nt_xent_terms
 from sslkernels.reference.sigreg import SIGRegTerms, sigreg_grad, sigreg_loss, sigreg_terms
+from sslkernels.reference.spectrum import Spectrum, alpha_req, rankme, spectrum
 from sslkernels.reference.vicreg import (
     VICRegTerms,
     covariance_grad,
@@ -29,9 +36,15 @@ from sslkernels.reference.vicreg import (
 __all__ = [
     "BarlowTwinsTerms",
     "ClassMoments",
+    "FewShot",
+    "NCCScores",
     "NTXentTerms",
+    "NeuralCollapse",
     "SIGRegTerms",
+    "Spectrum",
     "VICRegTerms",
+    "alignment",
+    "alpha_req",
     "barlow_twins_grad",
     "barlow_twins_loss",
     "barlow_twins_terms",
@@ -40,16 +53,24 @@ __all__ = [
     "class_moments",
     "covariance_grad",
     "covariance_loss",
+    "directional_cdnv",
+    "few_shot_ncc",
     "invariance_loss",
     "ncc_accuracy",
     "ncc_predict",
+    "ncc_scores",
+    "neural_collapse",
+    "normalized_std",
     "nt_xent_grad",
     "nt_xent_loss",
     "nt_xent_terms",
+    "rankme",
     "sigreg_grad",
     "sigreg_loss",
     "sigreg_terms",
+    "spectrum",
     "squared_distances",
+    "uniformity",
     "variance_grad",
     "variance_loss",
     "vicreg_grad",
