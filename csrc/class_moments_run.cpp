@@ -1,14 +1,15 @@
-// Rows of one class enter its moments in groups of up to 8. A group's mean and scatter come from
-// two passes over registers, so that the shift is the group's own mean whatever the data's offset:
+// Rows of one class enter its moments in groups of up to 8, each row as its difference to the first
+// of its group, in registers:
 //
-//   shift = mean of the first 2^k rows   d_r = x_r - shift   s = mean d_r   q = sum d_r^2 - R s^2
+//   d_r = x_r - x_0   s = sum d_r / R   q = sum d_r^2 - R s^2
 //
 // and groups merge in float64 (Chan, Golub, LeVeque 1979), with w = R / (n + R):
 //
-//   delta = shift + s - mean   mean += w delta   m2 += q + n w delta^2
+//   delta = x_0 + s - mean   mean += w delta   m2 += q + n w delta^2
 //
-// For float16, bfloat16 and float32 the group is in float32: at most 8 rows deep. The loop is bound
-// by memory: about eight vector instructions per cache line read.
+// For float16, bfloat16 and float32 the group is in float32. The shift is a row of the class
+// itself, so an offset of the data costs nothing; should x_0 be an outlier, q loses at most a
+// factor of R to cancellation, whatever the size of the class. Equal rows have no scatter at all.
 #include "class_moments_run.h"
 
 #include "convert.h"
@@ -31,19 +32,13 @@ struct Weights {
     double spread;  // n R / (n + R)
 };
 
-template <class V, int R>
-inline void merge_columns(const V* x, const Weights& w, double* mean, f64v& m2) {
+template <class V, int R, class T>
+inline void merge_columns(const T* const* x, int64_t j, const Weights& w, double* mean, f64v& m2) {
     using S = typename Lanes<V>::scalar;
-    constexpr int kPower = R >= 8 ? 8 : R >= 4 ? 4 : R >= 2 ? 2 : 1;
-    V t[kPower];
-    for (int r = 0; r < kPower; ++r) t[r] = x[r];
-    for (int step = kPower / 2; step > 0; step /= 2)
-        for (int r = 0; r < step; ++r) t[r] += t[r + step];
-    const V shift = t[0] * (S(1) / kPower);  // exact for equal rows, whose scatter is then 0
-
+    const V shift = load<V>(x[0] + j);
     V s[2] = {}, q[2] = {};
-    for (int r = 0; r < R; ++r) {
-        const V d = x[r] - shift;
+    for (int r = 1; r < R; ++r) {
+        const V d = load<V>(x[r] + j) - shift;
         s[r % 2] += d;
         q[r % 2] += d * d;
     }
@@ -56,40 +51,41 @@ inline void merge_columns(const V* x, const Weights& w, double* mean, f64v& m2) 
     split(rest, rest64);
     split(scatter, scatter64);
     for (int h = 0; h < kParts; ++h) {
-        const f64v old = load<f64v>(mean + h * kF64Lanes);
+        const f64v old = load<f64v>(mean + j + h * kF64Lanes);
         const f64v delta = shift64[h] + rest64[h] - old;
-        store(mean + h * kF64Lanes, old + delta * w.share);
+        store(mean + j + h * kF64Lanes, old + delta * w.share);
         m2 += scatter64[h] + delta * delta * w.spread;
     }
 }
 
-// kNear: the next group is the next one to be computed, so it goes to L1; otherwise it is some
-// hundred KB away, and goes to L2.
-template <class V, int R, bool kNear, class T>
+template <class V, int R, class T>
 inline void add_group(const T* const* x, const T* const* next, int64_t cols, double count,
                       double* mean, f64v& m2) {
     constexpr int kLanes = Lanes<V>::count;
     constexpr int64_t kLine = 64 / sizeof(T);
     const double share = R / (count + R);
     const Weights w{share, count * share};
-    V rows[R];
     int64_t j = 0;
     for (; j + kLanes <= cols; j += kLanes) {
         // All rows of a group side by side: memory serves eight short streams faster than one
-        // after the other. Their pages are walked here too, ahead of use.
+        // after the other. To L2: two groups of long rows do not fit L1.
         if (j % kLine == 0)
-            for (int r = 0; r < R; ++r) __builtin_prefetch(next[r] + j, 0, kNear ? 3 : 2);
-        for (int r = 0; r < R; ++r) rows[r] = load<V>(x[r] + j);
-        merge_columns<V, R>(rows, w, mean + j, m2);
+            for (int r = 0; r < R; ++r) __builtin_prefetch(next[r] + j, 0, 2);
+        merge_columns<V, R>(x, j, w, mean, m2);
     }
     if (j < cols) {
-        for (int r = 0; r < R; ++r) __builtin_prefetch(next[r] + j, 0, kNear ? 3 : 2);
-        for (int r = 0; r < R; ++r) rows[r] = load_part<V>(x[r] + j, static_cast<int>(cols - j));
-        merge_columns<V, R>(rows, w, mean + j, m2);
+        for (int r = 0; r < R; ++r) __builtin_prefetch(next[r] + j, 0, 2);
+        T part[R][kLanes] = {};
+        const T* parts[R];
+        for (int r = 0; r < R; ++r) {
+            std::memcpy(part[r], x[r] + j, (cols - j) * sizeof(T));
+            parts[r] = part[r];
+        }
+        merge_columns<V, R>(parts, 0, w, mean + j, m2);
     }
 }
 
-template <class V, bool kNear, class T>
+template <class V, class T>
 double add_rows(const MatrixView& z, const uint32_t* rows, int64_t n, const Upcoming& upcoming,
                 double count, double* mean) {
     const T* base = static_cast<const T*>(z.data);
@@ -104,7 +100,7 @@ double add_rows(const MatrixView& z, const uint32_t* rows, int64_t n, const Upco
         }
         for (int r = 0; r < size; ++r) {
             int64_t row;
-            if (kNear) {
+            if (upcoming.rows) {
                 const int64_t k = smaller(i + size + r, n + upcoming.count - 1);
                 row = k < n ? rows[k] : upcoming.rows[k - n];
             } else {
@@ -114,9 +110,9 @@ double add_rows(const MatrixView& z, const uint32_t* rows, int64_t n, const Upco
             next[r] = base + row * z.row_stride;
         }
         switch (size) {
-#define SSK_CASE(R)                                               \
-    case R:                                                       \
-        add_group<V, R, kNear>(x, next, z.cols, count, mean, m2); \
+#define SSK_CASE(R)                                        \
+    case R:                                                \
+        add_group<V, R>(x, next, z.cols, count, mean, m2); \
         break;
             SSK_CASE(1)
             SSK_CASE(2)
@@ -134,24 +130,17 @@ double add_rows(const MatrixView& z, const uint32_t* rows, int64_t n, const Upco
     return total < 0 ? 0 : total;  // a NaN stays
 }
 
-template <class V, class T>
-double add_typed(const MatrixView& z, const uint32_t* rows, int64_t n, const Upcoming& upcoming,
-                 double count, double* mean) {
-    return upcoming.rows ? add_rows<V, true, T>(z, rows, n, upcoming, count, mean)
-                         : add_rows<V, false, T>(z, rows, n, upcoming, count, mean);
-}
-
 double add(const MatrixView& z, const uint32_t* rows, int64_t n, const Upcoming& upcoming,
            double count, double* mean) {
     switch (z.dtype) {
         case DType::f32:
-            return add_typed<f32v, float>(z, rows, n, upcoming, count, mean);
+            return add_rows<f32v, float>(z, rows, n, upcoming, count, mean);
         case DType::f64:
-            return add_typed<f64v, double>(z, rows, n, upcoming, count, mean);
+            return add_rows<f64v, double>(z, rows, n, upcoming, count, mean);
         case DType::f16:
-            return add_typed<f32v, f16>(z, rows, n, upcoming, count, mean);
+            return add_rows<f32v, f16>(z, rows, n, upcoming, count, mean);
         default:
-            return add_typed<f32v, bf16>(z, rows, n, upcoming, count, mean);
+            return add_rows<f32v, bf16>(z, rows, n, upcoming, count, mean);
     }
 }
 
@@ -159,13 +148,13 @@ double add_wide(const MatrixView& z, const uint32_t* rows, int64_t n, const Upco
                 double count, double* mean) {
     switch (z.dtype) {
         case DType::f32:
-            return add_typed<f64v, float>(z, rows, n, upcoming, count, mean);
+            return add_rows<f64v, float>(z, rows, n, upcoming, count, mean);
         case DType::f64:
-            return add_typed<f64v, double>(z, rows, n, upcoming, count, mean);
+            return add_rows<f64v, double>(z, rows, n, upcoming, count, mean);
         case DType::f16:
-            return add_typed<f64v, f16>(z, rows, n, upcoming, count, mean);
+            return add_rows<f64v, f16>(z, rows, n, upcoming, count, mean);
         default:
-            return add_typed<f64v, bf16>(z, rows, n, upcoming, count, mean);
+            return add_rows<f64v, bf16>(z, rows, n, upcoming, count, mean);
     }
 }
 

@@ -20,10 +20,10 @@ def class_moments_update(
 ) -> None:
     """Merges the batch into K states ``(counts [C], mean [C, D], m2 [C])``, in place.
 
-    Accumulates in float32 within 8 rows around their own mean (float64 for float64 ``z``, and
-    again for rows whose squares float32 cannot hold), in float64 across; m2 overflows with float64.
-    The bits do not depend on the number of threads. Memory: 8 bytes per row and a few MB, 1/64 of
-    ``z`` at most.
+    Accumulates in float32 within 8 rows around the first of them (float64 for float64 ``z``, and
+    again for rows whose squares float32 cannot hold), in float64 across; m2 overflows where float64
+    does. The bits do not depend on the number of threads. Memory: 8 bytes per row, and float64
+    moments of parts of the batch: 1/64 of ``z`` or a few MB.
 
     Raises:
         ValueError: a label out of range; no state has changed then.
