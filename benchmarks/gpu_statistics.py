@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.gpu import Job, rotations
 from sslkernels.backends.triton.class_moments import class_moments_update
-from sslkernels.backends.triton.nearest_center import nearest_center, nearest_centers
+from sslkernels.backends.triton.nearest_centers import nearest_center, nearest_centers
 from sslkernels.backends.triton.pairs import cdnv_sum
 
 ROWS, DIM, CLASSES = 1_281_167, 2048, 1000  # ImageNet-1k through a ResNet-50

@@ -8,8 +8,9 @@ import torch
 
 pytest.importorskip("triton")
 
+import sslkernels as ssk
 from sslkernels.backends.triton import launch, tiles
-from sslkernels.backends.triton import nearest_center as passes
+from sslkernels.backends.triton import nearest_centers as passes
 from tests.inputs import lay_out
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -154,6 +155,14 @@ def test_small_problems_are_scanned(monkeypatch: pytest.MonkeyPatch, device: tor
     z, centers = z.to(device), centers.to(device)
     for exact in (True, False):
         check(z, centers, passes.nearest_center(z, centers, exact))
+
+
+def test_public_calls(device: torch.device) -> None:
+    """Twice: the first one imports the pass."""
+    z, centers = normal(6, 5).float().to(device), normal(3, 5, seed=12).to(device)
+    with ssk.use_backend("triton"):
+        for _ in range(2):
+            check(z, centers, ssk.ncc_predict(z, centers))
 
 
 def test_fast_is_nearly_nearest(device: torch.device) -> None:

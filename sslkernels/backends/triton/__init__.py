@@ -15,7 +15,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # without triton, or one that never meets a GPU, does not pay for it.
 _PASSES = {
     "class_moments_update": "class_moments",
-    "nearest_center": "nearest_center",
+    "nearest_center": "nearest_centers",  # a module of the same name would hide the function
     "vicreg_forward": "vicreg",
     "vicreg_backward": "vicreg_gradient",
 }

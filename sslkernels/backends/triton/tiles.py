@@ -165,8 +165,9 @@ CENTER = Stream(64, 64, 8, 1)
 
 def moments(device: Device) -> Stream:
     """One 128-bit load per thread and view in bf16. Four stages of them, of both views, keep 16 KB
-    in flight per program, which one program per processor needs to cover memory's latency."""
-    return Stream(device.warp_size // 2, 64, 4, 4)
+    in flight per program, which one program per processor needs to cover memory's latency. AMD
+    keeps the stages in registers, which hold two."""
+    return Stream(device.warp_size // 2, 64, 4, 2 if device.backend == "hip" else 4)
 
 
 def row_splits(programs: int, rows: int, device: Device) -> int:
@@ -259,15 +260,20 @@ def backward_candidates(dtype: torch.dtype, device: Device, product: bool) -> tu
 
 
 def backward(
-    n: int, d: int, dtype: torch.dtype, device: Device, product: bool
+    n: int, d: int, dtype: torch.dtype, device: Device, product: bool, aligned: bool
 ) -> tuple[Backward, ...]:
-    """The small tile where the large one would leave processors idle."""
+    """The small tile where the large one would leave processors idle, and for inputs without
+    128-bit loads, whose addresses do not fit the registers beside a large tile."""
     large, *rest = backward_candidates(dtype, device, product)
+    if not rest:
+        return (large,)
+    if not aligned:
+        return tuple(rest)
     tiles = -(-n // large.block_n) * -(-d // large.block_d)
-    return (*rest, large) if rest and 2 * tiles < device.processors else (large, *rest)
+    return (*rest, large) if 2 * tiles < device.processors else (large, *rest)
 
 
-# ---- nearest center (nearest_center.py) ----
+# ---- nearest center (nearest_centers.py) ----
 
 CENTER_SCAN = 1 << 24  # N C D up to which float64 distances cost less than the filter's launches
 CENTER_SPANS = 8  # most spans of one set of centers
