@@ -273,7 +273,7 @@ def backward(
     return (*rest, large) if 2 * tiles < device.processors else (large, *rest)
 
 
-# ---- nearest center (nearest_centers.py) ----
+# ---- nearest center (nearest_center.py) ----
 
 CENTER_SCAN = 1 << 24  # N C D up to which float64 distances cost less than the filter's launches
 CENTER_SPANS = 8  # most spans of one set of centers

@@ -147,7 +147,9 @@ def vicreg_forward(
         op = tiles.operand(x.dtype, device)
         stride = operands.padded(depth)
         at_once = tiles.problems_at_once(count, op.planes * side * stride * op.dtype.itemsize)
+        # One program sees all rows, and has registers left over from its addresses.
         in_passing = at_once == count and columns.row_splits(x, device)[0] == 1
+        in_passing &= launch.vector_width(x, x if y is None else y) > 1
         copy = None
         if covariance:
             copy = operands.workspace(x, op.planes, at_once, side, stride, op.dtype)

@@ -239,6 +239,7 @@ def vicreg_backward(
             a = operands.workspace(x, op.planes, at_once, n, stride, op.dtype)
             b = operands.workspace(x, op.planes, at_once, d, stride, op.dtype)
         other = x if y is None else y
+        vec = launch.vector_width(x, other)
 
         def launch_all(tile: tiles.Backward) -> None:
             programs = triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_d)
@@ -291,7 +292,7 @@ def vicreg_backward(
                     CENTERED=covariance or variance,
                     SEGMENTS=2 * op.planes - 1,
                     PRECISION=op.precision,
-                    VEC=launch.vector_width(x, other),
+                    VEC=vec,
                     VEC_R=16 // op.dtype.itemsize,
                     BLOCK_N=tile.block_n,
                     BLOCK_D=tile.block_d,
@@ -301,7 +302,7 @@ def vicreg_backward(
                 )
 
         key = ("backward", x.device, end - begin, tiles.bucket(n), d, op, covariance)
-        choice = tiles.backward(n, d, op.dtype, device, covariance)
+        choice = tiles.backward(n, d, op.dtype, device, covariance, vec > 1)
         launch_all(tiles.pick(choice, key, launch_all))
     return grad_x, grad_y
 
@@ -317,7 +318,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
                     continue
                 operand = f"*{launch.TRITON_TYPE[op.dtype]}" if covariance else f"*{name}"
                 candidates = tiles.backward_candidates(op.dtype, device, covariance)
-                cases = [(tile, True) for tile in candidates] + [(candidates[0], False)]
+                cases = [(tile, True) for tile in candidates] + [(candidates[-1], False)]
                 for tile, aligned in cases:
                     kind = str(op) if covariance else "variance" if centered else "invariance"
                     yield launch.AotCase(
