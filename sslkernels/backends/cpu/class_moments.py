@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from sslkernels import _checks
-from sslkernels.backends.cpu import _C
+from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import view
 
 
