@@ -21,9 +21,10 @@ Sigma_B has rank C - 1 at most. With the singular values s_k and right singular 
 
     NC1 = sum_k (v_k^T Sigma_W v_k) / s_k^2
 
-(the divisor C of Sigma_B cancels that of NC1). This takes either the sums of ``((z - mu_c) . v_k)^2``
-from a second pass over the rows (N D C operations, C numbers of state), or the pooled scatter matrix
-when it is known. Neither a D x D pseudo-inverse nor the covariance of any single class is formed.
+(the divisor C of Sigma_B cancels that of NC1). This takes either the sums of
+``((z - mu_c) . v_k)^2`` from a second pass over the rows (N D C operations, C numbers of state), or
+the pooled scatter matrix when it is known. Neither a D x D pseudo-inverse nor the covariance of any
+single class is formed.
 """
 
 from __future__ import annotations
@@ -202,10 +203,10 @@ class _Between:
 
 
 def _squared_projections(residuals: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-    """float64 [K]: the sum over rows of ``(r . v_k)^2``; residuals [B, D] in float64, basis [K, D].
+    """float64 [K]: the sum over rows of ``(r . v_k)^2``; residuals [B, D], basis [K, D].
 
-    In the basis's dtype. In float32 each product is off by about 2^-24 ||r||, at random: where r has
-    no preferred direction this adds D 2^-48 to the sum of squares, relatively: 1e-11 at D = 2048.
+    Products in the basis's dtype. In float32 each is off by about 2^-24 ||r||, at random: where r
+    has no preferred direction that adds D 2^-48 to the sum of squares, 1e-11 of it at D = 2048.
     """
     return (residuals.to(basis.dtype) @ basis.T).double().square().sum(0)
 
