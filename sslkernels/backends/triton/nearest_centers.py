@@ -15,6 +15,7 @@ device, and programs without a row to do return at once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -332,14 +333,15 @@ def _scan(
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    """Every configuration that the launchers can pick (D a multiple of BLOCK_K, aligned rows)."""
+    """Every configuration that the launchers can pick, for aligned rows."""
     for dtype, name in launch.TRITON_TYPE.items():
         product = "fp16" if dtype == torch.float16 else "bf16"
         large, small = tiles.center_candidates(dtype, device)
-        for tile, split in ((large.first, False), (small.first, False), (large.split, True)):
+        used = ((large.first, False), (small.first, False), (large.split, True))
+        for (tile, split), even in itertools.product(used, (True, False)):
             yield launch.AotCase(
                 filtering.center_filter_kernel,
-                f"{name} {tile}{' split' if split else ''}",
+                f"{name} {tile}{' split' if split else ''}{'' if even else ' ragged D'}",
                 {
                     "z_ptr": f"*{name}",
                     "list_ptr": "*i32",
@@ -360,7 +362,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
                     "LISTED": split,
                     "SHIFTED": split or dtype == torch.float32,
                     "SPLIT": split,
-                    "EVEN_K": True,
+                    "EVEN_K": even,
                     "VEC": 16 // dtype.itemsize,
                     "GROUPS": filtering.GROUPS,
                     "KEEP": filtering.KEEP,

@@ -273,7 +273,7 @@ def backward(
     return (*rest, large) if 2 * tiles < device.processors else (large, *rest)
 
 
-# ---- nearest center (nearest_center.py) ----
+# ---- nearest center (nearest_centers.py) ----
 
 CENTER_SCAN = 1 << 24  # N C D up to which float64 distances cost less than the filter's launches
 CENTER_SPANS = 8  # most spans of one set of centers
@@ -312,7 +312,7 @@ def center_candidates(dtype: torch.dtype, device: Device) -> tuple[CenterTiles, 
         large = CenterTile(64 if wide else 128, 128, 32, 8, 2)
         small, split = CenterTile(64, 128, 32, 4, 2), CenterTile(128, 64, 32, 8, 2)
     else:
-        if int(device.arch) >= 90:
+        if int(device.arch) == 90 or (int(device.arch) > 90 and not wide):
             large = CenterTile(128, 256, 32 if wide else 64, 8, 4)
         else:
             large = CenterTile(128, 128, 32 if wide else 64, 8, 3)
