@@ -39,6 +39,13 @@ class Workload:
 
 
 def workloads() -> list[Workload]:
-    from benchmarks import class_moments, nearest_center, vicreg
+    from benchmarks import barlow_twins, class_moments, nearest_center, nt_xent, sigreg, vicreg
 
-    return [*vicreg.WORKLOADS, *class_moments.WORKLOADS, *nearest_center.WORKLOADS]
+    return [
+        *vicreg.WORKLOADS,
+        *class_moments.WORKLOADS,
+        *nearest_center.WORKLOADS,
+        *barlow_twins.WORKLOADS,
+        *nt_xent.WORKLOADS,
+        *sigreg.WORKLOADS,
+    ]
