@@ -14,6 +14,7 @@ $(STAMP): $(SOURCES)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet -c constraints.txt "setuptools>=77" wheel "pybind11>=2.12" cmake ninja torch numpy triton
 	$(PY) -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[dev]"
+	$(PY) -m pip install --quiet --no-deps lightly==1.6.0  # its losses need none of torchvision
 	touch $(STAMP)
 
 demo: $(STAMP)

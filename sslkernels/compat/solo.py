@@ -1,0 +1,144 @@
+"""solo-learn's losses: ``from sslkernels.compat.solo import vicreg_loss_func, barlow_loss_func,
+simclr_loss_func``.
+
+Names, arguments, defaults and conventions of ``solo.losses``. As there, the batches of all ranks
+are gathered wherever torch.distributed is initialised.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sslkernels._checks import INT_DTYPES
+from sslkernels.compat._shared import every_rank, matrix
+from sslkernels.losses import NTXentLoss, barlow_twins_loss, nt_xent_loss, vicreg_loss
+
+
+def vicreg_loss_func(
+    z1: Tensor,
+    z2: Tensor,
+    sim_loss_weight: float = 25.0,
+    var_loss_weight: float = 25.0,
+    cov_loss_weight: float = 1.0,
+) -> Tensor:
+    """VICReg as ``solo.losses.vicreg_loss_func``: the variance terms of the two views are SUMMED,
+    where the authors take their mean.
+
+    Args:
+        z1: projected features of the first view, [N, D].
+        z2: those of the second view.
+        sim_loss_weight: weight of the invariance term.
+        var_loss_weight: weight of the variance term.
+        cov_loss_weight: weight of the covariance term.
+
+    Example:
+        >>> import torch
+        >>> from sslkernels.compat.solo import vicreg_loss_func
+        >>> z = torch.tensor([[0.0], [0.0]])  # a standard deviation of sqrt(1e-4)
+        >>> vicreg_loss_func(z, z, var_loss_weight=1.0)  # 0.99 + 0.99
+        tensor(1.9800)
+    """
+    matrix(z1, "z1")
+    return vicreg_loss(
+        z1,
+        z2,
+        sim_coeff=sim_loss_weight,
+        std_coeff=2 * var_loss_weight,
+        cov_coeff=cov_loss_weight,
+        group=every_rank(),
+    )
+
+
+def barlow_loss_func(
+    z1: Tensor, z2: Tensor, lamb: float = 5e-3, scale_loss: float = 0.025
+) -> Tensor:
+    """Barlow Twins as ``solo.losses.barlow_loss_func``: the whole loss times ``scale_loss``.
+
+    Args:
+        z1: projected features of the first view, [N, D].
+        z2: those of the second view.
+        lamb: weight of the off-diagonal term.
+        scale_loss: factor of the loss.
+
+    Example:
+        >>> import torch
+        >>> from sslkernels.compat.solo import barlow_loss_func
+        >>> z = torch.tensor([[0.0, 0.0], [2.0, 2.0]])  # two equal columns
+        >>> barlow_loss_func(z, z, lamb=0.5, scale_loss=2.0)
+        tensor(2.0000)
+    """
+    return scale_loss * barlow_twins_loss(z1, z2, lambda_=lamb, group=every_rank())
+
+
+def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Tensor:
+    """SimCLR's loss as ``solo.losses.simclr_loss_func``.
+
+    Rows of the same index are each other's positives:
+
+        loss = mean over i of log sum_{k != i} exp(s_ik) - log sum_{positives k of i} exp(s_ik)
+
+    Two views of every sample are the NT-Xent loss. With more views, or with labels for indexes, the
+    first sum still runs without a matrix of all rows by all rows; the second takes for every index
+    the square of how often the commonest one occurs. Looking at the indexes waits for the device.
+
+    Args:
+        z: projected features of all views, [N, D].
+        indexes: integers [N]: which sample a row is a view of, or its label.
+        temperature: what cosines are divided by; at least 1e-6.
+
+    Returns:
+        A 0-d tensor; infinite if an index occurs only once, as in the original.
+
+    Raises:
+        NotImplementedError: indexes that do not come in pairs, and an odd number of rows.
+
+    Example:
+        >>> import torch
+        >>> from sslkernels.compat.solo import simclr_loss_func
+        >>> z = torch.eye(2).repeat(2, 1)
+        >>> simclr_loss_func(z, torch.tensor([7, 9, 7, 9]), temperature=1.0)  # log(1 + 2 / e)
+        tensor(0.5514)
+    """
+    matrix(z, "z")
+    if indexes.dtype not in INT_DTYPES:
+        raise TypeError(f"indexes: takes integers, got {str(indexes.dtype)[6:]}")
+    if indexes.shape != z.shape[:1]:
+        raise ValueError(
+            f"indexes: takes shape [{z.shape[0]}] to match z, got {list(indexes.shape)}"
+        )
+    group = every_rank()
+    values, order = indexes.to(z.device).sort(stable=True)
+    _, sample, counts = values.unique_consecutive(return_inverse=True, return_counts=True)
+    if bool((counts == 2).all()):
+        first, second = order.view(-1, 2).unbind(1)
+        return nt_xent_loss(z[first], z[second], temperature=temperature, group=group)
+
+    half, odd = divmod(z.shape[0], 2)
+    if odd:
+        raise NotImplementedError(
+            f"z: takes an even number of rows where indexes do not come in pairs, got {len(z)}"
+        )
+    everyone = NTXentLoss(temperature, group=group).forward_components(z[:half], z[half:])
+    return everyone.uniformity - _positives(z, order, sample, counts, temperature)
+
+
+def _positives(
+    z: Tensor,  # [N, D]
+    order: Tensor,  # [N], rows in the order of their index
+    sample: Tensor,  # [N], which distinct index that is
+    counts: Tensor,  # [samples], how often each occurs
+    temperature: float,
+) -> Tensor:
+    """The mean over rows of log sum exp of the logits of their positives."""
+    place = torch.arange(len(z), device=z.device) - (counts.cumsum(0) - counts)[sample]
+    size = int(counts.max())
+    with torch.autocast(z.device.type, enabled=False):
+        u = F.normalize(z.double() if z.dtype == torch.float64 else z.float())[order]
+        slots = u.new_zeros(len(counts), size, u.shape[1]).index_put((sample, place), u)
+        taken = torch.arange(size, device=z.device) < counts.unsqueeze(1)
+        itself = torch.eye(size, dtype=torch.bool, device=z.device)
+        logits = (slots @ slots.mT).div(temperature)[sample, place]
+        logits = logits.masked_fill(~taken[sample] | itself[place], -torch.inf)
+        return logits.logsumexp(1).mean()

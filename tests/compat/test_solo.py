@@ -1,0 +1,130 @@
+"""Against solo-learn's losses, written out from their definitions."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sslkernels.compat.solo import barlow_loss_func, simclr_loss_func, vicreg_loss_func
+from tests.compat.compare import assert_same, each_input, each_shape, squared_variances, views
+
+
+def solo_vicreg(z1, z2, sim=25.0, var=25.0, cov=1.0):
+    """The SUM of both views' hinges, and covariances over N - 1."""
+    loss = sim * F.mse_loss(z1, z2)
+    for z in (z1, z2):
+        c = torch.cov(z.T).reshape(z.shape[1], -1)
+        loss = loss + var * F.relu(1 - (c.diagonal() + 1e-4).sqrt()).mean()
+        loss = loss + cov * (c - c.diagonal().diag()).square().sum() / len(c)
+    return loss
+
+
+def solo_barlow(z1, z2, lamb=5e-3, scale=0.025):
+    """Batch norm without parameters, eps 1e-5; all weights on the squared distance of the
+    correlations from the identity."""
+    a, b = (F.batch_norm(z, None, None, training=True) for z in (z1, z2))
+    c = a.T @ b / len(a)
+    one = torch.eye(len(c), dtype=c.dtype)
+    return scale * ((c - one).square() * (one + lamb * (1 - one))).sum()
+
+
+def solo_simclr(z, indexes, temperature=0.1):
+    """-log of the positives' share of exp(cosine / temperature), by masks."""
+    z = F.normalize(z)
+    power = torch.exp(z @ z.T / temperature)
+    positive = indexes[:, None] == indexes[None]
+    negative = ~positive
+    positive = positive.fill_diagonal_(False)
+    share = (power * positive).sum(1)
+    return -(share / (share + (power * negative).sum(1))).log().mean()
+
+
+@each_shape
+@each_input
+def test_vicreg(shape, dtype, offset):
+    x, y = views(shape, dtype, offset)
+    scale = squared_variances(x, y)
+    assert_same(vicreg_loss_func, solo_vicreg, x, y, offset=offset, scale=scale)
+    weights = (3.0, 7.0, 0.5)
+    assert_same(
+        lambda x, y: vicreg_loss_func(x, y, *weights),
+        lambda x, y: solo_vicreg(x, y, *weights),
+        x,
+        y,
+        offset=offset,
+        scale=scale,
+    )
+
+
+@each_shape
+@each_input
+def test_barlow_twins(shape, dtype, offset):
+    x, y = views(shape, dtype, offset)
+    scale = float(shape[1])  # the diagonal's ones, which a wide problem subtracts
+    assert_same(barlow_loss_func, solo_barlow, x, y, offset=offset, scale=0.025 * scale)
+    assert_same(
+        lambda x, y: barlow_loss_func(x, y, lamb=0.3, scale_loss=2.0),
+        lambda x, y: solo_barlow(x, y, 0.3, 2.0),
+        x,
+        y,
+        offset=offset,
+        scale=2 * scale,
+    )
+
+
+def on_both(loss, indexes, temperature):
+    return lambda x, y: loss(torch.cat((x, y)), indexes, temperature)
+
+
+INDEXES = {
+    "two views": torch.arange(12).repeat(2),
+    "shuffled pairs": torch.randperm(24, generator=torch.Generator().manual_seed(0)) // 2 * 17 - 90,
+    "neighbours": torch.arange(24) // 2,
+    "three views": torch.arange(8).repeat(3),
+    "four views": torch.arange(6).repeat(4),
+    "labels": torch.tensor([0, 1, 1, 5, 5, 5, 9, 9, 9, 9, 9, 0] * 2),
+    "one label": torch.zeros(24, dtype=torch.int32),
+}
+
+
+@each_input
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+@pytest.mark.parametrize("indexes", INDEXES.values(), ids=INDEXES.keys())
+def test_simclr(dtype, offset, temperature, indexes):
+    x, y = views((12, 20), dtype, offset)
+    ours, theirs = (on_both(f, indexes, temperature) for f in (simclr_loss_func, solo_simclr))
+    assert_same(ours, theirs, x, y, scale=1 / temperature)
+
+
+def test_simclr_default_temperature():
+    x, y = views((12, 20), torch.float64)
+    z, indexes = torch.cat((x, y)), INDEXES["two views"]
+    torch.testing.assert_close(simclr_loss_func(z, indexes), solo_simclr(z, indexes))
+
+
+def test_simclr_of_an_index_without_positives():
+    z, indexes = torch.randn(4, 3), torch.tensor([0, 0, 1, 2])
+    assert solo_simclr(z, indexes).isinf() and simclr_loss_func(z, indexes).isinf()
+
+
+def test_simclr_where_the_original_overflows():
+    """exp(1 / temperature) passes float32 below a temperature of 0.0113."""
+    x, y = views((12, 20))
+    z = torch.cat((x, y))
+    for indexes in (INDEXES["two views"], INDEXES["four views"]):
+        assert not solo_simclr(z, indexes, 0.01).isfinite()
+        want = solo_simclr(z.double(), indexes, 0.01)
+        torch.testing.assert_close(
+            simclr_loss_func(z, indexes, 0.01).double(), want, rtol=1e-5, atol=1e-4
+        )
+
+
+def test_bad_input():
+    z = torch.randn(3, 4)
+    with pytest.raises(ValueError, match=r"indexes: takes shape \[3\] to match z, got \[2\]"):
+        simclr_loss_func(z, torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(TypeError, match="indexes: takes integers, got float32"):
+        simclr_loss_func(z, torch.zeros(3))
+    with pytest.raises(NotImplementedError, match=r"z: takes an even number of rows .* got 3"):
+        simclr_loss_func(z, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"z1: takes shape \[N, D\], got \[3, 4, 1\]"):
+        vicreg_loss_func(z[..., None], z[..., None])
