@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.library import opcheck
 
 from sslkernels import reference
-from sslkernels.backends import use_backend
+from sslkernels.backends import triton, use_backend
 from sslkernels.losses import NTXentLoss, nt_xent_loss
 from tests.inputs import DTYPES
 from tests.losses import common
@@ -268,3 +268,8 @@ def test_group_waits_for_the_distributed_loss():
     for call in (lambda g: nt_xent_loss(Z, Z, group=g), lambda g: NTXentLoss(group=g)):
         with pytest.raises(NotImplementedError, match="group: the NT-Xent loss"):
             call(object())
+
+
+@pytest.mark.parametrize("name", ["barlow_twins", "nt_xent", "sigreg"])
+def test_triton_says_what_it_lacks(name):
+    assert triton.cannot(name, Z) == f"has no {name} kernel"
