@@ -10,13 +10,13 @@ from sslkernels.reference.class_moments import ClassMoments
 
 
 def squared_distances(z: Any, centers: Any) -> np.ndarray:
-    """float64 [N, C]; infinite for centers that are not finite throughout."""
+    """float64 [N, C]; infinite for centers that are not finite throughout, and only for those."""
     z = np.asarray(z, dtype=np.float64)
     mu = centers.means if isinstance(centers, ClassMoments) else np.asarray(centers, np.float64)
     out = np.full((len(z), len(mu)), np.inf)
     with np.errstate(invalid="ignore", over="ignore"):
         for c in np.flatnonzero(np.isfinite(mu).all(1)):
-            out[:, c] = ((z - mu[c]) ** 2).sum(1)
+            out[:, c] = np.minimum(((z - mu[c]) ** 2).sum(1), np.finfo(np.float64).max)
     return out
 
 

@@ -8,23 +8,18 @@ with the biased within-class variances ``var_c = M2_c / n_c``, averaged over the
 non-empty classes. Averaging ``var_i / ||mu_i - mu_j||^2`` over ordered pairs gives the same number
 (arXiv 2506.04411); some code leaves out the half (``convention="sum"``).
 
-Squared distances come from products of means, ``||a||^2 + ||b||^2 - 2 a.b``, in float64 around the
-mean of the means, block by block. Where the result is so small beside its terms that digits
-cancelled, the pair is computed again from the difference of its means.
+Pairs of means are a pass of the backends (``cdnv_sum``), without a C x C matrix; the matrix, where
+asked for, comes from dense operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 
 from sslkernels import _checks
+from sslkernels.backends import select
+from sslkernels.backends.torch.pairs import around_their_mean, squared_distances
 from sslkernels.statistics.class_moments import ClassMoments
-
-_BLOCK = 1024  # rows of means per block: 1024 x C distances in float64 at a time
-_CANCELLED = 1e-4  # below this share of its terms, a float64 distance has lost 4 of its 16 digits
-_PAIR_CHUNK = 4096  # pairs recomputed at a time: 4096 x D differences
 
 
 def cdnv(m: ClassMoments, *, reduction: str = "mean", convention: str = "galanti") -> torch.Tensor:
@@ -53,37 +48,13 @@ def cdnv(m: ClassMoments, *, reduction: str = "mean", convention: str = "galanti
     scale = {"galanti": 0.5, "sum": 1.0}[
         _checks.one_of(convention, "convention", ("galanti", "sum"))
     ]
-    filled = (m.counts > 0).nonzero().squeeze(1)
-    means, variances = m.centers()[filled], m.variances[filled]
-    size = len(filled)
     if reduction == "mean":
-        total = means.new_zeros(())
-        for _, ratios in _ratio_blocks(means, variances):
-            total += ratios.triu(1).sum()  # the block starts on the diagonal: rows i, columns >= i
-        return total * (scale / (size * (size - 1) / 2)) if size > 1 else total * torch.nan
-    square = means.new_empty(size, size)
-    for start, ratios in _ratio_blocks(means, variances):
-        square[start : start + len(ratios), start:] = ratios * scale
-    square.triu_(1)  # below the diagonal, blocks are left as the product made them
-    square = square + square.T
-    square.fill_diagonal_(torch.nan)
+        counts = m.counts  # first: this is where a device's bad label is reported
+        total, pairs = select("cdnv_sum", m._mean).cdnv_sum(m._mean, m.m2, counts)
+        return 2 * scale * total / pairs
+    filled = (m.counts > 0).nonzero().squeeze(1)
+    means, variances = around_their_mean(m.centers()[filled]), m.variances[filled]
+    square = scale * (variances[:, None] + variances) / squared_distances(means, means)
     out = means.new_full((m.num_classes, m.num_classes), torch.nan)
     out[filled.unsqueeze(1), filled] = square
-    return out
-
-
-def _ratio_blocks(
-    means: torch.Tensor, variances: torch.Tensor
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """``(start, (var_i + var_j) / d_ij^2)`` for i in [start, start + block), j >= start."""
-    a = means - means.mean(0) if len(means) else means
-    norms = a.square().sum(1)
-    for start in range(0, len(a), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        terms = norms[rows, None] + norms[start:]
-        d2 = torch.addmm(terms, a[rows], a[start:].T, alpha=-2.0)
-        lost = (d2 < _CANCELLED * terms).triu(1).nonzero()
-        for pairs in lost.split(_PAIR_CHUNK):
-            i, j = pairs.unbind(1)
-            d2[i, j] = (a[start + i] - a[start + j]).square().sum(1)
-        yield start, (variances[rows, None] + variances[start:]) / d2
+    return out.fill_diagonal_(torch.nan)

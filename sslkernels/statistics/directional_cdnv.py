@@ -22,13 +22,12 @@ from typing import Any
 import torch
 
 from sslkernels import _checks
+from sslkernels.backends.torch.pairs import around_their_mean, squared_distances
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import Sums, class_moments_of
 from sslkernels.statistics.class_moments import ClassMoments
 
 _COLUMNS = 1024  # centers per tile: 16 MB of float64 projections for a block of rows
-_CANCELLED = 1e-4  # below this share of its terms, a float64 distance has lost 4 of its 16 digits
-_PAIR_CHUNK = 4096  # pairs recomputed at a time: 4096 x D differences
 
 
 def directional_cdnv(
@@ -100,9 +99,7 @@ class DirectionalCDNVPass(Sums):
         self._filled = (m.counts > 0).nonzero().squeeze(1)
         self._centers = m.centers()
         means = self._centers[self._filled]
-        finite = means.isfinite().all(1)
-        self._around = means - means[finite].mean(0) if finite.any() else means
-        self._norms = self._around.square().sum(1)
+        self._around = around_their_mean(means)
         # The position of each class among the filled ones, -1 where it is empty.
         self._position = torch.full((m.num_classes,), -1, dtype=torch.int64, device=m.device)
         self._position[self._filled] = torch.arange(len(means), device=m.device)
@@ -162,13 +159,7 @@ class DirectionalCDNVPass(Sums):
 
     def _distances(self, held: torch.Tensor, tile: slice) -> torch.Tensor:
         """Squared distances [held, tile] between means; NaN where the means are the same."""
-        a, b = self._around[held], self._around[tile]
-        terms = self._norms[held].unsqueeze(1) + self._norms[tile]
-        d2 = torch.addmm(terms, a, b.T, alpha=-2.0)
-        # Products of nearly equal means cancel: those pairs again, from their differences.
-        for pairs in (d2 < _CANCELLED * terms).nonzero().split(_PAIR_CHUNK):
-            i, j = pairs.unbind(1)
-            d2[i, j] = (a[i] - b[j]).square().sum(1)
+        d2 = squared_distances(self._around[held], self._around[tile])
         return d2.masked_fill_(d2 == 0, torch.nan)
 
 

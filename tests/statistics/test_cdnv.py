@@ -34,7 +34,7 @@ def test_from_the_data_to_the_number():
 
 
 def test_blocks_do_not_change_the_result(monkeypatch):
-    module = import_module("sslkernels.statistics.cdnv")
+    module = import_module("sslkernels.backends.torch.pairs")
     data = labelled(400, 9, 50)
     m = ssk.class_moments(data.z, data.labels, 50)
     whole = ssk.cdnv(m), ssk.cdnv(m, reduction="none")
@@ -86,3 +86,14 @@ def test_bad_arguments():
         ssk.cdnv(m, reduction="sum")
     with pytest.raises(ValueError, match="convention: takes one of"):
         ssk.cdnv(m, convention="half")
+
+
+def test_a_class_of_nan_reaches_its_own_pairs_only():
+    data = labelled(60, 4, 4)
+    z = data.z.clone()
+    z[int((data.labels == 2).nonzero()[0])] = torch.nan
+    got = ssk.cdnv(ssk.class_moments(z, data.labels, 4), reduction="none")
+    want = ssk.cdnv(ssk.class_moments(data.z, data.labels, 4), reduction="none")
+    want[2] = want[:, 2] = torch.nan
+    torch.testing.assert_close(got, want, equal_nan=True)
+    assert ssk.cdnv(ssk.class_moments(z, data.labels, 4)).isnan()

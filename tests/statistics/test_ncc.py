@@ -111,3 +111,12 @@ def test_bad_arguments(change, error, match):
     }
     with pytest.raises(error, match=match):
         ssk.ncc_accuracy(**(args | change))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_distances_beyond_float64_leave_the_lowest_usable_class(backend):
+    z = torch.tensor([[1e200, 0.0]], dtype=torch.float64)
+    centers = torch.tensor([[torch.nan, 0.0], [0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    with ssk.use_backend(backend):
+        assert ssk.ncc_predict(z, centers).tolist() == [1]
+    assert reference.ncc_predict(z, centers).tolist() == [1]

@@ -20,6 +20,9 @@ from sslkernels.backends.cpu.nt_xent import nt_xent_backward, nt_xent_forward  #
 from sslkernels.backends.cpu.sigreg import sigreg_backward, sigreg_forward  # noqa: F401
 from sslkernels.backends.cpu.vicreg import vicreg_backward, vicreg_forward  # noqa: F401
 
+# Products of class means go through torch.
+from sslkernels.backends.torch.pairs import cdnv_sum  # noqa: F401
+
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

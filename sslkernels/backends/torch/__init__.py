@@ -11,6 +11,7 @@ from sslkernels.backends.torch.barlow_twins import (  # noqa: F401
 from sslkernels.backends.torch.class_moments import class_moments_update  # noqa: F401
 from sslkernels.backends.torch.nearest_center import nearest_center  # noqa: F401
 from sslkernels.backends.torch.nt_xent import nt_xent_backward, nt_xent_forward  # noqa: F401
+from sslkernels.backends.torch.pairs import cdnv_sum  # noqa: F401
 from sslkernels.backends.torch.sigreg import sigreg_backward, sigreg_forward  # noqa: F401
 from sslkernels.backends.torch.vicreg import vicreg_backward, vicreg_forward  # noqa: F401
 

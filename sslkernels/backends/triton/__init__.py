@@ -14,6 +14,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # Pass name -> the module that implements it; imported when first asked for, so that a process
 # without triton, or one that never meets a GPU, does not pay for it.
 _PASSES = {
+    "cdnv_sum": "pairs",
     "class_moments_update": "class_moments",
     "nearest_center": "nearest_centers",  # a module of the same name would hide the function
     "vicreg_forward": "vicreg",
@@ -40,7 +41,7 @@ def describe() -> str:
 
 
 def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
-    if pass_name not in ("class_moments_update", "nearest_center", "vicreg"):
+    if pass_name not in ("cdnv_sum", "class_moments_update", "nearest_center", "vicreg"):
         return f"has no {pass_name} kernel"
     if tensor.device.type == "cpu":
         if not INTERPRETED:
@@ -53,6 +54,8 @@ def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
         major, minor = torch.cuda.get_device_capability(tensor.device)
         if major < 8:
             return f"takes compute capability 8.0 or newer, {tensor.device} has {major}.{minor}"
+    if pass_name == "cdnv_sum":  # class means are float64 and multiplied as three tf32 products
+        return None
     if tensor.dtype == torch.float64:
         return "GPUs have no fast float64 products: float64 is served through the torch backend"
     if tensor.dtype not in _DTYPES:

@@ -1,0 +1,54 @@
+"""Pairs of class means in dense float64 operations: squared distances, and the sum that CDNV needs.
+
+``||a - b||^2 = ||a||^2 + ||b||^2 - 2 a.b`` from means around their mean, by products. Where the
+result is so small beside its terms that digits cancelled, it is taken again from the difference.
+"""
+
+from __future__ import annotations
+
+import torch
+
+_BLOCK = 1024  # rows of means at a time: 1024 x C distances in float64
+_CANCELLED = 1e-4  # below this share of its terms, a float64 distance has lost 4 of its 16 digits
+_PAIR_CHUNK = 4096  # pairs taken again at a time: 4096 x D differences
+
+
+def around_their_mean(means: torch.Tensor) -> torch.Tensor:
+    """``means`` [C, D] less the mean of those that are finite."""
+    finite = means.isfinite().all(1)
+    return means - means[finite].mean(0) if finite.any() else means
+
+
+def squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """float64 [A, B] for float64 a [A, D] and b [B, D], both near the origin."""
+    terms = a.square().sum(1, keepdim=True) + b.square().sum(1)
+    d2 = torch.addmm(terms, a, b.T, alpha=-2.0)
+    for pairs in (d2 < _CANCELLED * terms).nonzero().split(_PAIR_CHUNK):
+        i, j = pairs.unbind(1)
+        d2[i, j] = (a[i] - b[j]).square().sum(1)
+    return d2
+
+
+def cdnv_sum(
+    mean: torch.Tensor, m2: torch.Tensor, counts: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of ``(var_i + var_j) / (2 d_ij^2)`` over the pairs of non-empty classes, by blocks.
+
+    Args:
+        mean: float64 [C, D].
+        m2: float64 [C].
+        counts: int64 [C].
+
+    Returns:
+        The sum, float64 0-d, and the number of pairs i < j, int64 0-d.
+    """
+    filled = (counts > 0).nonzero().squeeze(1)
+    variances = m2[filled] / counts[filled]
+    means = around_their_mean(mean[filled])
+    total = mean.new_zeros(())
+    for start in range(0, len(means), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        both = variances[rows, None] + variances[start:]
+        # The block begins on the diagonal: rows i against columns j >= i.
+        total += (both / squared_distances(means[rows], means[start:])).triu(1).sum()
+    return total / 2, counts.new_tensor(len(means) * (len(means) - 1) // 2)
