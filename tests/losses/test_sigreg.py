@@ -265,6 +265,14 @@ def test_bad_options(options, error, message):
             call(**options)
 
 
+def test_backends_agree_on_a_step_that_wrapped():
+    results = []
+    for name in common.BACKENDS:
+        with use_backend(name):
+            results.append(sigreg_loss(make_view(9, 5, 0), num_slices=4, step=torch.tensor(-3)))
+    torch.testing.assert_close(*results)
+
+
 def test_bad_step():
     with pytest.raises(ValueError, match="step: takes an int in"):
         sigreg_loss(Z, step=-1)

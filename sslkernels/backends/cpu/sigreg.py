@@ -15,7 +15,8 @@ def _settings(
     step: Tensor, num_slices: int, num_knots: int, t_min: float, t_max: float, seed: int
 ) -> Settings:
     """``(slices, knots, first knot, distance of knots, seed, draw)``"""
-    return (num_slices, num_knots, t_min, (t_max - t_min) / (num_knots - 1), seed, int(step))
+    draw = int(step) % 2**64  # the bits of a step that wrapped below zero
+    return (num_slices, num_knots, t_min, (t_max - t_min) / (num_knots - 1), seed, draw)
 
 
 def sigreg_forward(
