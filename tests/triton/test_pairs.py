@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+import sslkernels as ssk
+
 pytest.importorskip("triton")
 
 from sslkernels.backends.triton import pairs
@@ -127,3 +129,15 @@ def test_does_not_wait_and_can_be_captured() -> None:
         captured, _ = pairs.cdnv_sum(*args)
     graph.replay()
     assert float(captured) == float(eager)
+
+
+def test_public_cdnv(device: torch.device) -> None:
+    g = torch.Generator().manual_seed(3)
+    labels = torch.arange(90) % 6
+    z = torch.randn(6, 20, generator=g)[labels] + torch.randn(90, 20, generator=g)
+    m = ssk.class_moments(z, labels, 7).to(device)
+    with ssk.use_backend("torch"):
+        expected = ssk.cdnv(m)
+    with ssk.use_backend("triton"):
+        np.testing.assert_allclose(ssk.cdnv(m).cpu(), expected.cpu(), rtol=2e-5)
+        np.testing.assert_allclose(ssk.cdnv(m, convention="sum").cpu(), 2 * expected.cpu(), 2e-5)
