@@ -33,13 +33,6 @@ def pair(x: Any, y: Any, min_rows: int) -> None:
         raise ValueError(f"y: takes x's device {x.device}, got {y.device}")
 
 
-def no_group(group: Any, loss: str) -> None:
-    if group is not None:
-        raise NotImplementedError(
-            f"group: the {loss} loss over a torch.distributed group is not implemented; pass None"
-        )
-
-
 def number(value: Any, name: str, least: float = -math.inf) -> float:
     """A finite real number, no smaller than ``least``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

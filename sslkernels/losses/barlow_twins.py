@@ -16,11 +16,14 @@ running statistics are kept. How it is computed without the D x D matrix:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sslkernels.distributed import batch as _distributed
+from sslkernels.distributed.barlow_twins import barlow_twins as _distributed_barlow_twins
 from sslkernels.losses import _checks
 from sslkernels.ops.barlow_twins import barlow_twins as _barlow_twins
 
@@ -49,8 +52,9 @@ def barlow_twins_loss(
         y: the second view: x's shape, dtype and device; row i of both is the same sample.
         lambda_: weight of the off-diagonal term.
         eps: added to variances before the square root; positive.
-        group: must be None; reserved for the loss over the batches of a ``torch.distributed``
-            group.
+        group: the ranks whose rows are one batch: "world", a ``torch.distributed`` process group,
+            or None, this process alone. The value is the global batch's, and gradients are
+            world_size times its gradients, for DDP to average: ``docs/distributed.md``.
 
     Returns:
         A 0-d tensor: float64 for float64 input, else float32. NaN for NaN or infinite input.
@@ -58,8 +62,8 @@ def barlow_twins_loss(
 
     Raises:
         TypeError: x or y is not a torch tensor, or of another dtype; an option is not a number.
-        ValueError: shapes or devices differ, N < 2 or D < 1; an option is out of range.
-        NotImplementedError: group is not None.
+        ValueError: shapes or devices differ, N < 2 or D < 1; an option is out of range; ranks
+            of the group disagree.
 
     Example:
         >>> import torch
@@ -68,8 +72,7 @@ def barlow_twins_loss(
         >>> barlow_twins_loss(x, x)
         tensor(1.)
     """
-    _checks.no_group(group, "Barlow Twins")
-    return _terms(x, y, *_options(lambda_, "lambda_", eps))[0]
+    return _terms(x, y, *_options(lambda_, "lambda_", eps), group)[0]
 
 
 class BarlowTwinsLoss(torch.nn.Module):
@@ -78,7 +81,7 @@ class BarlowTwinsLoss(torch.nn.Module):
     Args:
         lambda_param: weight of the off-diagonal term.
         eps: added to variances before the square root.
-        group: must be None.
+        group: as there.
 
     Example:
         >>> import torch
@@ -93,16 +96,17 @@ class BarlowTwinsLoss(torch.nn.Module):
         self, lambda_param: float = 0.0051, *, eps: float = 1e-5, group: Any = None
     ) -> None:
         super().__init__()
-        _checks.no_group(group, "Barlow Twins")
+        self.group = _distributed.valid_group(group)
         self.lambda_param, self.eps = _options(lambda_param, "lambda_param", eps)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of two views [N, D], as :func:`barlow_twins_loss`."""
-        return _terms(x, y, self.lambda_param, self.eps)[0]
+        return _terms(x, y, self.lambda_param, self.eps, self.group)[0]
 
     def forward_components(self, x: Tensor, y: Tensor) -> BarlowTwinsTerms:
         """The loss and its unweighted terms, all differentiable, for the cost of the loss."""
-        return BarlowTwinsTerms(*_terms(x, y, self.lambda_param, self.eps).unbind())
+        terms = _terms(x, y, self.lambda_param, self.eps, self.group)
+        return BarlowTwinsTerms(*terms.unbind())
 
     def extra_repr(self) -> str:
         return f"lambda_param={self.lambda_param}, eps={self.eps}"
@@ -115,6 +119,11 @@ def _options(lambda_: float, name: str, eps: float) -> tuple[float, float]:
     return _checks.number(lambda_, name), eps
 
 
-def _terms(x: Tensor, y: Tensor, lambda_: float, eps: float) -> Tensor:
-    _checks.pair(x, y, min_rows=2)
-    return _barlow_twins(x, y, lambda_, eps)[0]
+def _terms(x: Tensor, y: Tensor, lambda_: float, eps: float, group: Any) -> Tensor:
+    group = _distributed.found_group(group)
+    if group is None:
+        _checks.pair(x, y, min_rows=2)
+        return _barlow_twins(x, y, lambda_, eps)[0]
+    check = partial(_checks.pair, x, y, min_rows=1)
+    batch = _distributed.agree(group, "Barlow Twins", check, (x, y), (lambda_, eps), min_rows=2)
+    return _distributed_barlow_twins(x, y, batch, lambda_, eps)

@@ -12,11 +12,14 @@ computed without the 2N x 2N matrix: ``sslkernels/ops/nt_xent.py``.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sslkernels.distributed import batch as _distributed
+from sslkernels.distributed.nt_xent import nt_xent as _distributed_nt_xent
 from sslkernels.losses import _checks
 from sslkernels.ops.nt_xent import nt_xent as _nt_xent
 
@@ -45,8 +48,9 @@ def nt_xent_loss(x: Tensor, y: Tensor, *, temperature: float = 0.5, group: Any =
             any strides.
         y: the second view: x's shape, dtype and device; row i of both is the same sample.
         temperature: what cosines are divided by; at least 1e-6.
-        group: must be None; reserved for the loss over the batches of a ``torch.distributed``
-            group.
+        group: the ranks whose rows are one batch: "world", a ``torch.distributed`` process group,
+            or None, this process alone. The value is the global batch's, and gradients are
+            world_size times its gradients, for DDP to average: ``docs/distributed.md``.
 
     Returns:
         A 0-d tensor: float64 for float64 input, else float32. NaN for NaN or infinite input.
@@ -54,8 +58,8 @@ def nt_xent_loss(x: Tensor, y: Tensor, *, temperature: float = 0.5, group: Any =
 
     Raises:
         TypeError: x or y is not a torch tensor, or of another dtype; temperature is not a number.
-        ValueError: shapes or devices differ, N < 1 or D < 1; temperature below 1e-6 or not finite.
-        NotImplementedError: group is not None.
+        ValueError: shapes or devices differ, N < 1 or D < 1; temperature below 1e-6 or not finite;
+            ranks of the group disagree.
 
     Example:
         >>> import torch
@@ -64,8 +68,7 @@ def nt_xent_loss(x: Tensor, y: Tensor, *, temperature: float = 0.5, group: Any =
         >>> nt_xent_loss(x, x, temperature=1.0)  # log(1 + 2 / e): one positive, two negatives
         tensor(0.5514)
     """
-    _checks.no_group(group, "NT-Xent")
-    return _terms(x, y, temperature)[0]
+    return _terms(x, y, temperature, group)[0]
 
 
 class NTXentLoss(torch.nn.Module):
@@ -83,21 +86,27 @@ class NTXentLoss(torch.nn.Module):
 
     def __init__(self, temperature: float = 0.5, *, group: Any = None) -> None:
         super().__init__()
-        _checks.no_group(group, "NT-Xent")
+        self.group = _distributed.valid_group(group)
         self.temperature = _checks.number(temperature, "temperature", _MIN_TEMPERATURE)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of two views [N, D], as :func:`nt_xent_loss`."""
-        return _terms(x, y, self.temperature)[0]
+        return _terms(x, y, self.temperature, self.group)[0]
 
     def forward_components(self, x: Tensor, y: Tensor) -> NTXentTerms:
         """The loss and its terms, all differentiable, for the cost of the loss."""
-        return NTXentTerms(*_terms(x, y, self.temperature).unbind())
+        return NTXentTerms(*_terms(x, y, self.temperature, self.group).unbind())
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
 
 
-def _terms(x: Tensor, y: Tensor, temperature: float) -> Tensor:
-    _checks.pair(x, y, min_rows=1)
-    return _nt_xent(x, y, _checks.number(temperature, "temperature", _MIN_TEMPERATURE))[0]
+def _terms(x: Tensor, y: Tensor, temperature: float, group: Any) -> Tensor:
+    temperature = _checks.number(temperature, "temperature", _MIN_TEMPERATURE)
+    group = _distributed.found_group(group)
+    check = partial(_checks.pair, x, y, min_rows=1)
+    if group is None:
+        check()
+        return _nt_xent(x, y, temperature)[0]
+    batch = _distributed.agree(group, "NT-Xent", check, (x, y), (temperature,), min_rows=1)
+    return _distributed_nt_xent(x, y, batch, temperature)

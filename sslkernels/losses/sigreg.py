@@ -17,12 +17,15 @@ drawn: ``sslkernels/ops/sigreg.py``.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sslkernels._checks import positive_int
+from sslkernels.distributed import batch as _distributed
+from sslkernels.distributed.sigreg import total_sums
 from sslkernels.losses import _checks
 from sslkernels.ops.sigreg import sigreg as _sums
 
@@ -65,8 +68,10 @@ def sigreg_loss(
         step: picks the slices within the sequence, 0 <= step < 2^63: count it up at each training
             step. An int, or an int64 tensor of no dimension (on z's device a GPU never waits for
             it).
-        group: must be None; reserved for the loss over the batches of a ``torch.distributed``
-            group.
+        group: the ranks whose rows are one batch: "world", a ``torch.distributed`` process group,
+            or None, this process alone. The value is the global batch's, and gradients are
+            world_size times its gradients, for DDP to average: ``docs/distributed.md``.
+            Ranks must give the same seed and step.
 
     Returns:
         A 0-d tensor: float64 for float64 input, else float32. NaN for NaN or infinite input.
@@ -74,8 +79,7 @@ def sigreg_loss(
 
     Raises:
         TypeError: z is not a torch tensor, or of another dtype; an option is of another type.
-        ValueError: N < 1 or D < 1; an option is out of range.
-        NotImplementedError: group is not None.
+        ValueError: N < 1 or D < 1; an option is out of range; ranks of the group disagree.
 
     Example:
         >>> import torch
@@ -84,9 +88,8 @@ def sigreg_loss(
         >>> bool(sigreg_loss(z) < 0.05 * sigreg_loss(0.5 * z))  # standard normal, and not
         True
     """
-    _checks.no_group(group, "SIGReg")
     options = _options(num_slices, num_knots, t_min, t_max, seed)
-    return _terms(z, step, options, scale_by_n)[0]
+    return _terms(z, step, options, scale_by_n, group)[0]
 
 
 class SIGReg(torch.nn.Module):
@@ -121,7 +124,7 @@ class SIGReg(torch.nn.Module):
         group: Any = None,
     ) -> None:
         super().__init__()
-        _checks.no_group(group, "SIGReg")
+        self.group = _distributed.valid_group(group)
         self.num_slices, self.num_knots, self.t_min, self.t_max, self.seed = _options(
             num_slices, num_knots, t_min, t_max, seed
         )
@@ -131,7 +134,7 @@ class SIGReg(torch.nn.Module):
     def _all_terms(self, z: Tensor) -> Tensor:
         step = self.step.clone()  # the backward pass draws the same slices again
         options = (self.num_slices, self.num_knots, self.t_min, self.t_max, self.seed)
-        terms = _terms(z, step, options, self.scale_by_n)
+        terms = _terms(z, step, options, self.scale_by_n, self.group)
         if self.training:
             self.step.add_(1)
         return terms
@@ -169,9 +172,8 @@ def _position(value: Any, name: str) -> None:
         raise ValueError(f"{name}: takes an int in [0, 2^63), got {value}")
 
 
-def _terms(z: Tensor, step: int | Tensor, options: Options, scale_by_n: bool) -> Tensor:
+def _terms(z: Tensor, step: int | Tensor, options: Options, scale_by_n: bool, group: Any) -> Tensor:
     """[3]: loss, real, imaginary."""
-    _checks.view(z, "z", min_rows=1)
     if not isinstance(step, Tensor):
         _position(step, "step")
         step = torch.tensor(step, dtype=torch.int64)
@@ -180,8 +182,14 @@ def _terms(z: Tensor, step: int | Tensor, options: Options, scale_by_n: bool) ->
             f"step: takes an int or an int64 tensor of no dimension, got {str(step.dtype)[6:]} "
             f"of shape {list(step.shape)}"
         )
+    group = _distributed.found_group(group)
+    check = partial(_checks.view, z, "z", min_rows=1)
+    if group is None:
+        check()
+        sums, n = _sums(z, step, *options), z.shape[0]
+    else:
+        sums, n = total_sums(z, step, options, (scale_by_n,), group, check)
     num_slices, num_knots, t_min, t_max, _ = options
-    n = z.shape[0]
     distance = (t_max - t_min) / (num_knots - 1)
     t = t_min + distance * torch.arange(num_knots, dtype=torch.float64, device=z.device)
     target = torch.exp(-0.5 * t * t)
@@ -189,7 +197,7 @@ def _terms(z: Tensor, step: int | Tensor, options: Options, scale_by_n: bool) ->
     weight[0] *= 0.5
     weight[-1] *= 0.5
 
-    means = _sums(z, step, *options) / n
+    means = sums / n
     real = (means[..., 0] - target).square().mul(weight).sum() / num_slices
     imaginary = means[..., 1].square().mul(weight).sum() / num_slices
     terms = torch.stack((real + imaginary, real, imaginary))

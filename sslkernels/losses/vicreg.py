@@ -15,6 +15,7 @@ How it is computed without the D x D matrix: ``sslkernels/ops/vicreg.py``.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ from torch import Tensor
 
 import sslkernels.ops.vicreg  # noqa: F401  (registers the operator)
 from sslkernels._checks import FLOAT_DTYPES
+from sslkernels.distributed import batch as _distributed
+from sslkernels.distributed.vicreg import vicreg as _distributed_vicreg
 
 _LOSS, _INVARIANCE, _VARIANCE, _COVARIANCE = range(4)
 
@@ -62,8 +65,9 @@ def vicreg_loss(
         cov_coeff: weight of the covariance term.
         gamma: standard deviation below which the variance term acts.
         eps: added to variances before the square root.
-        group: must be None; reserved for the loss over the batches of a ``torch.distributed``
-            group.
+        group: the ranks whose rows are one batch: "world", a ``torch.distributed`` process group,
+            or None, this process alone. The value is the global batch's, and gradients are
+            world_size times its gradients, for DDP to average: ``docs/distributed.md``.
 
     Returns:
         A 0-d tensor: float64 for float64 input, else float32. NaN for NaN input. Gradients come in
@@ -71,8 +75,7 @@ def vicreg_loss(
 
     Raises:
         TypeError: x or y is not a torch tensor, or of another dtype.
-        ValueError: shapes or devices differ, N < 2 or D < 1.
-        NotImplementedError: group is not None.
+        ValueError: shapes or devices differ, N < 2 or D < 1; ranks of the group disagree.
 
     Example:
         >>> import torch
@@ -81,9 +84,7 @@ def vicreg_loss(
         >>> vicreg_loss(x, x + 1, sim_coeff=1.0)  # invariance 1, variance 0, covariance 4 + 4
         tensor(9.)
     """
-    _check_pair(x, y, min_rows=2)
-    _check_group(group)
-    return _terms(x, y, sim_coeff, std_coeff, cov_coeff, gamma, eps)[_LOSS]
+    return _all_terms(x, y, sim_coeff, std_coeff, cov_coeff, gamma, eps, group)[_LOSS]
 
 
 def invariance_loss(x: Tensor, y: Tensor) -> Tensor:
@@ -183,7 +184,7 @@ class VICRegLoss(torch.nn.Module):
         group: Any = None,
     ) -> None:
         super().__init__()
-        _check_group(group)
+        self.group = _distributed.valid_group(group)
         self.sim_coeff = sim_coeff
         self.std_coeff = std_coeff
         self.cov_coeff = cov_coeff
@@ -191,8 +192,8 @@ class VICRegLoss(torch.nn.Module):
         self.eps = eps
 
     def _all_terms(self, x: Tensor, y: Tensor) -> Tensor:
-        _check_pair(x, y, min_rows=2)
-        return _terms(x, y, self.sim_coeff, self.std_coeff, self.cov_coeff, self.gamma, self.eps)
+        settings = (self.sim_coeff, self.std_coeff, self.cov_coeff, self.gamma, self.eps)
+        return _all_terms(x, y, *settings, self.group)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of two views [N, D] or [N, ..., D], as :func:`vicreg_loss`."""
@@ -205,6 +206,26 @@ class VICRegLoss(torch.nn.Module):
     def extra_repr(self) -> str:
         names = ("sim_coeff", "std_coeff", "cov_coeff", "gamma", "eps")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
+
+
+def _all_terms(
+    x: Tensor,
+    y: Tensor,
+    sim: float,
+    std: float,
+    cov: float,
+    gamma: float,
+    eps: float,
+    group: Any,
+) -> Tensor:
+    group = _distributed.found_group(group)
+    if group is None:
+        _check_pair(x, y, min_rows=2)
+        return _terms(x, y, sim, std, cov, gamma, eps)
+    settings = (sim, std, cov, gamma, eps)
+    check = partial(_check_pair, x, y, min_rows=1)
+    batch = _distributed.agree(group, "VICReg", check, (x, y), settings, min_rows=2)
+    return _distributed_vicreg(x, y, batch, *settings)
 
 
 def _terms(
@@ -222,13 +243,6 @@ def _terms(
     return torch.ops.sslkernels.vicreg.default(
         x, y, sim, std, cov, gamma, eps, invariance, variance, covariance
     )[0]
-
-
-def _check_group(group: Any) -> None:
-    if group is not None:
-        raise NotImplementedError(
-            "group: the VICReg loss over a torch.distributed group is not implemented; pass None"
-        )
 
 
 def _check_view(z: Any, name: str, min_rows: int) -> None:

@@ -259,6 +259,3 @@ def test_bad_options():
     for eps in (0.0, -1.0):
         with pytest.raises(ValueError, match="eps: takes a"):
             BarlowTwinsLoss(eps=eps)
-    for call in (lambda g: barlow_twins_loss(Z, Z, group=g), lambda g: BarlowTwinsLoss(group=g)):
-        with pytest.raises(NotImplementedError, match="group: the Barlow Twins loss"):
-            call(object())

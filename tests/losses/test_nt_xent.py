@@ -264,12 +264,6 @@ def test_bad_temperature(temperature):
         NTXentLoss("0.5")
 
 
-def test_group_waits_for_the_distributed_loss():
-    for call in (lambda g: nt_xent_loss(Z, Z, group=g), lambda g: NTXentLoss(group=g)):
-        with pytest.raises(NotImplementedError, match="group: the NT-Xent loss"):
-            call(object())
-
-
 @pytest.mark.parametrize("name", ["barlow_twins", "nt_xent", "sigreg"])
 def test_triton_says_what_it_lacks(name):
     assert triton.cannot(name, Z) == f"has no {name} kernel"

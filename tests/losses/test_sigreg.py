@@ -256,7 +256,6 @@ def test_bad_view(z, error, message):
         ({"t_min": math.nan}, ValueError, "t_min: takes a finite number, got nan"),
         ({"seed": -1}, ValueError, r"seed: takes an int in \[0, 2\^63\), got -1"),
         ({"seed": "a"}, TypeError, "seed: takes an int, got str"),
-        ({"group": object()}, NotImplementedError, "group: the SIGReg loss"),
     ],
 )
 def test_bad_options(options, error, message):

@@ -58,9 +58,3 @@ def test_too_few_rows():
     with pytest.raises(ValueError, match=r"x: needs at least one row, got shape \[0, 3\]"):
         invariance_loss(one[:0], one[:0])
     assert invariance_loss(one, one + 1) == 1
-
-
-def test_group_waits_for_the_distributed_loss():
-    for call in (lambda g: vicreg_loss(Z, Z, group=g), lambda g: VICRegLoss(group=g)):
-        with pytest.raises(NotImplementedError, match=r"group: .* not implemented"):
-            call(object())

@@ -1,0 +1,413 @@
+"""What each rank runs in ``test_distributed.py``: ``python distributed_worker.py SET FOLDER`` under
+torchrun. A rank writes FOLDER/RANK.json: for each scenario of the set "" or a traceback."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+import time
+import traceback
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.flop_counter import FlopCounterMode
+
+from sslkernels import use_backend
+from sslkernels.compat import lightly
+from sslkernels.distributed import batch
+from sslkernels.losses import (
+    BarlowTwinsLoss,
+    NTXentLoss,
+    SIGReg,
+    VICRegLoss,
+    barlow_twins_loss,
+    nt_xent_loss,
+    sigreg_loss,
+    vicreg_loss,
+)
+from tests.losses.distributed_cases import (
+    LOSSES,
+    PLAIN,
+    close_gradients,
+    equal,
+    gathered,
+    hold,
+    raises,
+    small_model,
+    split,
+    step,
+    unequal,
+    views,
+    with_grad,
+)
+
+SCENARIOS: dict[str, dict] = {"agreeing": {}, "failing": {}}
+
+
+def scenario(which):
+    def add(function):
+        SCENARIOS[which][function.__name__] = function
+        return function
+
+    return add
+
+
+# --- ranks that agree ----------------------------------------------------------------------------
+
+
+@scenario("agreeing")
+def value_and_gradients_of_the_whole_batch():
+    for rows in (equal(), unequal()):
+        for d in (24, 5):  # wide, and not
+            x, y = views(rows, d)
+            for name, loss in LOSSES.items():
+                try:
+                    hold(loss, x, y, rows)
+                except AssertionError as error:
+                    raise AssertionError(f"{name}, rows {rows}, D = {d}: {error}") from error
+
+
+@scenario("agreeing")
+def middle_dimensions():
+    for rows in (equal(), unequal()):
+        for d in (24, 5):
+            hold(LOSSES["vicreg terms"], *views(rows, 2, 3, d), rows)
+
+
+@scenario("agreeing")
+def other_dtypes_and_backends():
+    # float32 next to an offset of 1000 and half precisions: errors of the arithmetic alone, as the
+    # float64 reference takes the same rounded input. Gradients round to the input's dtype.
+    cases = [(torch.float32, 0.0, 2e-6), (torch.float32, 1e3, 1e-4)]
+    cases += [(torch.bfloat16, 0.0, 2**-8), (torch.float16, 0.0, 2**-10)]
+    for backend in ("cpu", "torch"):
+        for dtype, offset, tolerance in cases:
+            for d in (24, 5):
+                x, y = views(unequal(), d, dtype=dtype, offset=offset)
+                names = ("vicreg", "barlow_twins") if offset else PLAIN
+                with use_backend(backend):
+                    for name in names:
+                        hold(LOSSES[name], x, y, unequal(), tolerance)
+
+
+@scenario("agreeing")
+def autocast_changes_nothing():
+    x, y = views(equal(), 24, dtype=torch.float32)
+    own = split(equal())
+    for loss in LOSSES.values():
+        before = with_grad(partial(loss, group="world"), x[own], y[own])
+        with torch.autocast("cpu", torch.bfloat16):
+            after = with_grad(partial(loss, group="world"), x[own], y[own])
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@scenario("agreeing")
+def one_view_alone_needs_a_gradient():
+    rows = equal()
+    for d in (24, 5):
+        x, y = views(rows, d)
+        own = split(rows)
+        for name, loss in LOSSES.items():
+            for v in (0, 1):
+                pair = [x[own].clone(), y[own].clone()]
+                pair[v].requires_grad_()
+                loss(*pair, group="world").backward()
+                whole = with_grad(loss, x, y)[1 + v][own] * dist.get_world_size()
+                torch.testing.assert_close(pair[v].grad, whole, msg=lambda m, name=name: name + m)
+    with torch.no_grad():
+        torch.testing.assert_close(vicreg_loss(x[own], y[own], group="world"), vicreg_loss(x, y))
+
+
+@scenario("agreeing")
+def only_one_rank_needs_a_gradient():
+    rows = equal()
+    for d in (24, 5):
+        x, y = views(rows, d)
+        own = split(rows)
+        for loss in LOSSES.values():
+            a = x[own].clone().requires_grad_(dist.get_rank() == 0)
+            value = loss(a, y[own], group="world")
+            if dist.get_rank() == 0:  # nobody waits for the backward pass of another
+                value.backward()
+                whole = with_grad(loss, x, y)[1][own] * dist.get_world_size()
+                torch.testing.assert_close(a.grad, whole)
+
+
+@scenario("agreeing")
+def ddp_equals_one_process_and_the_gather():
+    for d in (40, 5):
+        for rows in (equal(), unequal()):
+            a, b = views(rows, 6, seed=2)
+            own = split(rows)
+            for name, plain in PLAIN.items():
+                alone = small_model(d)
+                step(alone, plain, a, b)
+                ours = DistributedDataParallel(small_model(d))
+                step(ours, partial(LOSSES[name], group="world"), a[own], b[own])
+                grads = [p.grad for p in ours.parameters()]
+                close_gradients(grads, alone.parameters(), f"{name} alone")
+                if rows == equal():
+                    official = DistributedDataParallel(small_model(d))
+                    step(
+                        official,
+                        lambda x, y, plain=plain: plain(gathered(x), gathered(y)),
+                        *(a[own], b[own]),
+                    )
+                    close_gradients(grads, official.parameters(), f"{name} gathered")
+
+
+@scenario("agreeing")
+def fsdp2_equals_one_process():
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for name, loss in LOSSES.items():
+        a, b = views(equal(), 6, seed=3)
+        own = split(equal())
+        alone = small_model(40)
+        step(alone, loss, a, b)
+        ours = small_model(40)
+        fully_shard(ours[2], mesh=mesh)
+        fully_shard(ours, mesh=mesh)
+        step(ours, partial(loss, group=mesh.get_group()), a[own], b[own])
+        grads = [p.grad.full_tensor() for p in ours.parameters()]
+        close_gradients(grads, alone.parameters(), name)
+
+
+@scenario("agreeing")
+def collectives_and_memory():
+    """At most three small rounds forward, none backward; nothing of N x D or N x N kept."""
+    rows, d = [16] * dist.get_world_size(), 96
+    counted = []
+    plain = {"gather": batch.gather_tensor, "add": dist.all_reduce}
+
+    def counting(name, *args, **kwargs):
+        counted.append(name)
+        return plain[name](*args, **kwargs)
+
+    world, n, total = dist.get_world_size(), rows[0], sum(rows)
+    flops = {"vicreg": 2 * 2 * (2 * n * total * d), "nt_xent": 3 * (2 * 2 * n * 2 * total * d)}
+    flops["barlow_twins"] = flops["vicreg"]
+
+    def product(out, a, b, out_shape=None, **kwargs):
+        return 2 * a[0] * a[1] * b[1]
+
+    in_place = {torch.ops.aten.addmm_: product}  # which the counter does not know
+    gather, add = plain
+    patches = (
+        mock.patch.object(batch, "gather_tensor", partial(counting, gather)),
+        mock.patch.object(dist, "all_reduce", partial(counting, add)),
+    )
+    wanted = {
+        "vicreg": [gather, gather, gather],
+        "barlow_twins": [gather, gather, add],
+        "nt_xent": [gather, gather, gather],
+        "sigreg": [gather, add] * 2,
+    }
+    for name in PLAIN:
+        x, y = (z[split(rows)].clone().requires_grad_() for z in views(rows, d))
+        kept = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t, kept=kept: kept.append(t.untyped_storage().nbytes()) or t, lambda t: t
+        )
+        with patches[0], patches[1]:
+            counted.clear()
+            with hooks, FlopCounterMode(display=False, custom_mapping=in_place) as work:
+                value = LOSSES[name](x, y, group="world")
+            assert counted == wanted[name], (name, counted)
+            counted.clear()
+            with FlopCounterMode(display=False, custom_mapping=in_place) as backward_work:
+                value.backward()
+            assert counted == [], (name, counted)
+        if name != "sigreg":
+            own = 2 * n * d * 8
+            assert sum(kept) <= 2 * own + 8 * 8 * 2 * d, (name, sum(kept), own)
+            extra = 4 * 2 * world * n * d  # the ranks' mean offsets, twice for two views
+            assert flops[name] <= work.get_total_flops() <= flops[name] + extra, (
+                name,
+                work.get_total_flops(),
+                flops[name],
+                extra,
+            )
+            assert backward_work.get_total_flops() == 0, name
+
+
+@scenario("agreeing")
+def values_are_the_same_on_all_ranks():
+    x, y = views(unequal(), 24, dtype=torch.float32)
+    own = split(unequal())
+    for name in LOSSES:
+        values = [LOSSES[name](x[own], y[own], group="world") for _ in range(2)]
+        everyone = [None] * dist.get_world_size()
+        dist.all_gather_object(everyone, [float(v) for v in values])
+        assert len({v for pair in everyone for v in pair}) == 1, (name, everyone)
+
+
+@scenario("agreeing")
+def nan_on_one_rank_is_nan_on_all():
+    for d in (24, 5):
+        x, y = (z[split(equal())].clone() for z in views(equal(), d))
+        if dist.get_rank() == 1:
+            x[0, 0] = torch.nan
+        for name, loss in LOSSES.items():
+            assert loss(x, y, group="world").isnan(), name
+
+
+@scenario("agreeing")
+def compiled_callers():
+    rows = equal()
+    x, y = views(rows, 24)
+    own = split(rows)
+    for name in PLAIN:
+
+        def train(a, b, name=name):
+            return LOSSES[name](2 * a, 2 * b, group="world") * 3
+
+        want = with_grad(lambda a, b: LOSSES[name](2 * a, 2 * b) * 3, x, y)  # noqa: B023
+        got = with_grad(torch.compile(train, backend="eager"), x[own], y[own])
+        torch.testing.assert_close(got[0], want[0])
+        torch.testing.assert_close(got[1], want[1][own] * dist.get_world_size())
+
+
+@scenario("agreeing")
+def part_of_the_ranks():
+    world = dist.get_world_size()
+    members = [0, world - 1]
+    group = dist.new_group(members)
+    x, y = views([3, 3], 24)
+    if dist.get_rank() not in members:
+        raises(ValueError, "not a member", vicreg_loss, x, y, group=group)
+    else:
+        own = slice(0, 3) if dist.get_rank() == 0 else slice(3, 6)
+        found = with_grad(partial(vicreg_loss, group=group), x[own], y[own])
+        wanted = with_grad(vicreg_loss, x, y)
+        torch.testing.assert_close(found[0], wanted[0])
+        torch.testing.assert_close(found[1], 2 * wanted[1][own])
+    alone = [dist.new_group([rank]) for rank in range(world)][dist.get_rank()]
+    torch.testing.assert_close(vicreg_loss(x, y, group=alone), vicreg_loss(x, y))
+
+
+# --- ranks that do not ---------------------------------------------------------------------------
+
+
+@scenario("agreeing")
+def disagreement_is_the_same_error_everywhere():
+    odd = dist.get_rank() == 1
+    x, y = (z[split(equal())] for z in views(equal(), 24))
+    half = (x.float(), y.float()) if odd else (x, y)
+    short = (x[:, :20], y[:, :20]) if odd else (x, y)
+    three = (x.unsqueeze(1), y.unsqueeze(1)) if odd else (x, y)
+    cut = (z.view(-1, 4, 6) if odd else z.view(-1, 2, 2, 6)[:, :, 0] for z in (x, y))
+    both = dict(group="world")
+    raises(ValueError, "on D: rank 0 has 24, rank 1 has 20", vicreg_loss, *short, **both)
+    raises(ValueError, "on D: rank 0 has 24, rank 1 has 20", barlow_twins_loss, *short, **both)
+    raises(ValueError, "on D: rank 0 has 24, rank 1 has 20", nt_xent_loss, *short, **both)
+    raises(ValueError, "on D: rank 0 has 24, rank 1 has 20", sigreg_loss, short[0], **both)
+    raises(ValueError, "rank 0 has float64, rank 1 has float32", nt_xent_loss, *half, **both)
+    raises(ValueError, "dimensions: rank 0 has 2, rank 1 has 3", vicreg_loss, *three, **both)
+    raises(ValueError, "on the middle dimensions", vicreg_loss, *cut, **both)
+    raises(ValueError, "loss's options", vicreg_loss, x, y, gamma=2.0 if odd else 1.0, **both)
+    raises(ValueError, "loss's options", sigreg_loss, x, step=dist.get_rank(), **both)
+    loss = barlow_twins_loss if odd else nt_xent_loss
+    raises(ValueError, "rank 0 has NT-Xent, rank 1 has Barlow Twins", loss, x, y, **both)
+    # A rank that cannot take part at all says so before it raises.
+    words = "y: takes x's shape" if odd else "rank 1 refused its own input"
+    raises(ValueError, words, vicreg_loss, x, y[:2] if odd else y, **both)
+    kind, words = (TypeError, "x: takes a torch tensor") if odd else (ValueError, "rank 1 refused")
+    raises(kind, words, nt_xent_loss, None if odd else x, y, **both)
+    hold(vicreg_loss, *views(equal(), 24), equal())  # and the group still serves
+
+
+@scenario("agreeing")
+def modules_keep_their_group():
+    rows = equal()
+    x, y = views(rows, 24)
+    own = split(rows)
+    for kind in (VICRegLoss, BarlowTwinsLoss, NTXentLoss):
+        module = copy.deepcopy(kind(group="world"))
+        torch.testing.assert_close(module(x[own], y[own]), kind()(x, y))
+    module = SIGReg(num_slices=8, group="world")
+    for _ in range(2):
+        step = int(module.step)
+        found = module(x[own])
+        torch.testing.assert_close(found, sigreg_loss(x, num_slices=8, step=step))
+
+
+@scenario("agreeing")
+def drop_ins_gather():
+    rows = equal()
+    x, y = views(rows, 24)
+    for kind in (lightly.VICRegLoss, lightly.BarlowTwinsLoss, lightly.NTXentLoss):
+
+        def loss(x, y, group=None, kind=kind):
+            return kind(gather_distributed=group is not None)(x, y)
+
+        hold(loss, x, y, rows)
+
+
+@scenario("agreeing")
+def no_second_derivative():
+    x, y = (z[split(equal())].clone().requires_grad_() for z in views(equal(), 24))
+    for loss in (vicreg_loss, barlow_twins_loss, nt_xent_loss):
+        value = loss(x, y, group="world")
+        (grad,) = torch.autograd.grad(value, x, create_graph=True)
+        raises(NotImplementedError, "no second derivative", grad.sum().backward)
+
+
+# --- ranks that fail -----------------------------------------------------------------------------
+
+
+@scenario("failing")
+def stalled_rank_times_out():
+    group = dist.new_group(timeout=timedelta(seconds=2))
+    x, y = (z[split(equal())] for z in views(equal(), 24))
+    vicreg_loss(x, y, group=group)
+    dist.barrier()
+    if dist.get_rank() == 0:
+        start = time.monotonic()
+        raises(RuntimeError, "", vicreg_loss, x, y, group=group)
+        assert time.monotonic() - start < 20
+    else:
+        time.sleep(5)
+
+
+@scenario("failing")
+def dead_rank_fails_the_others():
+    x, y = (z[split(equal())] for z in views(equal(), 24))
+    if dist.get_rank() == 1:
+        os._exit(0)  # as success, or torchrun would end the other ranks before they notice
+    start = time.monotonic()
+    raises(RuntimeError, "", vicreg_loss, x, y, group="world")
+    assert time.monotonic() - start < 20
+
+
+def main(which: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    if which == "agreeing":
+        raises(RuntimeError, "init_process_group", vicreg_loss, *[torch.eye(2)] * 2, group="world")
+    dist.init_process_group("gloo", timeout=timedelta(seconds=20))
+    found = {}
+    for name, function in SCENARIOS[which].items():
+        try:
+            function()
+            found[name] = ""
+        except Exception:
+            found[name] = f"rank {rank}: {traceback.format_exc()}"
+        Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    if which == "agreeing":
+        dist.destroy_process_group()
+    else:
+        os._exit(0)  # the group is broken: nothing to say goodbye to
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
