@@ -11,7 +11,7 @@ import gc
 import sys
 from pathlib import Path
 
-from benchmarks.registry import workloads
+from benchmarks.cpu import WORKLOADS
 
 
 def _status(field: str) -> int:
@@ -22,7 +22,7 @@ def _status(field: str) -> int:
 
 
 def main(workload: str, contender: str) -> None:
-    case = next(w for w in workloads() if w.name == workload).build()
+    case = next(w for w in WORKLOADS if w.name == workload).build()
     job = case.contenders[contender]
     job()
     gc.collect()

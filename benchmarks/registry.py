@@ -36,16 +36,3 @@ class Workload:
     contenders: tuple[str, ...]
     build: Callable[[], Case]
     rounds: int = 5
-
-
-def workloads() -> list[Workload]:
-    from benchmarks import barlow_twins, class_moments, nearest_center, nt_xent, sigreg, vicreg
-
-    return [
-        *vicreg.WORKLOADS,
-        *class_moments.WORKLOADS,
-        *nearest_center.WORKLOADS,
-        *barlow_twins.WORKLOADS,
-        *nt_xent.WORKLOADS,
-        *sigreg.WORKLOADS,
-    ]

@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
-from benchmarks.registry import Case, Workload, workloads
+from benchmarks.cpu import WORKLOADS
+from benchmarks.registry import Case, Workload
 
-BY_NAME = {w.name: w for w in workloads()}
+BY_NAME = {w.name: w for w in WORKLOADS}
 
 
 @functools.lru_cache(maxsize=1)  # one workload's data at a time

@@ -1,10 +1,11 @@
-"""Checks shared by the losses of [N, D] views: each error names the argument, what it got and what
+"""Checks shared by the losses: each error names the argument, what it got and what
 it takes."""
 
 from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +22,8 @@ def view(z: Any, name: str, min_rows: int) -> None:
         raise ValueError(f"{name}: needs at least {rows}, got shape {list(z.shape)}")
 
 
-def pair(x: Any, y: Any, min_rows: int) -> None:
+def pair(x: Any, y: Any, min_rows: int, view: Callable[[Any, str, int], None] = view) -> None:
+    """Two views of one shape, dtype and device; ``view`` checks the first."""
     view(x, "x", min_rows)
     if not isinstance(y, Tensor):
         raise TypeError(f"y: takes a torch tensor, got {type(y).__name__}")

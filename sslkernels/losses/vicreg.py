@@ -25,6 +25,7 @@ import sslkernels.ops.vicreg  # noqa: F401  (registers the operator)
 from sslkernels._checks import FLOAT_DTYPES
 from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.vicreg import vicreg as _distributed_vicreg
+from sslkernels.losses import _checks
 
 _LOSS, _INVARIANCE, _VARIANCE, _COVARIANCE = range(4)
 
@@ -261,13 +262,4 @@ def _check_view(z: Any, name: str, min_rows: int) -> None:
         raise ValueError(f"{name}: takes no empty dimension, got shape {list(z.shape)}")
 
 
-def _check_pair(x: Any, y: Any, min_rows: int) -> None:
-    _check_view(x, "x", min_rows)
-    if not isinstance(y, Tensor):
-        raise TypeError(f"y: takes a torch tensor, got {type(y).__name__}")
-    if y.dtype != x.dtype:
-        raise TypeError(f"y: takes x's dtype {str(x.dtype)[6:]}, got {str(y.dtype)[6:]}")
-    if y.shape != x.shape:
-        raise ValueError(f"y: takes x's shape {list(x.shape)}, got {list(y.shape)}")
-    if y.device != x.device:
-        raise ValueError(f"y: takes x's device {x.device}, got {y.device}")
+_check_pair = partial(_checks.pair, view=_check_view)
