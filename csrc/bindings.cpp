@@ -101,8 +101,8 @@ std::tuple<int64_t, int64_t, int64_t> class_moments_update(
     for (const auto& [classes, counts, mean, m2] : states)
         targets.push_back({classes, as_pointer<int64_t>(counts), as_pointer<double>(mean),
                            as_pointer<double>(m2)});
-    const ssk::BadLabel bad = ssk::class_moments_update(
-        as_view(z), as_pointer<int64_t>(labels), targets, ignore, threads);
+    const ssk::BadLabel bad = ssk::class_moments_update(as_view(z), as_pointer<int64_t>(labels),
+                                                        targets, ignore, threads);
     return {bad.labeling, bad.row, bad.value};
 }
 
@@ -160,9 +160,9 @@ void barlow_twins_forward(const ViewTuple& x, const ViewTuple& y, double lambda,
          as_columns(columns, first.cols), as_pointer<void>(gram));
 }
 
-void barlow_twins_backward(const std::array<double, 3>& grad, const ViewTuple& x, const ViewTuple& y,
-                           double lambda, bool wide, int threads, uintptr_t columns, uintptr_t gram,
-                           uintptr_t grad_x, uintptr_t grad_y) {
+void barlow_twins_backward(const std::array<double, 3>& grad, const ViewTuple& x,
+                           const ViewTuple& y, double lambda, bool wide, int threads,
+                           uintptr_t columns, uintptr_t gram, uintptr_t grad_x, uintptr_t grad_y) {
     const auto pass = ssk::barlow_backward(ssk::active_isa());
     const py::gil_scoped_release release;
     const ssk::MatrixView first = as_view(x);

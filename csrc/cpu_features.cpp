@@ -58,7 +58,8 @@ Isa parse(const std::string& name, Isa limit) {
     for (int i = 0; i <= static_cast<int>(Isa::amx); ++i) {
         if (name != kNames[i]) continue;
         if (i > static_cast<int>(limit))
-            throw std::invalid_argument("instruction set " + name + " is not available here; best is " +
+            throw std::invalid_argument("instruction set " + name +
+                                        " is not available here; best is " +
                                         kNames[static_cast<int>(limit)]);
         return static_cast<Isa>(i);
     }

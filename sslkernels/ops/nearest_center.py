@@ -10,7 +10,7 @@ from sslkernels.backends import select
 
 @torch.library.custom_op("sslkernels::nearest_center", mutates_args=())
 def nearest_center(z: torch.Tensor, centers: torch.Tensor, exact: bool) -> torch.Tensor:
-    """int64 [N]: the index of the center nearest to each row of z [N, D]; -1 where there is none."""
+    """int64 [N]: the center nearest to each row of z [N, D]; -1 where there is none."""
     return select("nearest_center", z).nearest_center(z, centers, exact)
 
 
