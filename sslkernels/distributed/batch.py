@@ -167,6 +167,8 @@ def _device_types(group: Any) -> list[str]:
 
 
 def _check_device(z: Tensor, device_types: list[str]) -> None:
+    if hasattr(z, "to_local"):
+        raise TypeError("group: takes plain tensors, got a DTensor: pass its to_local()")
     if z.device.type not in device_types:
         raise ValueError(
             f"group: its backends send tensors on {' and '.join(device_types)}, and the views are "
