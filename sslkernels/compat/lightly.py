@@ -59,15 +59,11 @@ class VICRegLoss(torch.nn.Module):
 
         Raises:
             AssertionError: a batch of fewer than two, or views of different shapes.
+            ValueError: the same of a batch that is gathered, on every rank.
         """
-        if min(z_a.shape[0], z_b.shape[0]) < 2:
-            raise AssertionError(
-                f"z_a and z_b must have batch size > 1, got {z_a.shape[0]} and {z_b.shape[0]}"
-            )
-        if z_a.shape != z_b.shape:
-            raise AssertionError(
-                f"z_a and z_b must have the same shape, got {list(z_a.shape)} and {list(z_b.shape)}"
-            )
+        group = every_rank() if self.gather_distributed else None
+        if group is None:
+            _assert_views(z_a, z_b)
         return vicreg_loss(
             z_a,
             z_b,
@@ -75,7 +71,7 @@ class VICRegLoss(torch.nn.Module):
             std_coeff=self.mu_param,
             cov_coeff=self.nu_param,
             eps=self.eps,
-            group=every_rank() if self.gather_distributed else None,
+            group=group,
         )
 
 
@@ -152,6 +148,17 @@ class NTXentLoss(torch.nn.Module):
         """The loss of two views (batch_size, embedding_size)."""
         group = every_rank() if self.gather_distributed else None
         return nt_xent_loss(out0, out1, temperature=self.temperature, group=group)
+
+
+def _assert_views(z_a: Tensor, z_b: Tensor) -> None:
+    if min(z_a.shape[0], z_b.shape[0]) < 2:
+        raise AssertionError(
+            f"z_a and z_b must have batch size > 1, got {z_a.shape[0]} and {z_b.shape[0]}"
+        )
+    if z_a.shape != z_b.shape:
+        raise AssertionError(
+            f"z_a and z_b must have the same shape, got {list(z_a.shape)} and {list(z_b.shape)}"
+        )
 
 
 def _check_gather(gather_distributed: bool) -> None:

@@ -82,6 +82,8 @@ def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Te
     Two views of every sample are the NT-Xent loss. With more views, or with labels for indexes, the
     first sum still runs without a matrix of all rows by all rows; the second takes for every index
     the square of how often the commonest one occurs. Looking at the indexes waits for the device.
+    Over several ranks, the rows of one index must be on one of them; with more than two views the
+    value is that of this rank's rows, whose mean over ranks is the batch's.
 
     Args:
         z: projected features of all views, [N, D].

@@ -1,0 +1,120 @@
+"""What every rank of ``test_distributed.py`` runs: drop-ins against originals, rank by rank.
+
+The originals that gather are run as they are. For those that do not gather as the whole batch would
+have it, one process takes the whole batch, and a rank's gradient is the number of ranks times its
+part of the gradient there: DDP divides by that number.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import distributed as dist
+
+from examples import lightly_losses
+from sslkernels.compat import lightly as compat
+from sslkernels.compat import official, solo
+from tests.compat.test_official import authors_terms
+from tests.compat.test_solo import solo_barlow, solo_simclr, solo_vicreg
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+ROWS, D = 6, 10
+
+
+def every_view() -> tuple[torch.Tensor, torch.Tensor]:
+    """The whole batch, the same on every rank."""
+    g = torch.Generator().manual_seed(0)
+    x = 3 + torch.randn(ROWS * dist.get_world_size(), D, generator=g, dtype=torch.float64)
+    return x, x + 0.5 * torch.randn(x.shape, generator=g, dtype=torch.float64)
+
+
+def run(
+    loss: Loss, x: torch.Tensor, y: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    x, y = (z.clone().requires_grad_() for z in (x, y))
+    value = loss(x, y)
+    value.backward()
+    assert x.grad is not None and y.grad is not None
+    return value.detach(), x.grad, y.grad
+
+
+def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def assert_same_gather(ours: Loss, theirs: Loss) -> None:
+    """Gradients rank by rank. The value is the batch's on every rank; theirs, on average."""
+    mine = slice(dist.get_rank() * ROWS, (dist.get_rank() + 1) * ROWS)
+    x, y = (z[mine] for z in every_view())
+    value, *grads = run(ours, x, y)
+    want, *expected = run(theirs, x, y)
+    torch.testing.assert_close(value, mean_over_ranks(want), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(grads, expected, rtol=1e-9, atol=1e-11)
+
+
+def assert_same_batch(ours: Loss, theirs: Loss) -> None:
+    mine = slice(dist.get_rank() * ROWS, (dist.get_rank() + 1) * ROWS)
+    views = every_view()
+    value, *grads = run(ours, *(z[mine] for z in views))
+    want, *whole = run(theirs, *views)
+    # The same on every rank, but for more than two views: there a rank's is that of its positives.
+    torch.testing.assert_close(mean_over_ranks(value), want, rtol=1e-10, atol=1e-12)
+    expected = [dist.get_world_size() * g[mine] for g in whole]
+    torch.testing.assert_close(grads, expected, rtol=1e-9, atol=1e-11)
+
+
+def check_lightly() -> None:
+    theirs = lightly_losses.load()
+    assert_same_gather(
+        compat.VICRegLoss(gather_distributed=True), theirs.VICRegLoss(gather_distributed=True)
+    )
+    assert_same_gather(
+        compat.NTXentLoss(gather_distributed=True), theirs.NTXentLoss(gather_distributed=True)
+    )
+    assert_same_batch(compat.BarlowTwinsLoss(gather_distributed=True), theirs.BarlowTwinsLoss())
+    # What is wrong on one rank is an error on all: none waits for another.
+    x, y = every_view()
+    with pytest.raises(ValueError, match=r"shape|rank 1 refused"):
+        compat.VICRegLoss(gather_distributed=True)(x, y[1:] if dist.get_rank() == 1 else y)
+    # Without gather_distributed, a rank's loss is its own.
+    for name in ("VICRegLoss", "BarlowTwinsLoss", "NTXentLoss"):
+        x, y = (z[: ROWS - dist.get_rank()] for z in every_view())
+        got, want = (run(getattr(where, name)(), x, y) for where in (compat, theirs))
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
+
+
+def check_formulas() -> None:
+    """solo-learn's and the authors' always gather."""
+    nominal = ROWS * dist.get_world_size() + 3
+
+    def authors(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        repr_loss, std_loss, cov_loss = authors_terms(x, y, nominal)
+        return 25 * repr_loss + 25 * std_loss + cov_loss
+
+    assert_same_batch(official.VICReg(nominal), authors)
+    assert_same_batch(solo.vicreg_loss_func, solo_vicreg)
+    assert_same_batch(solo.barlow_loss_func, solo_barlow)
+
+    def simclr(views: int, loss: Callable[..., torch.Tensor]) -> Loss:
+        def of_all_views(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            """Rows of one sample, ``views`` in all, are on one rank."""
+            first = 1000 * dist.get_rank() if len(x) == ROWS else 0
+            samples = torch.arange(len(x)) * 2 // views + first
+            return loss(torch.cat((x, y)), samples.repeat(2))
+
+        return of_all_views
+
+    for views in (2, 4, 6):
+        assert_same_batch(simclr(views, solo.simclr_loss_func), simclr(views, solo_simclr))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    {"lightly": check_lightly, "formulas": check_formulas}[sys.argv[1]]()
+    dist.destroy_process_group()
