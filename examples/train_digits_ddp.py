@@ -73,6 +73,7 @@ def main() -> None:
     if dist.get_rank() == 0:
         print(f"{dist.get_world_size()} ranks          first    last  ms/step  largest difference")
         print("\n".join(lines))
+    dist.barrier()  # Gloo's threads may abort a rank that leaves before the others are done
     dist.destroy_process_group()
 
 
