@@ -93,28 +93,21 @@ def tables(rows: list[dict], limits: dict[str, float]) -> Iterator[Table]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", default="", metavar="WORDS", help="pytest -k expression")
+    only = "only workloads whose name holds TEXT (repeatable)"
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help=only)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     args = parser.parse_args()
     limits = ceilings()
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
         here = Path(__file__).parent
-        options = [
-            "-q",
-            "--benchmark-json",
-            str(raw),
-            "--benchmark-quiet",
-            "-p",
-            "no:cacheprovider",
-        ]
-        status = pytest.main([str(here / "test_cpu.py"), *options, "-k", args.only])
+        only = [f"--workload={text}" for text in args.only]
+        quiet = ["-q", "-W", "ignore", "-p", "no:cacheprovider", "--benchmark-quiet"]
+        output = ["--benchmark-json", str(raw)]
+        status = pytest.main([str(here / "test_cpu.py"), *quiet, *output, *only])
         found = json.loads(raw.read_text())["benchmarks"] if raw.exists() else []
     stats = ("median", "min", "max")
-    rows = [
-        {"workload": b["group"], **b["extra_info"], **{k: b["stats"][k] for k in stats}}
-        for b in found
-    ]
+    rows = [{**b["extra_info"], **{k: b["stats"][k] for k in stats}} for b in found]
     console = Console(width=None if Console().is_terminal else 140)
     about = machine()
     console.print(", ".join(f"{k}: {v}" for k, v in about.items()))

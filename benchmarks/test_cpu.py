@@ -7,8 +7,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 from benchmarks.cpu import WORKLOADS
 from benchmarks.registry import Case, Workload
 
@@ -20,10 +18,6 @@ def case(name: str) -> Case:
     return BY_NAME[name].build()
 
 
-def pairs() -> list[tuple[str, str]]:
-    return [(w.name, contender) for w in BY_NAME.values() for contender in w.contenders]
-
-
 def peak_memory(workload: Workload, contender: str) -> float:
     """Bytes beyond input and result, in a fresh process (see benchmarks/memory.py)."""
     command = [sys.executable, "-m", "benchmarks.memory", workload.name, contender]
@@ -31,13 +25,13 @@ def peak_memory(workload: Workload, contender: str) -> float:
     return float(done.stdout.split()[-1]) if done.returncode == 0 else float("nan")
 
 
-@pytest.mark.parametrize(("name", "contender"), pairs())
 def test_contender(benchmark, name: str, contender: str) -> None:
     workload = BY_NAME[name]
     job = case(name).contenders[contender]
-    result = benchmark.pedantic(job, rounds=workload.rounds, warmup_rounds=1)
     benchmark.group = name
+    result = benchmark.pedantic(job, rounds=workload.rounds, warmup_rounds=1)
     benchmark.extra_info.update(
+        workload=name,
         contender=contender,
         error=case(name).error(result),
         amount=case(name).amount,
