@@ -100,6 +100,7 @@ def _worker(args: argparse.Namespace) -> None:
     found = _measure(args.rows, args.dim, args.repeats, not args.no_rival)
     if dist.get_rank() == 0:
         Path(args.out).write_text(json.dumps(found))
+    dist.barrier()  # Gloo may abort a rank that leaves before the others are done
     dist.destroy_process_group()
 
 

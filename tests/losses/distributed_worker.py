@@ -408,6 +408,7 @@ def main(which: str, folder: str) -> None:
             found[name] = f"rank {rank}: {traceback.format_exc()}"
         Path(folder, f"{rank}.json").write_text(json.dumps(found))
     if which == "agreeing":
+        dist.barrier()  # Gloo may abort a rank that leaves before the others are done
         dist.destroy_process_group()
     else:
         os._exit(0)  # the group is broken: nothing to say goodbye to

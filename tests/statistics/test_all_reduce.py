@@ -24,6 +24,7 @@ def _rank(rank: int, folder: str) -> None:
     m = ssk.class_moments(data.z[mine], data.labels[mine], 9)
     m.all_reduce()
     torch.save(m.state_dict(), f"{folder}/{rank}.pt")
+    dist.barrier()  # Gloo may abort a rank that leaves before the others are done
     dist.destroy_process_group()
 
 

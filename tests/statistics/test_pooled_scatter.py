@@ -110,6 +110,7 @@ def _rank(rank: int, folder: str) -> None:
     second = ssk.NeuralCollapsePass(m).update(data.z[mine], data.labels[mine]).all_reduce()
     unit = ssk.NormalizedMoments.empty(5).update(data.z[mine]).all_reduce()
     torch.save((s.state_dict(), second.compute().nc1, unit.std), f"{folder}/{rank}.pt")
+    dist.barrier()  # Gloo may abort a rank that leaves before the others are done
     dist.destroy_process_group()
 
 
