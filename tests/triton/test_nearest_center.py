@@ -11,6 +11,7 @@ pytest.importorskip("triton")
 import sslkernels as ssk
 from sslkernels.backends.triton import launch, tiles
 from sslkernels.backends.triton import nearest_centers as passes
+from sslkernels.backends.triton.center_table import center_table
 from tests.inputs import lay_out
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -181,7 +182,7 @@ def test_the_bound_holds(dtype: torch.dtype, device: torch.device) -> None:
     z, centers = (normal(n, d) + 0.5).to(dtype).to(device), normal(c, d, seed=11).to(device)
     for split in (False, True):
         tile = tiles.center_candidates(dtype, launch.INTERPRETER)[1]
-        table = passes._table(z, [centers], tile, launch.INTERPRETER)
+        table = center_table(z, [centers], tile, launch.INTERPRETER)
         shape = (n, len(table.spans), 4)
         score = torch.empty(shape, device=device)
         index = torch.empty(shape, dtype=torch.int32, device=device)

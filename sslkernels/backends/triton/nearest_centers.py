@@ -2,7 +2,7 @@
 
 The steps, for a chunk of rows (so that the workspace stays small) and every set of centers:
 
-1. once: centers to the table that the filter reads (``center_filter.center_kernel``);
+1. once: centers to the table that the filter reads (``center_table``);
 2. filter all rows, one launch for all sets (``center_filter.center_filter_kernel``);
 3. decide, or list the rows with a few candidates, too many, or no bound (``center_choice``);
 4. filter the rows with too many again, with split operands and x - g; decide or list;
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 import triton
@@ -25,12 +24,17 @@ import triton
 from sslkernels.backends.triton import center_choice as choice
 from sslkernels.backends.triton import center_filter as filtering
 from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton.center_table import (
+    CENTER_BLOCK,
+    CenterSet,
+    CenterTable,
+    center_table,
+    usable_centers,
+)
 
-_CENTER_BLOCK = 256  # columns per step of center_kernel
 _CHOICE_BLOCK = 128
 _RECHECK_BLOCK = 256
 _SCAN_C, _SCAN_D = 32, 32
-_PITCH = 64  # the table's rows are padded to multiples of every BLOCK_K
 
 
 def nearest_center(z: torch.Tensor, centers: torch.Tensor, exact: bool) -> torch.Tensor:
@@ -62,100 +66,12 @@ def nearest_centers(
             out[k].fill_(-1)
         small = [k for k in used if z.shape[0] * centers[k].numel() <= tiles.CENTER_SCAN]
         for k in small:
-            _scan(z, centers[k], _usable(centers[k]), None, None, out[k])
+            _scan(z, centers[k], usable_centers(centers[k]), None, None, out[k])
         large = [k for k in used if k not in small]
         if large:
             tile = tiles.center_tiles(z.shape[0], z.dtype, launch.device_of(z))
             _filtered(z, [centers[k] for k in large], exact, [out[k] for k in large], tile)
     return tuple(out)
-
-
-def _usable(centers: torch.Tensor) -> torch.Tensor:
-    return centers.isfinite().all(dim=1).to(torch.uint8)
-
-
-class _Set(NamedTuple):
-    """One set of centers and where it lies in the table."""
-
-    centers: torch.Tensor
-    usable: torch.Tensor  # [C] uint8
-    count: torch.Tensor  # [1] int64
-    first_span: int
-    num_spans: int
-
-
-class _Table(NamedTuple):
-    """All sets, as the filter reads them; see center_filter for the columns."""
-
-    sets: list[_Set]
-    first: torch.Tensor  # [rows, pitch] in the first pass's type
-    hi: torch.Tensor  # [rows, pitch] bf16
-    lo: torch.Tensor  # [rows, pitch] bf16
-    h_first: torch.Tensor  # [rows] fp32
-    h_shifted: torch.Tensor  # [rows] fp32
-    g: torch.Tensor  # [sets, D] fp32
-    bounds: torch.Tensor  # [sets, BOUNDS] fp32
-    spans: torch.Tensor  # [spans, 4] int32
-
-
-def _table(
-    z: torch.Tensor, centers: Sequence[torch.Tensor], tile: tiles.CenterTiles, device: launch.Device
-) -> _Table:
-    n, d = z.shape
-    block = tile.first.block_c
-    rows = [triton.cdiv(c.shape[0], block) * block for c in centers]
-    span_rows = [tiles.center_span(n, d, r, z.dtype, tile.first, device) for r in rows]
-    num_spans = [triton.cdiv(r, s) for r, s in zip(rows, span_rows, strict=True)]
-    pitch = triton.cdiv(d, _PITCH) * _PITCH
-    new = z.new_empty
-    hi = new((sum(rows), pitch), dtype=torch.bfloat16)
-    # fp16 rows are multiplied by fp16 centers; for the others the first pass reads ``hi``.
-    first = new((sum(rows), pitch), dtype=torch.float16) if z.dtype == torch.float16 else hi
-    table = _Table(
-        [],
-        first,
-        hi,
-        torch.empty_like(hi),
-        new(sum(rows), dtype=torch.float32),
-        new(sum(rows), dtype=torch.float32),
-        new((len(centers), d), dtype=torch.float32),
-        new((len(centers), filtering.BOUNDS), dtype=torch.float32),
-        new((sum(num_spans), 4), dtype=torch.int32),
-    )
-    bounds = new((sum(rows), filtering.BOUNDS), dtype=torch.float32)
-    row = span = 0
-    for k, c in enumerate(centers):
-        usable = _usable(c)
-        count = usable.sum(dtype=torch.int64)
-        finite = c.where(usable.bool().unsqueeze(1), 0.0)
-        table.g[k] = finite.sum(dim=0, dtype=torch.float64) / count.clamp(min=1)
-        part = slice(row, row + rows[k])
-        filtering.center_kernel[(rows[k],)](
-            c,
-            usable,
-            table.g[k],
-            table.first[part],
-            table.hi[part],
-            table.lo[part],
-            table.h_first[part],
-            table.h_shifted[part],
-            bounds[part],
-            table.spans[span:],
-            c.shape[0],
-            d,
-            pitch,
-            rows[k],
-            span_rows[k],
-            row,
-            k,
-            SHIFTED=z.dtype == torch.float32,
-            BLOCK_D=_CENTER_BLOCK,
-            num_warps=2,
-        )
-        table.bounds[k] = bounds[part].amax(dim=0)
-        table.sets.append(_Set(c, usable, count, span, num_spans[k]))
-        row, span = row + rows[k], span + num_spans[k]
-    return table
 
 
 def _filtered(
@@ -166,7 +82,7 @@ def _filtered(
     tile: tiles.CenterTiles,
 ) -> None:
     device = launch.device_of(z)
-    table = _table(z, centers, tile, device)
+    table = center_table(z, centers, tile, device)
     spans, sets = len(table.spans), len(centers)
     n = min(len(z), max(1024, tiles.CENTER_WORKSPACE // (spans * (8 * filtering.KEEP + 4))))
     score = z.new_empty((n, spans, filtering.KEEP), dtype=torch.float32)
@@ -219,7 +135,7 @@ def _filter(
     z: torch.Tensor,
     listed: torch.Tensor | None,
     count: torch.Tensor | None,
-    table: _Table,
+    table: CenterTable,
     first_span: int,
     num_spans: int,
     score: torch.Tensor,
@@ -271,7 +187,7 @@ def _filter(
 
 def _recheck(
     z: torch.Tensor,
-    one: _Set,
+    one: CenterSet,
     score: torch.Tensor,
     index: torch.Tensor,
     limit: torch.Tensor,
@@ -418,7 +334,7 @@ def _center_cases(dtype: torch.dtype, name: str, centers: str) -> Iterator[launc
                     ("C", "D", "pitch", "table_rows", "span_rows", "first_row", "owner"), "i32"
                 ),
             },
-            {"SHIFTED": dtype == torch.float32, "BLOCK_D": _CENTER_BLOCK},
+            {"SHIFTED": dtype == torch.float32, "BLOCK_D": CENTER_BLOCK},
             2,
             3,
             "other",
