@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.library import opcheck
 
 from sslkernels import reference
-from sslkernels.backends import triton, use_backend
+from sslkernels.backends import use_backend
 from sslkernels.losses import NTXentLoss, nt_xent_loss
 from tests.inputs import DTYPES
 from tests.losses import common
@@ -262,8 +262,3 @@ def test_bad_temperature(temperature):
             call(temperature)
     with pytest.raises(TypeError, match="temperature: takes a number, got str"):
         NTXentLoss("0.5")
-
-
-@pytest.mark.parametrize("name", ["barlow_twins", "nt_xent", "sigreg"])
-def test_triton_says_what_it_lacks(name):
-    assert triton.cannot(name, Z) == f"has no {name} kernel"

@@ -14,12 +14,21 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # Pass name -> the module that implements it; imported when first asked for, so that a process
 # without triton, or one that never meets a GPU, does not pay for it.
 _PASSES = {
+    "barlow_twins_forward": "barlow_twins",
+    "barlow_twins_backward": "barlow_twins_gradient",
     "cdnv_sum": "pairs",
     "class_moments_update": "class_moments",
     "nearest_center": "nearest_centers",  # a module of the same name would hide the function
+    "nt_xent_forward": "nt_xent",
+    "nt_xent_backward": "nt_xent_gradient",
+    "sigreg_forward": "sigreg",
+    "sigreg_backward": "sigreg_gradient",
     "vicreg_forward": "vicreg",
     "vicreg_backward": "vicreg_gradient",
 }
+
+# What a caller asks for: an operator's passes are served together.
+_OPERATORS = {name.removesuffix("_forward") for name in _PASSES if "_backward" not in name}
 
 # Triton decides at import, kernel by kernel, whether a kernel is compiled or interpreted.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
@@ -41,7 +50,7 @@ def describe() -> str:
 
 
 def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
-    if pass_name not in ("cdnv_sum", "class_moments_update", "nearest_center", "vicreg"):
+    if pass_name not in _OPERATORS:
         return f"has no {pass_name} kernel"
     if tensor.device.type == "cpu":
         if not INTERPRETED:

@@ -340,3 +340,54 @@ def pairs(dtype: torch.dtype, device: Device) -> Gram:
     covers all classes makes no difference worth another configuration."""
     large, small = gram_candidates(dtype, device)
     return small if device.backend == "hip" else large
+
+
+# ---- logits and plain products (nt_xent.py, sigreg.py, products.py) ----
+
+ROWS = Stream(16, 128, 4, 1)
+WORKSPACE = 32 << 20  # bytes that stay in the L2 cache from the kernel that writes to its reader
+
+
+def finish_rows(aligned: bool) -> Stream:
+    """Without 128-bit loads every element of three inputs has an address of its own."""
+    return ROWS if aligned else Stream(16, 32, 4, 1)
+
+
+LARGEST = 128  # side of the largest tile of logits
+
+
+def logits(m: int, op: Operand, device: Device) -> tuple[Gram, ...]:
+    """Tiles of an m x m matrix: 64 x 64 where larger ones would leave processors idle."""
+    *large, small = logits_candidates(op, device)
+    few = (-(-m // LARGEST)) ** 2 < device.processors
+    return (small,) if few else (*large, small)
+
+
+def logits_candidates(op: Operand, device: Device) -> tuple[Gram, ...]:
+    """128 x 128 and 64 x 64; the second alone where the first spills: on AMD, and where three
+    products leave its exponentials no registers."""
+    large, small = gram_candidates(op.dtype, device)
+    full = device.backend == "hip" or (op.planes == 2 and int(device.arch) >= 100)
+    return (small,) if full else (large, small)
+
+
+def projections(op: Operand, device: Device) -> Gram:
+    """64 x 64 and eight warps: a tile of projections, cosines and sines of two angles and their sum
+    share the registers."""
+    return gram_candidates(op.dtype, device)[1]._replace(num_warps=8)
+
+
+def column_splits(side: int, device: Device) -> int:
+    """Into how many parts to cut the columns of ``side`` tiles, for two programs per processor."""
+    return max(1, min(2 * device.processors // side, side))
+
+
+def rows_at_once(row_bytes: int) -> int:
+    """How many rows of a matrix to form at a time: whole tiles."""
+    return max(1, WORKSPACE // row_bytes // 128) * 128
+
+
+def product(n: int, d: int, dtype: torch.dtype, device: Device) -> Backward:
+    large, small = backward_candidates(dtype, device, True)
+    tiles = -(-n // large.block_n) * -(-d // large.block_d)
+    return small if 2 * tiles < device.processors else large
