@@ -205,10 +205,19 @@ def statistics_of_classes() -> Iterator[list[Job]]:
         yield from workload()
 
 
+def other_losses() -> Iterator[list[Job]]:
+    """Barlow Twins, NT-Xent and SIGReg."""
+    from benchmarks.gpu_losses import WORKLOADS as workloads  # which imports this module
+
+    for workload in workloads:
+        yield from workload()
+
+
 WORKLOADS: tuple[Callable[[], Iterator[list[Job]]], ...] = (
     vicreg,
     column_moments,
     statistics_of_classes,
+    other_losses,
 )
 
 
