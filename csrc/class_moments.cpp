@@ -2,8 +2,12 @@
 //
 // * few classes for the length of a row (every class has several rows in a quarter of a MB): strips
 //   of rows in memory order, all labelings while a strip is in the cache;
-// * otherwise: class by class, one gather per chain of labelings of which each is a function of the
-//   one before (fine classes, superclasses, everything), so that a hierarchy costs one reading.
+// * otherwise, for a chain of labelings of which each is a function of the one before (fine
+// classes,
+//   superclasses, everything): class by class, one gather for the chain;
+// * for several chains, with enough rows per class: slices of columns in memory order, all chains
+// at
+//   once; then a gather of the few rows for whose classes that is not accurate.
 //
 // A matrix whose columns are not contiguous is first copied, a few MB of rows at a time.
 #include "class_moments.h"
@@ -11,6 +15,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <utility>
 
 #include "class_moments_parts.h"
 #include "cpu_features.h"
@@ -44,13 +49,13 @@ constexpr int64_t kStageBytes = 8 << 20;
 constexpr int64_t kStageTile = 32;  // rows: two cache lines of float32 down each column
 
 // Labelings grouped so that each is a function of the one before it in its group.
-std::vector<std::vector<Target>> chains(std::vector<Target> targets, int64_t rows, int threads) {
+std::vector<Chain> chains(std::vector<Target> targets, int64_t rows, int threads) {
     std::stable_sort(targets.begin(), targets.end(), [](const Target& a, const Target& b) {
         return a.labeling.classes > b.labeling.classes;
     });
-    std::vector<std::vector<Target>> out;
+    std::vector<Chain> out;
     for (const Target& target : targets) {
-        const auto extends = [&](const std::vector<Target>& chain) {
+        const auto extends = [&](const Chain& chain) {
             // With fewer rows than classes the table of parents would cost more than it saves.
             return chain.back().labeling.classes <= rows &&
                    is_function_of(target.labeling, chain.back().labeling, rows, threads);
@@ -68,7 +73,28 @@ void add_contiguous(const MatrixView& z, const std::vector<Target>& targets, int
     const RunKernels& kernels = run_kernels();
     if (add_by_strips(z, targets, kernels, threads)) return;
     if (targets.size() == 1) return add_by_gather(z, targets, kernels, threads);
-    for (const auto& chain : chains(targets, z.rows, threads))
+    std::vector<Remainder> remainders;
+    std::vector<Chain> group;
+    const auto add_group = [&] {
+        if (group.size() == 1)
+            add_by_gather(z, group[0], kernels, threads);
+        else
+            for (Remainder& remainder : add_by_columns(z, group, kernels, threads))
+                remainders.push_back(std::move(remainder));
+        group.clear();
+    };
+    for (Chain& chain : chains(targets, z.rows, threads)) {
+        group.push_back(std::move(chain));
+        if (group.size() == 1 || columns_suit(z, group)) continue;
+        Chain last = std::move(group.back());
+        group.pop_back();
+        add_group();
+        group.push_back(std::move(last));
+    }
+    add_group();
+    std::vector<Target> rest;
+    for (const Remainder& remainder : remainders) rest.push_back(remainder.target);
+    for (const Chain& chain : chains(rest, z.rows, threads))
         add_by_gather(z, chain, kernels, threads);
 }
 
@@ -122,10 +148,10 @@ BadLabel class_moments_update(const MatrixView& z, const int64_t* labels,
         targets.push_back(
             {{labels + static_cast<int64_t>(targets.size()) * z.rows, state.classes, ignore},
              state});
-    for (size_t k = 0; k < targets.size(); ++k) {
-        const int64_t row = first_bad_row(targets[k].labeling, z.rows, threads);
-        if (row >= 0) return {static_cast<int64_t>(k), row, targets[k].labeling.labels[row]};
-    }
+    std::vector<Labeling> labelings;
+    for (const Target& target : targets) labelings.push_back(target.labeling);
+    const auto [labeling, row] = first_bad_row(labelings, z.rows, threads);
+    if (row >= 0) return {labeling, row, labelings[labeling].labels[row]};
     const bool contiguous = z.col_stride == 1 || z.cols == 1;
     for (int64_t begin = 0; begin < z.rows; begin += kMaxRows) {
         MatrixView part = z;

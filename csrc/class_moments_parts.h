@@ -1,8 +1,9 @@
-// The three ways class_moments goes through the rows; see class_moments.cpp for which and when.
+// The four ways class_moments goes through the rows; see class_moments.cpp for which and when.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "class_moments.h"
@@ -20,6 +21,9 @@ struct Target {
     ClassState state;
 };
 
+// Labelings of which each is a function of the one before it.
+using Chain = std::vector<Target>;
+
 // Whether float32 squares of n rows can be trusted, given the scatter that they add up to: neither
 // overflow (nor NaN or infinity in the data, which float64 arithmetic then reports as it should),
 // nor underflow.
@@ -31,14 +35,25 @@ inline bool trusted_in_f32(DType dtype, double m2, int64_t n, int64_t cols) {
     return dtype == DType::f16 || m2 >= kSmallest * static_cast<double>(n) * cols;
 }
 
-// Rows of z in the order of their classes, gathered; the labelings of `chain` are functions of the
-// one before, so that a run of a coarser class is made of whole runs of finer ones.
-void add_by_gather(const MatrixView& z, const std::vector<Target>& chain, const RunKernels& kernels,
-                   int threads);
+// Rows of z in the order of their classes, gathered; a run of a coarser class is made of whole runs
+// of finer ones.
+void add_by_gather(const MatrixView& z, const Chain& chain, const RunKernels& kernels, int threads);
 
 // Rows of z in their own order, through the cache, for any number of labelings with few classes.
 // False if the shape does not suit (nothing is done then).
 bool add_by_strips(const MatrixView& z, const std::vector<Target>& targets,
                    const RunKernels& kernels, int threads);
+
+// A labeling of the rows in some classes of a target, and those labels.
+struct Remainder {
+    std::unique_ptr<int64_t[]> labels;
+    Target target;
+};
+
+// Rows of z in their own order, into sums of all chains' classes at once. Returns what is still to
+// be added, by another way.
+std::vector<Remainder> add_by_columns(const MatrixView& z, const std::vector<Chain>& chains,
+                                      const RunKernels& kernels, int threads);
+bool columns_suit(const MatrixView& z, const std::vector<Chain>& chains);
 
 }  // namespace ssk

@@ -91,21 +91,25 @@ int64_t sort_digit(const Digit& digit, const uint32_t* from, int64_t n, uint32_t
 
 }  // namespace
 
-int64_t first_bad_row(const Labeling& labeling, int64_t rows, int threads) {
-    const auto is_bad = [&](int64_t row) {
+RowOfLabeling first_bad_row(const std::vector<Labeling>& labelings, int64_t rows, int threads) {
+    const auto is_bad = [&](const Labeling& labeling, int64_t row) {
         const int64_t label = labeling.labels[row];
         return (label != labeling.ignore) &
                (static_cast<uint64_t>(label) >= static_cast<uint64_t>(labeling.classes));
     };
-    const int64_t blocks = (rows + kBlock - 1) / kBlock;
+    const int64_t count = static_cast<int64_t>(labelings.size());
+    const int64_t per_labeling = (rows + kBlock - 1) / kBlock;
+    const int64_t blocks = count * per_labeling;
     int64_t first = blocks;
     const auto has_bad = [&](int64_t block) {
         bool bad = false;
-        const int64_t end = std::min(rows, (block + 1) * kBlock);
-        for (int64_t i = block * kBlock; i < end; ++i) bad |= is_bad(i);
+        const Labeling& labeling = labelings[block / per_labeling];
+        const int64_t begin = block % per_labeling * kBlock;
+        const int64_t end = std::min(rows, begin + kBlock);
+        for (int64_t i = begin; i < end; ++i) bad |= is_bad(labeling, i);
         return bad;
     };
-    const int team = team_size(rows, threads);
+    const int team = team_size(count * rows, threads);
     if (team == 1) {
         for (int64_t b = 0; b < blocks && first == blocks; ++b)
             if (has_bad(b)) first = b;
@@ -114,9 +118,10 @@ int64_t first_bad_row(const Labeling& labeling, int64_t rows, int threads) {
         for (int64_t b = 0; b < blocks; ++b)
             if (has_bad(b)) first = std::min(first, b);
     }
-    for (int64_t i = first * kBlock; i < rows; ++i)
-        if (is_bad(i)) return i;
-    return -1;
+    if (first == blocks) return {0, -1};
+    int64_t row = first % per_labeling * kBlock;
+    while (!is_bad(labelings[first / per_labeling], row)) ++row;
+    return {first / per_labeling, row};
 }
 
 bool is_function_of(const Labeling& coarse, const Labeling& fine, int64_t rows, int threads) {
@@ -128,10 +133,9 @@ bool is_function_of(const Labeling& coarse, const Labeling& fine, int64_t rows, 
     // Skipped rows are not in the order at all, so only another skip may go with them.
     for (int t = 0; t < team; ++t) parents[t * keys + fine.classes] = coarse.classes;
     std::atomic<bool> consistent{true};
-    const auto scan = [&](int t) {
+    const auto scan = [&](int t, int64_t begin, int64_t end) {
         int64_t* mine = parents.get() + t * keys;
-        const int64_t end = rows * (t + 1) / team;
-        for (int64_t i = rows * t / team; i < end; i += kBlock) {
+        for (int64_t i = begin; i < end; i += kBlock) {
             if (!consistent.load(std::memory_order_relaxed)) return;
             for (int64_t j = i; j < std::min(end, i + kBlock); ++j) {
                 int64_t& parent = mine[fine.key(j)];
@@ -144,12 +148,15 @@ bool is_function_of(const Labeling& coarse, const Labeling& fine, int64_t rows, 
             }
         }
     };
+    // Labelings that cross mostly show it at once: not worth waking other threads.
+    scan(0, 0, std::min(rows, kBlock));
+    if (!consistent) return false;
     if (team == 1) {
-        scan(0);
+        scan(0, kBlock, rows);
         return consistent;
     }
 #pragma omp parallel for num_threads(team) schedule(static, 1)
-    for (int t = 0; t < team; ++t) scan(t);
+    for (int t = 0; t < team; ++t) scan(t, rows * t / team, rows * (t + 1) / team);
     if (!consistent) return false;
     for (int64_t c = 0; c < keys; ++c) {
         int64_t parent = kUnseen;

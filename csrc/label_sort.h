@@ -16,8 +16,14 @@ struct Labeling {
     int64_t key(int64_t row) const { return labels[row] == ignore ? classes : labels[row]; }
 };
 
-// The first row whose label is neither in range nor ignored; -1 if there is none.
-int64_t first_bad_row(const Labeling& labeling, int64_t rows, int threads);
+struct RowOfLabeling {
+    int64_t labeling;
+    int64_t row;
+};
+
+// The first row whose label is neither in range nor ignored, of the first labeling that has one;
+// row -1 if there is none.
+RowOfLabeling first_bad_row(const std::vector<Labeling>& labelings, int64_t rows, int threads);
 
 // Whether rows of one class of `fine` always share one class of `coarse` (a skipped row counts as a
 // class of its own here), in one scan that ends early where they do not.

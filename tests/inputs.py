@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,12 +56,19 @@ def labelled(
     ignore_index: int = -100,
 ) -> Labelled:
     """Classes of unit spread around random means, all moved by ``offset``; some rows unlabelled."""
+    labels, means, noise, luck = _draw(n, d, num_classes, seed)
+    z = noise + (separation * means + offset)[labels]
+    labels = labels.masked_fill(luck < ignored, ignore_index)
+    return Labelled(lay_out(z.to(dtype), layout), labels, num_classes)
+
+
+@functools.lru_cache(maxsize=4)  # drawing normals takes longer than all the kernels under test
+def _draw(n: int, d: int, num_classes: int, seed: int) -> tuple[torch.Tensor, ...]:
     g = torch.Generator().manual_seed(seed)
     labels = torch.randint(num_classes, (n,), generator=g)
-    means = separation * torch.randn(num_classes, d, generator=g, dtype=torch.float64)
-    z = means[labels] + torch.randn(n, d, generator=g, dtype=torch.float64) + offset
-    labels = labels.masked_fill(torch.rand(n, generator=g) < ignored, ignore_index)
-    return Labelled(lay_out(z.to(dtype), layout), labels, num_classes)
+    means = torch.randn(num_classes, d, generator=g, dtype=torch.float64)
+    noise = torch.randn(n, d, generator=g, dtype=torch.float64)
+    return labels, means, noise, torch.rand(n, generator=g)
 
 
 @st.composite

@@ -23,19 +23,28 @@ from tests.inputs import DTYPES, LAYOUTS, labelled, lay_out
 BACKENDS = {"cpu": cpu, "torch": plain}
 LEVELS = ("portable", "avx2", "avx512", "avx512bf16", "amx")
 
-# Shapes for the three ways through the rows: one segment, many segments (a class has too few rows
-# per strip), strips. The last one has a ragged end everywhere.
+# Shapes for the ways through the rows: one segment, many segments (a class has too few rows per
+# strip), strips, and slices of columns if there are labelings that cross. Each has a ragged end
+# everywhere.
 SEGMENT = dict(n=700, d=37, num_classes=11)
 SEGMENTS = dict(n=9001, d=130, num_classes=300)
 STRIPS = dict(n=66_003, d=67, num_classes=13)
+COLUMNS = dict(n=30_003, d=139, num_classes=60)
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request, monkeypatch):
-    monkeypatch.setattr(plain_moments, "_CHUNK_ELEMENTS", 1 << 14)  # several chunks, a ragged last
-    if request.param == "torch" and "strips" in request.node.name:
-        pytest.skip("strips are a way of the cpu backend")
-    return BACKENDS[request.param]
+    before = torch.get_num_threads()
+    if request.param == "torch":
+        if "strips" in request.node.name or "-columns-" in request.node.name:
+            pytest.skip("strips and columns are ways of the cpu backend")
+        # Several chunks, a ragged last. Their operations are too small for threads: on a busy
+        # machine those wait for each other most of the time.
+        elements = 1 << (17 if "segments" in request.node.name else 14)
+        monkeypatch.setattr(plain_moments, "_CHUNK_ELEMENTS", elements)
+        torch.set_num_threads(1)
+    yield BACKENDS[request.param]
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -79,9 +88,13 @@ def errors(state, z, labels, ignore_index=-100):
     filled = ref.counts > 0
     assert not mean[~filled].any() and not m2[~filled].any()
     reach = np.zeros_like(ref.means)
+    order = np.argsort(labels, kind="stable")
+    order = order[labels[order] != ignore_index]
+    rows = exact[order]
+    starts = np.searchsorted(labels[order], np.arange(len(filled) + 1))
     for c in np.flatnonzero(filled):
-        rows = exact[(labels == c) & (labels != ignore_index)]
-        reach[c] = np.abs(rows - ref.means[c]).max(0)
+        of_class = rows[starts[c] : starts[c + 1]]
+        reach[c] = np.maximum(of_class.max(0) - ref.means[c], ref.means[c] - of_class.min(0))
     kept = 4 * np.finfo(np.float64).eps * np.abs(exact).max(initial=0.0)
     off = np.abs(mean - ref.means)[filled]
     mean_error = (off / (eps * reach[filled] + kept + 1e-300)).max(initial=0.0)
@@ -246,7 +259,9 @@ LABELINGS = {
 
 @pytest.mark.parametrize("kind", LABELINGS)
 @pytest.mark.parametrize(
-    "shape", [SEGMENT, SEGMENTS, STRIPS], ids=["segment", "segments", "strips"]
+    "shape",
+    [SEGMENT, SEGMENTS, STRIPS, COLUMNS],
+    ids=["segment", "segments", "strips", "columns"],
 )
 def test_several_labelings(backend, shape, kind):
     data = labelled(**shape, offset=1e3)
@@ -260,6 +275,81 @@ def test_several_labelings(backend, shape, kind):
     sizes = [max(c, int(row.max()) + 1) for row in rows]
     for state, row in zip(moments(backend, data.z, rows, sizes), rows, strict=True):
         assert_right(state, data.z, row)
+
+
+def crossed(data):
+    """The labels, unions of their classes, and two labelings that cross them."""
+    g = torch.Generator().manual_seed(2)
+    y = data.labels
+    unions = (y // 5).masked_fill(y < 0, -100)
+    random = torch.randint(data.num_classes, y.shape, generator=g)
+    return torch.stack([y, unions, random, torch.randint(40, y.shape, generator=g)])
+
+
+def in_columns(data, z, rows):
+    states = moments(cpu, z, rows, [data.num_classes] * len(rows))
+    for state, row in zip(states, rows, strict=True):
+        assert_right(state, z, row)
+    return states
+
+
+@pytest.mark.parametrize(
+    "dtype, separation",
+    [(torch.float32, s) for s in (0.0, 1.0, 3.0, 1e5)]
+    + [(dtype, s) for dtype in (torch.float16, torch.bfloat16) for s in (1.0, 30.0)],
+    ids=str,
+)
+def test_columns(dtype, separation):
+    """From classes that coincide to classes so tight that they are left to a gather."""
+    data = labelled(**COLUMNS, dtype=dtype, ignored=0.1, separation=separation)
+    rows = crossed(data)
+    together = in_columns(data, data.z, rows)
+    (alone,) = moments(cpu, data.z, rows[2], [data.num_classes])
+    assert not torch.equal(together[2][2], alone[2])  # another order of additions: another way
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e6])
+def test_columns_of_data_far_from_zero(offset):
+    data = labelled(**COLUMNS, offset=offset, separation=1.0)
+    in_columns(data, data.z, crossed(data))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e22, 1e37])
+def test_columns_beyond_float32(scale):
+    data = labelled(**COLUMNS, separation=1.0)
+    in_columns(data, (data.z * scale).float(), crossed(data))
+
+
+def test_columns_with_constants_outliers_and_small_classes():
+    data = labelled(**COLUMNS, separation=1.0)
+    rows = crossed(data)
+    rows[0, torch.nonzero(rows[0] == 9)[1:]] = 8  # a singleton
+    rows[0, torch.nonzero(rows[0] == 7)[3:]] = 8
+    z = data.z.clone()
+    z[:, 5] = 7.1
+    z[:, 6] = z[:, 6].relu()
+    z[rows[0] == 6] = data.z[0]  # equal rows
+    z[::997] += 1e6
+    counts, _, m2 = in_columns(data, z, rows)[0]
+    assert counts[9] == 1 and m2[9] == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("row", [0, 12_345])
+def test_bad_rows_poison_their_classes_only_in_columns(row, bad):
+    """Row 0 is among those that the shift is taken from."""
+    data = labelled(**COLUMNS, separation=1.0)
+    rows = crossed(data)
+    clean = moments(cpu, data.z, rows, [data.num_classes] * len(rows))
+    z = data.z.clone()
+    z[row, 2] = bad
+    states = moments(cpu, z, rows, [data.num_classes] * len(rows))
+    for (_, mean, m2), (_, clean_mean, clean_m2), labels in zip(states, clean, rows, strict=True):
+        c = labels[row]
+        assert not torch.isfinite(mean[c, 2]) and torch.isnan(m2[c])
+        mean[c], m2[c] = clean_mean[c], clean_m2[c]
+        torch.testing.assert_close(m2, clean_m2, rtol=1e-6, atol=0)
+        torch.testing.assert_close(mean, clean_mean, rtol=0, atol=1e-6)
 
 
 def test_skipped_superclass_of_some_fine_classes(backend):
@@ -309,7 +399,7 @@ def test_strides(backend, layout):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_bits_depend_on_neither_threads_nor_repetition(threads, dtype):
-    for shape in (SEGMENT, SEGMENTS, STRIPS, dict(n=50_000, d=40, num_classes=1)):
+    for shape in (SEGMENT, SEGMENTS, STRIPS, COLUMNS, dict(n=50_000, d=40, num_classes=1)):
         data = labelled(**shape, dtype=dtype)
         c = data.num_classes
         rows = torch.stack([data.labels, data.labels // 4, data.labels.flip(0)])
@@ -330,6 +420,9 @@ def test_every_instruction_set(isa_limit, level, dtype):
         data = labelled(**shape, dtype=dtype, offset=100.0)
         (state,) = moments(cpu, data.z, data.labels, [data.num_classes])
         assert_right(state, data.z, data.labels)
+    if dtype != torch.float64 and level in LEVELS[:3]:  # columns know no others
+        data = labelled(**COLUMNS, dtype=dtype, offset=100.0, separation=1.0)
+        in_columns(data, data.z, crossed(data))
 
 
 @pytest.mark.parametrize("level", LEVELS[:3])

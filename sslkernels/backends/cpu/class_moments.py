@@ -22,8 +22,14 @@ def class_moments_update(
 
     Accumulates in float32 within 8 rows around the first of them (float64 for float64 ``z``, and
     again for rows whose squares float32 cannot hold), in float64 across; m2 overflows where float64
-    does. The bits do not depend on the number of threads. Memory: 8 bytes per row, and float64
-    moments of parts of the batch: 1/64 of ``z`` or a few MB.
+    does. Several labelings that are not functions of each other accumulate in float32 around the
+    middle of the batch, 64 rows at a time; there a class's mean is good to a few float32 eps of its
+    distance from that middle, per column, and classes tighter than half that distance are read
+    again. Float64 ``z``, and fewer than 64 rows per class, take a read for each such labeling.
+
+    The bits do not depend on the number of threads. Memory: 8 bytes per row, float64 moments of
+    parts of the batch (1/16 of ``z`` or a few MB), at most 8 MB per thread; 8 bytes per row and
+    labeling more where classes are read again.
 
     Raises:
         ValueError: a label out of range; no state has changed then.

@@ -1,0 +1,290 @@
+// Class moments for several labelings of which none is a function of another, in one read.
+//
+// Rows cannot lie in the order of every labeling at once, so they are visited in memory order, and
+// each is added to a sum per class under each labeling while it is in registers. A task is a slice
+// of columns, which keeps those sums in the cache, over a fixed part of the rows. With g a shift
+// common to all classes, s_c and q_c the sums of x - g and ||x - g||^2 over class c of n_c rows,
+//
+//   mean_c = g + s_c / n_c   m2_c = q_c - n_c ||mean_c - g||^2
+//
+// A coarser labeling that is a function of a finer one adds up the finer one's sums.
+//
+// The sums are good to float32 around g, so the result is good to float32 around the class where
+// the class is not much tighter than its distance from g. m2 tells which classes are; so does it
+// tell overflow, underflow and values that are not finite. Those classes, and those of a few rows,
+// are left to a gather. Classes of two labelings that cross cannot both be tight, so that costs
+// about one more read at worst, unless most classes are small (columns_suit).
+//
+// Tasks and the order of additions depend on the shape alone, so the result does not depend on
+// threads. Memory: float64 sums for each part of the rows, at most 1/16 of the data; float32 sums
+// for each thread, at most 8 MB; 2 bytes per row and labeling. A gather of what is left adds 8
+// bytes per row and labeling to its own.
+#include <omp.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <utility>
+
+#include "class_moments_columns_run.h"
+#include "class_moments_parts.h"
+#include "cpu_features.h"
+
+namespace ssk {
+
+namespace portable {
+extern const ColumnKernels column_kernels;
+}
+#if defined(__x86_64__)
+namespace avx2 {
+extern const ColumnKernels column_kernels;
+}
+namespace avx512 {
+extern const ColumnKernels column_kernels;
+}
+#endif
+
+const ColumnKernels& column_kernels() {
+#if defined(__x86_64__)
+    if (active_isa() >= Isa::avx512) return avx512::column_kernels;
+    if (active_isa() == Isa::avx2) return avx2::column_kernels;
+#endif
+    return portable::column_kernels;
+}
+
+namespace {
+
+constexpr int64_t kMaxClasses = 1 << 14;  // of the labelings that are summed together
+constexpr int64_t kMinRows = 16;          // in a class: float32 around g is not enough for fewer
+constexpr int64_t kMinRowsExpected = 64;  // in a class, for this way to suit
+constexpr int64_t kDataPerSums = 16;      // bytes of rows per byte of float64 sums
+constexpr int64_t kMaxParts = 16;
+constexpr int64_t kMinTasks = 4;
+constexpr int64_t kBlock = 4096;
+constexpr double kMaxDistance = 4;  // ||mean - g||^2 per ||x - mean||^2, on average
+
+// On large pages where the system has them: sums are visited at random, and few of their small
+// pages would be in the page tables' cache.
+constexpr std::align_val_t kLargePage{2 << 20};
+
+template <class T>
+struct Free {
+    void operator()(T* p) const { ::operator delete[](p, kLargePage); }
+};
+template <class T>
+using Paged = std::unique_ptr<T[], Free<T>>;
+
+template <class T>
+Paged<T> paged_array(int64_t n) {
+    const size_t bytes = n * sizeof(T);
+    Paged<T> out(static_cast<T*>(::operator new[](bytes, kLargePage)));
+#if defined(MADV_HUGEPAGE)
+    if (bytes >= static_cast<size_t>(kLargePage)) madvise(out.get(), bytes, MADV_HUGEPAGE);
+#endif
+    return out;
+}
+
+class Columns {
+  public:
+    Columns(const MatrixView& z, const std::vector<Chain>& chains, const RunKernels& kernels)
+        : z_(z), chains_(chains), kernels_(kernels), width_(padded_cols(z.cols)) {
+        for (const Chain& chain : chains) {
+            first_class_.push_back(classes_);
+            classes_ += chain[0].state.classes;
+        }
+        slices_ = (z.cols + kSliceCols - 1) / kSliceCols;
+        const int64_t sums_bytes = (classes_ + 1) * width_ * 8;
+        const int64_t data_bytes = z.rows * z.cols * element_size(z.dtype);
+        parts_ = std::min(kMaxParts, data_bytes / kDataPerSums / sums_bytes);
+    }
+
+    bool suits() const {
+        if (z_.dtype == DType::f64 || classes_ > kMaxClasses) return false;
+        if (parts_ * slices_ < kMinTasks) return false;
+        return std::all_of(chains_.begin(), chains_.end(), [&](const Chain& chain) {
+            return chain[0].state.classes * kMinRowsExpected <= z_.rows;
+        });
+    }
+
+    void run(int threads) {
+        const int64_t labelings = static_cast<int64_t>(chains_.size());
+        const std::unique_ptr<float[]> shift(new float[z_.cols]);
+        column_kernels().find_shift(z_, shift.get());
+        shift_ = shift.get();
+        const std::unique_ptr<uint16_t[]> numbers(new uint16_t[z_.rows * labelings]);
+        sums_ = paged_array<double>(parts_ * (classes_ + 1) * width_);
+        tallies_.reset(new Tally[parts_ * slices_ * (classes_ + 1)]());
+        const int64_t recent = (classes_ + 1) * kSliceCols;
+        const Paged<float> recents = paged_array<float>(threads * recent);
+        counts_.reset(new int64_t[classes_]());
+        squares_.reset(new double[classes_]());
+#pragma omp parallel num_threads(threads)
+        {
+#pragma omp for schedule(static)
+            for (int64_t i = 0; i < z_.rows; i += kBlock)
+                number_classes(i, std::min(z_.rows, i + kBlock), numbers.get());
+            float* mine = recents.get() + omp_get_thread_num() * recent;
+            std::fill_n(mine, recent, 0.0f);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t t = 0; t < parts_ * slices_; ++t)
+                add_part(t / slices_, t % slices_, numbers.get(), mine);
+#pragma omp for schedule(static)
+            for (int64_t c = 0; c < classes_; ++c) add_up(c);
+        }
+        for (size_t k = 0; k < chains_.size(); ++k)
+            for (size_t l = 1; l < chains_[k].size(); ++l) merge_coarse(k, l, threads);
+        const std::unique_ptr<bool[]> left(new bool[classes_]);
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t c = 0; c < classes_; ++c) {
+            const size_t k = std::upper_bound(first_class_.begin(), first_class_.end(), c) -
+                             first_class_.begin() - 1;
+            left[c] = !merge(chains_[k][0], c - first_class_[k], counts_[c], squares_[c],
+                             sums_.get() + c * width_);
+        }
+        for (size_t k = 0; k < chains_.size(); ++k)
+            leave(chains_[k][0], left.get() + first_class_[k], threads);
+    }
+
+    // The rows that are still to be added.
+    std::vector<Remainder> take_left() { return std::move(left_); }
+
+  private:
+    void number_classes(int64_t begin, int64_t end, uint16_t* numbers) const {
+        const size_t labelings = chains_.size();
+        for (size_t k = 0; k < labelings; ++k) {
+            const Labeling& labeling = chains_[k][0].labeling;
+            for (int64_t i = begin; i < end; ++i) {
+                const int64_t key = labeling.key(i);
+                const bool skipped = key == labeling.classes;
+                numbers[i * labelings + k] =
+                    static_cast<uint16_t>(skipped ? classes_ : first_class_[k] + key);
+            }
+        }
+    }
+
+    void add_part(int64_t p, int64_t s, const uint16_t* numbers, float* recent) const {
+        Slice slice;
+        slice.first_col = s * kSliceCols;
+        slice.cols = std::min(kSliceCols, z_.cols - slice.first_col);
+        slice.shift = shift_;
+        slice.recent = recent;
+        slice.tallies = tallies_.get() + (p * slices_ + s) * (classes_ + 1);
+        slice.sums = sums_.get() + p * (classes_ + 1) * width_;
+        slice.sums_stride = width_;
+        slice.classes = classes_ + 1;
+        const int64_t cols = std::min(kSliceCols, width_ - slice.first_col);
+        for (int64_t c = 0; c <= classes_; ++c)
+            std::fill_n(slice.sums + c * width_ + slice.first_col, cols, 0.0);
+        column_kernels().add(z_, z_.rows * p / parts_, z_.rows * (p + 1) / parts_, numbers,
+                             static_cast<int64_t>(chains_.size()), slice);
+    }
+
+    // The parts of class c together, in the place of the first.
+    void add_up(int64_t c) {
+        double* sums = sums_.get() + c * width_;
+        for (int64_t p = 0; p < parts_; ++p) {
+            const Tally* tallies = tallies_.get() + p * slices_ * (classes_ + 1) + c;
+            counts_[c] += tallies->count;
+            for (int64_t s = 0; s < slices_; ++s)
+                squares_[c] += tallies[s * (classes_ + 1)].squares;
+            if (p == 0) continue;
+            const double* more = sums + p * (classes_ + 1) * width_;
+            for (int64_t j = 0; j < z_.cols; ++j) sums[j] += more[j];
+        }
+    }
+
+    // Merges n rows into class c of target, whose sums become a mean. False if they are better left
+    // to a gather.
+    bool merge(const Target& target, int64_t c, int64_t n, double squares, double* sums) const {
+        if (n == 0) return true;
+        const double rows = static_cast<double>(n);
+        double distance = 0;
+        for (int64_t j = 0; j < z_.cols; ++j) {
+            const double d = sums[j] / rows;
+            distance += d * d;
+            sums[j] = shift_[j] + d;
+        }
+        const double m2 = squares - rows * distance;
+        if (n < kMinRows || !(rows * distance <= kMaxDistance * m2) ||
+            !trusted_in_f32(z_.dtype, m2, n, z_.cols))
+            return false;
+        const ClassState& state = target.state;
+        state.m2[c] += m2 + kernels_.merge(z_.cols, static_cast<double>(state.counts[c]), rows,
+                                           sums, state.mean + c * z_.cols);
+        state.counts[c] += n;
+        return true;
+    }
+
+    // chains_[k][l], whose classes are unions of those of chains_[k][0].
+    void merge_coarse(size_t k, size_t l, int threads) {
+        const Target& fine = chains_[k][0];
+        const Target& coarse = chains_[k][l];
+        const int64_t classes = coarse.state.classes;
+        const std::unique_ptr<int64_t[]> parents(new int64_t[fine.state.classes + 1]);
+        for (int64_t i = 0; i < z_.rows; ++i)
+            parents[fine.labeling.key(i)] = coarse.labeling.key(i);
+        const std::unique_ptr<int64_t[]> counts(new int64_t[classes]());
+        const std::unique_ptr<double[]> squares(new double[classes]());
+        const std::unique_ptr<double[]> sums(new double[classes * width_]());
+        for (int64_t c = 0; c < fine.state.classes; ++c) {
+            const int64_t from = first_class_[k] + c;
+            if (counts_[from] == 0 || parents[c] == classes) continue;
+            const int64_t to = parents[c];
+            counts[to] += counts_[from];
+            squares[to] += squares_[from];
+            for (int64_t j = 0; j < z_.cols; ++j) sums[to * width_ + j] += sums_[from * width_ + j];
+        }
+        const std::unique_ptr<bool[]> left(new bool[classes]);
+        for (int64_t c = 0; c < classes; ++c)
+            left[c] = !merge(coarse, c, counts[c], squares[c], sums.get() + c * width_);
+        leave(coarse, left.get(), threads);
+    }
+
+    // Leaves over the target's rows in the classes marked.
+    void leave(const Target& target, const bool* marked, int threads) {
+        const int64_t classes = target.state.classes;
+        if (std::none_of(marked, marked + classes, [](bool m) { return m; })) return;
+        constexpr int64_t kSkip = -1;
+        std::unique_ptr<int64_t[]> labels(new int64_t[z_.rows]);
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t i = 0; i < z_.rows; ++i) {
+            const int64_t key = target.labeling.key(i);
+            labels[i] = key < classes && marked[key] ? key : kSkip;
+        }
+        const Labeling labeling{labels.get(), classes, kSkip};
+        left_.push_back({std::move(labels), {labeling, target.state}});
+    }
+
+    const MatrixView& z_;
+    const std::vector<Chain>& chains_;
+    const RunKernels& kernels_;
+    const int64_t width_;
+    int64_t classes_ = 0;  // of the finest labeling of every chain; one more for skipped rows
+    int64_t slices_ = 0;
+    int64_t parts_ = 0;
+    std::vector<int64_t> first_class_;
+    const float* shift_ = nullptr;
+    Paged<double> sums_;                // [parts, classes + 1, width]
+    std::unique_ptr<Tally[]> tallies_;  // [parts, slices, classes + 1]
+    std::unique_ptr<int64_t[]> counts_;
+    std::unique_ptr<double[]> squares_;
+    std::vector<Remainder> left_;
+};
+
+}  // namespace
+
+bool columns_suit(const MatrixView& z, const std::vector<Chain>& chains) {
+    return Columns(z, chains, run_kernels()).suits();
+}
+
+std::vector<Remainder> add_by_columns(const MatrixView& z, const std::vector<Chain>& chains,
+                                      const RunKernels& kernels, int threads) {
+    Columns columns(z, chains, kernels);
+    columns.run(threads);
+    return columns.take_left();
+}
+
+}  // namespace ssk
