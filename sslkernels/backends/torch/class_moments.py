@@ -58,11 +58,15 @@ def _add(
         return
     classes, n_b = labels[order].unique_consecutive(return_counts=True)
     segment = torch.repeat_interleave(torch.arange(len(classes), device=z.device), n_b)
-    rows = z[order]
 
-    first = rows[n_b.cumsum(0) - n_b]
-    mean_b = first + _sums(rows - first[segment], n_b) / n_b.unsqueeze(1)
-    m2_b = _sums((rows - mean_b[segment]).square().sum(1, keepdim=True), n_b).squeeze(1)
+    # In place from here on: a copy of n x D costs as much as the arithmetic on it.
+    rows = z.index_select(0, order)
+    shift = rows.index_select(0, n_b.cumsum(0) - n_b)
+    rows -= shift.index_select(0, segment)
+    off = _sums(rows, n_b) / n_b.unsqueeze(1)
+    rows -= off.index_select(0, segment)
+    mean_b = shift + off
+    m2_b = _sums(torch.linalg.vecdot(rows, rows).unsqueeze(1), n_b).squeeze(1)
 
     n_a = counts[classes]
     n = n_a + n_b
