@@ -1,4 +1,4 @@
-"""VICReg on the CPU: one call into ``csrc/vicreg.cpp`` forward, one backward."""
+"""VICReg on the CPU: one call into ``csrc/vicreg_*.cpp`` forward, one backward."""
 
 from __future__ import annotations
 
