@@ -1,5 +1,20 @@
-"""Reading embeddings and labels from files, checked first and streamed in chunks."""
+"""Reading embeddings and labels from memory, files and streams: checked first, then in chunks."""
 
-from sslkernels.data.npy import DataError, NpyFile, open_embeddings, read_labels
+from sslkernels.data.device import on_device
+from sslkernels.data.errors import DataError
+from sslkernels.data.labels import open_labels
+from sslkernels.data.npy import NpyFile, open_embeddings, read_labels
+from sslkernels.data.source import Chunk, Source, open_source, open_sources
 
-__all__ = ["DataError", "NpyFile", "open_embeddings", "read_labels"]
+__all__ = [
+    "Chunk",
+    "DataError",
+    "NpyFile",
+    "Source",
+    "on_device",
+    "open_embeddings",
+    "open_labels",
+    "open_source",
+    "open_sources",
+    "read_labels",
+]

@@ -6,13 +6,20 @@ row is read; a map that ran past the end of its file would kill the process inst
 
 from __future__ import annotations
 
-import mmap
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
+import torch
+
+from sslkernels import _checks
+from sslkernels.data.base import Shard
+from sslkernels.data.errors import DataError
+from sslkernels.data.files import fingerprint
+from sslkernels.data.integers import checked_labels
+from sslkernels.data.pages import mapped_rows
 
 _FLOATS = ("float16", "float32", "float64")
 _HEADERS = {
@@ -20,10 +27,6 @@ _HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 _ZIP, _PICKLE = b"PK", b"\x80"
-
-
-class DataError(ValueError):
-    """What is wrong with an input file, in one line that names it."""
 
 
 @dataclass(frozen=True)
@@ -80,35 +83,56 @@ class NpyFile:
         return self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
 
     def chunks(self, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-        """``(first row, array)`` for consecutive chunks of at most ``rows`` rows.
+        """``(first row, array)`` for consecutive chunks of at most ``rows`` rows."""
+        starts = range(0, self.shape[0], rows)
+        yield from zip(starts, self.read([*starts, self.shape[0]]), strict=True)
 
-        A chunk is a view of the file's pages. Only one in column (Fortran) order or in foreign byte
-        order is a copy, of that chunk alone.
-        """
-        if 0 in self.shape:
-            return
-        try:
-            with open(self.path, "rb") as handle:
-                pages = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise DataError(f"{self.path}: {error.strerror or error}") from error
+    def read(self, cuts: Sequence[int]) -> Iterator[np.ndarray]:
+        """Rows ``cuts[0]:cuts[1]``, ``cuts[1]:cuts[2]``, ... as views of the file's pages."""
         order: Literal["C", "F"] = "F" if self.fortran_order else "C"
-        whole: np.ndarray = np.ndarray(self.shape, self.dtype, pages, self.offset, order=order)
-        native = self.dtype.newbyteorder("=")
-        for start in range(0, self.shape[0], rows):
-            if not self.fortran_order:
-                self._advise(pages, "MADV_WILLNEED", start + rows, rows)  # read ahead
-            yield start, np.require(whole[start : start + rows], native, ["C", "A"])
-            if not self.fortran_order:
-                self._advise(pages, "MADV_DONTNEED", start, rows)  # no longer this process's memory
+        return mapped_rows(self.path, self.shape, self.dtype, self.offset, cuts, order=order)
 
-    def _advise(self, pages: mmap.mmap, advice: str, row: int, rows: int) -> None:
-        """Tell the system, where it listens, what becomes of the pages of some rows."""
-        begin = self.offset + row * self.row_bytes
-        begin -= begin % mmap.PAGESIZE
-        length = min(rows * self.row_bytes, len(pages) - begin)
-        if length > 0 and hasattr(mmap, advice):
-            pages.madvise(getattr(mmap, advice), begin, length)
+    def layers(self) -> list[NpyFile]:
+        """The arrays [N, D] of one [L, N, D]."""
+        if self.fortran_order:
+            raise DataError(
+                f"{self.path}: [L, N, D] in column (Fortran) order; "
+                "save it with numpy.save(path, numpy.ascontiguousarray(z))"
+            )
+        return [
+            replace(self, shape=self.shape[1:], offset=self.offset + i * self.row_bytes)
+            for i in range(self.shape[0])
+        ]
+
+
+class NpyShard(Shard):
+    """Embeddings [N, D] in a ``.npy`` file, or one layer of [L, N, D]."""
+
+    def __init__(self, file: NpyFile, layer: int | None = None) -> None:
+        self._file = file
+        self.name = file.path if layer is None else f"{file.path}[{layer}]"
+        self.rows, self.dim = file.shape
+        self.dtype = getattr(torch, file.dtype.newbyteorder("=").name)
+
+    def read(self, cuts: Sequence[int]) -> Iterator[torch.Tensor]:
+        for rows in self._file.read(cuts):
+            z = _checks.as_tensor(rows, self.name)
+            del rows
+            yield z
+            del z  # the consumer's reference is the last one
+
+    def identity(self) -> dict[str, Any]:
+        about = {"shape": [self.rows, self.dim], "dtype": str(self.dtype)[6:]}
+        return {**fingerprint(self._file.path), "offset": self._file.offset, **about}
+
+
+def npy_shards(path: str) -> list[NpyShard]:
+    """One shard of embeddings [N, D], L of [L, N, D]."""
+    file = _floats(NpyFile.open(path))
+    if len(file.shape) == 3 and file.shape[0]:
+        layers = [_two_dimensional(layer) for layer in file.layers()]
+        return [NpyShard(layer, i) for i, layer in enumerate(layers)]
+    return [NpyShard(_two_dimensional(file))]
 
 
 def open_embeddings(path: str | os.PathLike[str]) -> NpyFile:
@@ -117,10 +141,17 @@ def open_embeddings(path: str | os.PathLike[str]) -> NpyFile:
     Raises:
         DataError: the file is missing, cut short, or holds something else.
     """
-    file = NpyFile.open(path)
+    return _two_dimensional(_floats(NpyFile.open(path)))
+
+
+def _floats(file: NpyFile) -> NpyFile:
     if file.dtype.newbyteorder("=").name not in _FLOATS:
         hint = "; save bfloat16 as float32" if file.dtype.kind == "V" else ""
         raise DataError(f"{file.path}: embeddings are {', '.join(_FLOATS)}, got {file.dtype}{hint}")
+    return file
+
+
+def _two_dimensional(file: NpyFile) -> NpyFile:
     if len(file.shape) != 2:
         raise DataError(f"{file.path}: embeddings have shape [N, D], got {list(file.shape)}")
     if 0 in file.shape:
@@ -148,20 +179,7 @@ def read_labels(path: str | os.PathLike[str], rows: int, of: str, ignore: int) -
         raise DataError(f"{file.path}: labels have shape [N], got {list(file.shape)}")
     if file.shape[0] != rows:
         raise DataError(f"{file.path}: {file.shape[0]} labels for the {rows} rows of {of}")
-    labels = np.empty(rows, dtype=np.int64)
-    for start, part in file.chunks(1 << 20):
-        if part.dtype == np.uint64 and (too_large := part > np.iinfo(np.int64).max).any():
-            row = int(too_large.argmax())
-            raise DataError(f"{file.path}: row {start + row} holds {part[row]}: too large a label")
-        labels[start : start + len(part)] = part
-    negative = (labels < 0) & (labels != ignore)
-    if negative.any():
-        row = int(negative.argmax())
-        raise DataError(
-            f"{file.path}: row {row} holds {labels[row]}: labels are 0, 1, 2, ..., "
-            f"or {ignore} for rows to skip"
-        )
-    return labels
+    return checked_labels(file.read([*range(0, rows, 1 << 20), rows]), rows, file.path, ignore)
 
 
 def _guess(start: bytes) -> str:

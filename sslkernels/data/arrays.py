@@ -1,0 +1,95 @@
+"""Embeddings in memory: torch tensors, NumPy arrays, anything with ``__dlpack__``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from sslkernels import _checks
+from sslkernels.data.base import Shard
+from sslkernels.data.errors import DataError
+from sslkernels.data.pages import drop_with
+
+
+def is_array(value: Any) -> bool:
+    return isinstance(value, (torch.Tensor, np.ndarray)) or hasattr(value, "__dlpack__")
+
+
+class ArrayShard(Shard):
+    """A tensor [N, D], read in views of it."""
+
+    def __init__(self, z: torch.Tensor, name: str, kind: str = "memory") -> None:
+        self.name = name
+        self._z = check(z, name)
+        self._kind = kind
+        self.rows, self.dim = z.shape
+        self.dtype = z.dtype
+
+    def read(self, cuts: Sequence[int]) -> Iterator[torch.Tensor]:
+        for begin, end in itertools.pairwise(cuts):
+            yield self._z[begin:end]
+
+    def identity(self) -> dict[str, Any]:
+        return about(self._kind, [self.rows, self.dim], self.dtype)
+
+
+class MapShard(ArrayShard):
+    """A ``numpy.memmap`` [N, D] in C order, its pages dropped behind the reader."""
+
+    def __init__(self, z: np.memmap, name: str) -> None:
+        super().__init__(_checks.as_tensor(z, name), name)
+        self._array = z
+
+    def read(self, cuts: Sequence[int]) -> Iterator[torch.Tensor]:
+        for begin, end in itertools.pairwise(cuts):
+            rows = np.asarray(self._array[begin:end])
+            drop_with(rows, self._array)
+            z = _checks.as_tensor(rows, self.name)
+            del rows
+            yield z
+            del z
+
+
+def shards_of(z: Any, name: str) -> list[ArrayShard]:
+    """One shard of an array [N, D], L of one [L, N, D]; shapes and dtypes are checked."""
+    if isinstance(z, np.memmap) and z.mode in ("r", "r+") and z.dtype.isnative:
+        # Of a private, writable map ("c") the changes would be lost with the pages.
+        maps = _layers(z, name)
+        if all(layer.flags.c_contiguous for layer in maps.values()):
+            return [MapShard(layer, n) for n, layer in maps.items()]
+    return [ArrayShard(layer, n) for n, layer in _layers(tensor_of(z, name), name).items()]
+
+
+def _layers(z: Any, name: str) -> dict[str, Any]:
+    return {name: z} if z.ndim != 3 else {f"{name}[{i}]": layer for i, layer in enumerate(z)}
+
+
+def tensor_of(value: Any, name: str) -> torch.Tensor:
+    try:
+        return _checks.as_tensor(value, name).detach()
+    except (TypeError, RuntimeError, BufferError) as error:
+        reason = str(error) if str(error).startswith(name) else f"{name}: {error}"
+        raise DataError(reason) from error
+
+
+def check(z: torch.Tensor, name: str) -> torch.Tensor:
+    """Embeddings [N, D] of a floating dtype, N and D at least 1."""
+    if z.dtype not in _checks.FLOAT_DTYPES:
+        raise DataError(
+            f"{name}: embeddings are float16, bfloat16, float32 or float64, got {str(z.dtype)[6:]}"
+        )
+    if z.layout != torch.strided:
+        raise DataError(f"{name}: embeddings are dense, got layout {str(z.layout)[6:]}")
+    if z.ndim != 2:
+        raise DataError(f"{name}: embeddings have shape [N, D], got {list(z.shape)}")
+    if 0 in z.shape:
+        raise DataError(f"{name}: no embeddings in an array of shape {list(z.shape)}")
+    return z
+
+
+def about(kind: str, shape: Sequence[int], dtype: torch.dtype) -> dict[str, Any]:
+    return {"kind": kind, "shape": list(shape), "dtype": str(dtype)[6:]}

@@ -1,0 +1,105 @@
+"""Rows of a file as views of its pages: the one reader under ``.npy`` and ``.safetensors``.
+
+Pages are asked for ahead of the reader and dropped from this process once the last view of them is
+gone, so that streaming a file of any size holds a few chunks. The system may keep the file in its
+own cache; that memory is given up when somebody needs it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import mmap
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+
+from sslkernels.data.errors import DataError
+
+_WILLNEED: int | None = getattr(mmap, "MADV_WILLNEED", None)
+_DONTNEED: int | None = getattr(mmap, "MADV_DONTNEED", None)
+
+
+def mapped_rows(
+    path: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    offset: int,
+    cuts: Sequence[int],
+    *,
+    order: Literal["C", "F"] = "C",
+) -> Iterator[np.ndarray]:
+    """Rows ``cuts[0]:cuts[1]``, ``cuts[1]:cuts[2]``, ... of an array that starts at ``offset``.
+
+    The caller has checked that the file holds all of it: a map that ran past the end of its file
+    would kill the process. A chunk is a read-only view of the file's pages. Only one in column
+    (Fortran) order, in foreign byte order or at an unaligned offset is a copy, of that chunk alone.
+    """
+    if 0 in shape or len(cuts) < 2:
+        return
+    try:
+        with open(path, "rb") as handle:
+            pages = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    whole: np.ndarray = np.ndarray(shape, dtype, pages, offset, order=order)
+    native = dtype.newbyteorder("=")
+    for i, (begin, end) in enumerate(itertools.pairwise(cuts)):
+        rows = whole[begin:end]
+        if order == "F":  # its rows lie all over the file
+            yield np.require(rows, native, ["C", "A"])
+            continue
+        if i + 2 < len(cuts):
+            advise(whole[end : cuts[i + 2]], _WILLNEED)
+        chunk = np.require(rows, native, ["C", "A"])
+        if np.may_share_memory(chunk, rows):
+            drop_with(chunk, pages)
+        else:
+            advise(rows, _DONTNEED)
+        del rows
+        yield chunk
+        del chunk  # the consumer's reference is the last one
+
+
+def drop_with(rows: np.ndarray, pages: object) -> None:
+    """Drop the pages under ``rows`` from this process when the array (and every view) is gone.
+
+    Only for pages of a file that are unchanged or shared: private changes would be lost.
+    ``pages`` owns the map, which is kept until then.
+    """
+    if _DONTNEED is not None and rows.nbytes:
+        address, length = rows.ctypes.data, rows.nbytes
+        weakref.finalize(rows, _drop, pages, address, length).atexit = False
+
+
+def _drop(pages: object, address: int, length: int) -> None:
+    _advise(address, length, _DONTNEED)
+
+
+def advise(rows: np.ndarray, advice: int | None) -> None:
+    """Tell the system what becomes of the pages under contiguous rows of a map."""
+    if rows.nbytes:
+        _advise(rows.ctypes.data, rows.nbytes, advice)
+
+
+def _advise(address: int, length: int, advice: int | None) -> None:
+    if advice is None or _madvise is None:
+        return
+    begin = address - address % mmap.PAGESIZE
+    _madvise(begin, address - begin + length, advice)  # a hint: where it fails, nothing changes
+
+
+def _find_madvise() -> Callable[[int, int, int], int] | None:
+    # Not mmap.madvise, which holds the interpreter lock while the system queues the reads.
+    try:
+        found = ctypes.CDLL(None).madvise
+    except (AttributeError, OSError, TypeError):
+        return None
+    found.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    found.restype = ctypes.c_int
+    return found
+
+
+_madvise = _find_madvise()
