@@ -3,6 +3,8 @@
 ``lightly``, ``solo`` (solo-learn), ``official`` (facebookresearch/vicreg) and ``metric_learning``
 (pytorch-metric-learning): change the import and nothing else. None of them imports the library that
 it stands in for. What differs from each original is listed in ``docs/drop-in.md``.
+
+``sklearn`` holds an estimator for scikit-learn, which it needs: it is imported by its full name.
 """
 
 from sslkernels.compat import lightly, metric_learning, official, solo
