@@ -16,6 +16,7 @@ from sslkernels import _checks
 
 BLOCK = 2048  # rows per block: 32 MB of float64 at D = 2048
 _CHUNK = 65536  # rows sorted by class at a time, so that a memory-mapped file is read in order
+_ROWS_PER_CLASS = 64  # and more if there are many classes
 
 
 def checked(
@@ -51,6 +52,15 @@ def blocks(
             x, c = x[used], c[used]
         if len(c):
             yield x.double(), c
+
+
+def chunks(
+    rows: torch.Tensor, classes: torch.Tensor, num_classes: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Stretches of rows for a pass that takes them in class order: long enough that what it does
+    per class is small beside what it does per row."""
+    size = max(_CHUNK, _ROWS_PER_CLASS * num_classes)
+    return zip(rows.split(size), classes.split(size), strict=True)
 
 
 def sorted_blocks(

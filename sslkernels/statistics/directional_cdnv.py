@@ -10,9 +10,9 @@ averaged over the ordered pairs i != j of non-empty classes. CDNV divides the wh
 class by d_ij^2; this divides only what lies along the direction that separates the two classes.
 
 No covariance is formed. One rows-x-centers pass gives all pairs: with g the mean of the means,
-``r = z - mu_i`` and ``v_j = mu_j - g``, the projection is ``r . v_j - r . v_i``, taken in float64
-by tiles of rows and centers. Rows are read sorted by class, so a tile holds few classes and is
-reduced at once: to one number per class for the mean, to C x C for the matrix.
+``r = z - mu_i`` and ``v_j = mu_j - g``, the projection is ``r . v_j - r . v_i``. Rows are taken
+sorted by class, so a tile holds few classes and is reduced at once: to one number per class for
+the mean, by the pass ``class_projections``; to C x C for the matrix, here, in float64.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from sslkernels import _checks
+from sslkernels.backends import select
 from sslkernels.backends.torch.pairs import around_their_mean, squared_distances
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import Sums, class_moments_of
@@ -117,6 +118,24 @@ class DirectionalCDNVPass(Sums):
         rows, classes = _rows.checked(z, labels, self.moments.num_classes, ignore_index)
         _rows.fits(rows, self.moments.dim, self.moments.device)
         position = self._position[classes.clamp(min=0)].masked_fill(classes < 0, -1)
+        if self._matrix:
+            self._add_matrix(rows, position)
+        else:
+            self._add_means(rows, position)
+        return self
+
+    def _add_means(self, rows: torch.Tensor, position: torch.Tensor) -> None:
+        counts = torch.bincount(position[position >= 0], minlength=len(self._filled))
+        self._sums["counts"] += counts
+        means = self._centers[self._filled]
+        if means.isfinite().all():
+            pass_ = select("class_projections", rows).class_projections
+            for x, p in _rows.chunks(rows, position, len(means)):
+                self._sums["sums"] += pass_(x, p, means, None, True)[2]
+        else:  # the pairs with such a class are NaN, and every class is in one
+            self._sums["sums"].masked_fill_(counts > 0, torch.nan)
+
+    def _add_matrix(self, rows: torch.Tensor, position: torch.Tensor) -> None:
         for x, p in _rows.sorted_blocks(rows, position):
             held, member = p.unique_consecutive(return_inverse=True)
             one_hot = torch.nn.functional.one_hot(member, len(held)).T.double()
@@ -133,11 +152,7 @@ class DirectionalCDNVPass(Sums):
                 ratios = (one_hot @ squares) / self._distances(held, tile).square()
                 ratios[poisoned] = torch.nan
                 ratios[held.unsqueeze(1) == self._columns(tile)] = 0.0
-                if self._matrix:
-                    self._sums["sums"][held, tile] += ratios
-                else:
-                    self._sums["sums"][held] += ratios.sum(1)
-        return self
+                self._sums["sums"][held, tile] += ratios
 
     def compute(self) -> torch.Tensor:
         """float64 0-d, or [C, C] for ``reduction="none"``."""

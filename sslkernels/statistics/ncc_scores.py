@@ -13,9 +13,8 @@ so its own squared distance is scaled by (n_y / (n_y - 1))^2, exactly, without a
 means. A row that is alone in its class leaves an empty class, which is never predicted: it counts
 as wrong.
 
-One rows-x-centers pass by tiles, nothing sorted. Distances to the other centers come from float64
-products around the mean of the centers; comparisons that their rounding could turn are made again
-from differences.
+One rows-x-centers pass by tiles, ``class_projections``, nothing sorted by distance. Comparisons
+that the rounding of its products could turn are made again from float64 differences.
 """
 
 from __future__ import annotations
@@ -26,12 +25,10 @@ from typing import Any, NamedTuple
 import torch
 
 from sslkernels import _checks
+from sslkernels.backends import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import Sums
 from sslkernels.statistics.class_moments import ClassMoments
-
-_COLUMNS = 1024  # centers per tile: 16 MB of float64 distances for a block of rows
-_PAIR_CHUNK = 4096  # comparisons made again at a time: 4096 x D differences
 
 
 class NCCScores(NamedTuple):
@@ -105,33 +102,27 @@ class NCCScoresPass(Sums):
         else:
             given = _checks.embeddings(_checks.as_tensor(centers, "centers"), "centers")
             self._centers = given.detach().double()
-        self._filled = self._centers.isfinite().all(1).nonzero().squeeze(1)
-        means = self._centers[self._filled]
-        self._position = torch.full((len(self._centers),), -1, device=means.device)
-        self._position[self._filled] = torch.arange(len(means), device=means.device)
-        self._origin = means.mean(0) if len(means) else self._centers.new_zeros(means.shape[1])
-        self._around = means - self._origin
-        self._norms = self._around.square().sum(1)
+        self._centers = self._centers.contiguous()
+        device = self._centers.device
         size = len(self._centers)
         super().__init__(
-            rows=torch.zeros(size, dtype=torch.int64, device=means.device),
-            hits=torch.zeros(size, len(self._top_k) + 2, dtype=torch.int64, device=means.device),
+            rows=torch.zeros(size, dtype=torch.int64, device=device),
+            hits=torch.zeros(size, len(self._top_k) + 2, dtype=torch.int64, device=device),
         )
 
     def update(self, z: Any, labels: Any, *, ignore_index: int = -100) -> NCCScoresPass:
         """Add a batch and return ``self``. Arguments and errors as in :func:`ncc_scores`."""
         rows, classes = _rows.checked(z, labels, len(self._centers), ignore_index)
         _rows.fits(rows, self._centers.shape[1], self._centers.device)
-        limits = torch.tensor([1, *self._top_k], device=rows.device)
-        for x, c in _rows.blocks(rows, classes):
-            self._sums["rows"].index_add_(0, c, torch.ones_like(c))
-            own = (x - self._centers[c]).square().sum(1)
-            ranked = own.isfinite()  # neither the row nor its center holds NaN or infinity
-            if not ranked.all():
-                x, c, own = x[ranked], c[ranked], own[ranked]
-            rank, alone = self._stand(x, c, own)
+        size = len(self._centers)
+        pass_ = select("class_projections", rows).class_projections
+        limits = torch.tensor([1, *self._top_k], device=rows.device).clamp(max=size)
+        for x, c in _rows.chunks(rows, classes, size):
+            rank, alone, _ = pass_(x, c, self._centers, self._counts, False)
             right = torch.cat([rank.unsqueeze(1) < limits, alone.unsqueeze(1)], 1)
-            self._sums["hits"].index_add_(0, c, right.long())
+            used = c >= 0
+            self._sums["rows"].index_add_(0, c[used], torch.ones_like(c[used]))
+            self._sums["hits"].index_add_(0, c[used], right[used].long())
         return self
 
     def compute(self) -> NCCScores:
@@ -143,45 +134,3 @@ class NCCScoresPass(Sums):
             hits[:, 0].double() / rows,
             shares[-1] if self._counts is not None else None,
         )
-
-    def _stand(
-        self, x: torch.Tensor, c: torch.Tensor, own: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """For finite rows x of classes c at squared distances ``own`` from their centers: the rank
-        of the own center, and whether it stays the nearest once the row has left it."""
-        without = own
-        if self._counts is not None:
-            n = self._counts[c].double()
-            without = own * (n / (n - 1)).square()  # infinite, or 0 x infinity, for a class of one
-        rank, rivals = torch.zeros_like(c), without.isfinite().logical_not().long()
-        shifted = x - self._origin
-        size = shifted.square().sum(1)
-        # Three sums of D products: an error of D eps of their terms at the very most.
-        eps = 4 * (x.shape[1] + 4) * torch.finfo(torch.float64).eps
-        for start in range(0, len(self._around), _COLUMNS):
-            tile = slice(start, start + _COLUMNS)
-            ids, norms = self._filled[tile], self._norms[tile]
-            d2 = _distances(shifted, self._around[tile], norms)
-            at = self._position[c] - start
-            here = ((at >= 0) & (at < len(ids))).nonzero().squeeze(1)
-            d2[here, at[here]] = torch.inf
-            doubt = eps * (size + norms.amax())
-            for limit, count in ((own, rank), (without, rivals)):
-                low, high = limit - size - doubt, limit - size + doubt
-                nearer = (d2 < low.unsqueeze(1)).sum(1)
-                count += nearer
-                close = (d2 <= high.unsqueeze(1)).sum(1)
-                i = (close > nearer).nonzero().squeeze(1)
-                if len(i):
-                    near = (d2[i] >= low[i].unsqueeze(1)) & (d2[i] <= high[i].unsqueeze(1))
-                    for pairs in near.nonzero().split(_PAIR_CHUNK):
-                        row, other = i[pairs[:, 0]], ids[pairs[:, 1]]
-                        exact = (x[row] - self._centers[other]).square().sum(1)
-                        tied = (exact == limit[row]) & (other < c[row])
-                        count.index_add_(0, row, ((exact < limit[row]) | tied).long())
-        return rank, rivals == 0
-
-
-def _distances(x: torch.Tensor, centers: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-    """float64 [B, C]: ``||x - m||^2 - ||x||^2`` from products; x [B, D], centers [C, D]."""
-    return torch.addmm(norms, x, centers.T, alpha=-2.0)

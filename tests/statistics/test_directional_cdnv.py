@@ -84,9 +84,9 @@ def test_blocks_and_tiles_do_not_change_the_result(monkeypatch):
     whole = [ssk.directional_cdnv(data.z, data.labels, m, reduction=r) for r in ("mean", "none")]
     monkeypatch.setattr(_rows, "BLOCK", 7)
     monkeypatch.setattr(_rows, "_CHUNK", 60)
+    monkeypatch.setattr(_rows, "_ROWS_PER_CLASS", 1)
     names = ssk.directional_cdnv.__globals__
     monkeypatch.setitem(names, "_COLUMNS", 8)
-    monkeypatch.setitem(names, "_PAIR_CHUNK", 3)
     for r, want in zip(("mean", "none"), whole, strict=True):
         got = ssk.directional_cdnv(data.z, data.labels, m, reduction=r)
         torch.testing.assert_close(got, want, equal_nan=True)

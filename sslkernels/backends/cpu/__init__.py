@@ -21,6 +21,7 @@ from sslkernels.backends.cpu.sigreg import sigreg_backward, sigreg_forward  # no
 from sslkernels.backends.cpu.vicreg import vicreg_backward, vicreg_forward  # noqa: F401
 
 # Products of class means go through torch.
+from sslkernels.backends.torch.class_projections import class_projections  # noqa: F401
 from sslkernels.backends.torch.pairs import cdnv_sum  # noqa: F401
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
