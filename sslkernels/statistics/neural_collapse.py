@@ -50,7 +50,8 @@ class NeuralCollapse(NamedTuple):
     """float64 0-d tensors (NumPy scalars for NumPy input); NaN with fewer than two classes.
 
     Attributes:
-        nc1: tr(Sigma_W Sigma_B^+) / C; NaN when all class means coincide.
+        nc1: tr(Sigma_W Sigma_B^+) / C; NaN when all class means coincide; None for class moments
+            alone.
         nc2_norms: std / mean of the lengths of the centered class means.
         nc2_angles: mean of |cos + 1 / (C - 1)| over pairs of centered class means; NaN when one of
             them is zero.
@@ -59,7 +60,7 @@ class NeuralCollapse(NamedTuple):
             infinity included; None without a classifier or without a pass over the rows.
     """
 
-    nc1: torch.Tensor
+    nc1: torch.Tensor | None
     nc2_norms: torch.Tensor
     nc2_angles: torch.Tensor
     nc3: torch.Tensor | None = None
@@ -79,7 +80,8 @@ def neural_collapse(
 
     Args:
         z: [N, D] embeddings, tensor or NumPy array: fp16, bf16, fp32 or fp64, any strides. Or a
-            :class:`PooledScatter`, which needs no labels and gives everything but NC4.
+            :class:`PooledScatter`, which needs no labels and gives everything but NC4, or
+            :class:`ClassMoments`, which gives NC2 and NC3 alone.
         labels: [N] integers in ``[0, num_classes)`` or ``ignore_index``.
         num_classes: C.
         weight: [C, D] of the linear classifier on z, for NC3 and NC4.
@@ -100,9 +102,12 @@ def neural_collapse(
         >>> round(float(nc.nc1), 4), float(nc.nc4)
         (0.0057, 0.0)
     """
-    if isinstance(z, PooledScatter):
+    if isinstance(z, (PooledScatter, ClassMoments)):
         if labels is not None or num_classes is not None:
-            raise ValueError("labels, num_classes: the scatter holds its own; leave them out")
+            raise ValueError("labels, num_classes: z holds its own; leave them out")
+        if isinstance(z, ClassMoments):
+            between = _Between(z)
+            return _finish(between, None, _classifier(z, weight, bias), None)
         classifier = _classifier(z.moments, weight, bias)
         between = _Between(z.moments)
         along = (between.basis @ z.matrix * between.basis).sum(1)
@@ -213,13 +218,15 @@ def _squared_projections(residuals: torch.Tensor, basis: torch.Tensor) -> torch.
 
 def _finish(
     between: _Between,
-    along: torch.Tensor,
+    along: torch.Tensor | None,
     classifier: tuple[torch.Tensor, torch.Tensor] | None,
     disagree: torch.Tensor | None,
 ) -> NeuralCollapse:
     means, size = between.means, len(between.means)
     none = means.new_full((), torch.nan)
-    nc1 = (along / between.s.square()).sum() / between.num_rows if len(between.s) else none
+    nc1 = None
+    if along is not None:
+        nc1 = (along / between.s.square()).sum() / between.num_rows if len(between.s) else none
     norms = means.norm(dim=1)
     equinorm = norms.std(correction=0) / norms.mean() if size > 1 else none
     nc3 = nc4 = None

@@ -143,6 +143,14 @@ def test_numpy_and_repetition():
     assert got == again
 
 
+def test_class_moments_alone():
+    data = labelled(60, 5, 4)
+    weight = torch.randn(4, 5, dtype=torch.float64)
+    got = ssk.neural_collapse(ssk.class_moments(data.z, data.labels, 4), weight=weight)
+    want = ssk.neural_collapse(data.z, data.labels, 4, weight=weight)
+    assert got == want._replace(nc1=None, nc4=None)
+
+
 def test_state_round_trip_and_rows_missing(tmp_path):
     data = labelled(60, 5, 4)
     m = ssk.class_moments(data.z, data.labels, 4)
@@ -169,7 +177,8 @@ def test_state_round_trip_and_rows_missing(tmp_path):
         ({"labels": torch.tensor([0, 5, 1, 0])}, ValueError, "labels: row 1 holds 5"),
         ({"labels": None}, ValueError, "labels, num_classes: needed"),
         ({"num_classes": 0}, ValueError, "num_classes: takes a positive int"),
-        ({"z": ssk.ClassMoments.empty(2, 3)}, TypeError, "z: takes a torch tensor"),
+        ({"z": ssk.ClassMoments.empty(2, 3)}, ValueError, "z holds its own"),
+        ({"z": [[0.0]]}, TypeError, "z: takes a torch tensor"),
     ],
 )  # fmt: skip
 def test_bad_arguments(change, error, match):
