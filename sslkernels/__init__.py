@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from sslkernels.backends import BackendStatus, backends, use_backend
+from sslkernels.evaluation import Evaluation, evaluate
 from sslkernels.losses import (
     BarlowTwinsLoss,
     BarlowTwinsTerms,
@@ -56,6 +57,7 @@ __all__ = [
     "BarlowTwinsTerms",
     "ClassMoments",
     "DirectionalCDNVPass",
+    "Evaluation",
     "FewShot",
     "NCCScores",
     "NCCScoresPass",
@@ -79,6 +81,7 @@ __all__ = [
     "class_moments",
     "covariance_loss",
     "directional_cdnv",
+    "evaluate",
     "few_shot_ncc",
     "invariance_loss",
     "ncc_accuracy",

@@ -101,6 +101,7 @@ class DirectionalCDNVPass(Sums):
         self._centers = m.centers()
         means = self._centers[self._filled]
         self._around = around_their_mean(means)
+        self._poisoned = not bool(means.isfinite().all())
         # The position of each class among the filled ones, -1 where it is empty.
         self._position = torch.full((m.num_classes,), -1, dtype=torch.int64, device=m.device)
         self._position[self._filled] = torch.arange(len(means), device=m.device)
@@ -125,14 +126,27 @@ class DirectionalCDNVPass(Sums):
         return self
 
     def _add_means(self, rows: torch.Tensor, position: torch.Tensor) -> None:
+        pass_ = select("class_projections", rows).class_projections
+        means = self._centers[self._filled]
+        for x, p in _rows.chunks(rows, position, len(means)):
+            self._add(p, pass_(x, p, means, None, True)[2])
+
+    def add(self, classes: torch.Tensor, spread: torch.Tensor) -> None:
+        """Add what the pass ``class_projections`` has found of rows of ``classes``; for the mean.
+
+        Args:
+            classes: int64 [n], -1 for rows to skip.
+            spread: float64 [C].
+        """
+        position = self._position[classes.clamp(min=0)].masked_fill(classes < 0, -1)
+        self._add(position, spread[self._filled])
+
+    def _add(self, position: torch.Tensor, spread: torch.Tensor) -> None:
         counts = torch.bincount(position[position >= 0], minlength=len(self._filled))
         self._sums["counts"] += counts
-        means = self._centers[self._filled]
-        if means.isfinite().all():
-            pass_ = select("class_projections", rows).class_projections
-            for x, p in _rows.chunks(rows, position, len(means)):
-                self._sums["sums"] += pass_(x, p, means, None, True)[2]
-        else:  # the pairs with such a class are NaN, and every class is in one
+        if not self._poisoned:
+            self._sums["sums"] += spread
+        else:  # the pairs with a broken mean are NaN, and every class is in one
             self._sums["sums"].masked_fill_(counts > 0, torch.nan)
 
     def _add_matrix(self, rows: torch.Tensor, position: torch.Tensor) -> None:

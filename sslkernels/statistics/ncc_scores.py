@@ -116,14 +116,24 @@ class NCCScoresPass(Sums):
         _rows.fits(rows, self._centers.shape[1], self._centers.device)
         size = len(self._centers)
         pass_ = select("class_projections", rows).class_projections
-        limits = torch.tensor([1, *self._top_k], device=rows.device).clamp(max=size)
         for x, c in _rows.chunks(rows, classes, size):
             rank, alone, _ = pass_(x, c, self._centers, self._counts, False)
-            right = torch.cat([rank.unsqueeze(1) < limits, alone.unsqueeze(1)], 1)
-            used = c >= 0
-            self._sums["rows"].index_add_(0, c[used], torch.ones_like(c[used]))
-            self._sums["hits"].index_add_(0, c[used], right[used].long())
+            self.add(c, rank, alone)
         return self
+
+    def add(self, classes: torch.Tensor, rank: torch.Tensor, alone: torch.Tensor) -> None:
+        """Count what the pass ``class_projections`` has found of rows of ``classes``."""
+        limits = torch.tensor([1, *self._top_k], device=rank.device).clamp(max=len(self._centers))
+        right = torch.cat([rank.unsqueeze(1) < limits, alone.unsqueeze(1)], 1)
+        used = classes >= 0
+        c = classes[used]
+        self._sums["rows"].index_add_(0, c, torch.ones_like(c))
+        self._sums["hits"].index_add_(0, c, right[used].long())
+
+    @property
+    def rows(self) -> torch.Tensor:
+        """int64 [C]: the rows of each class so far."""
+        return self._sums["rows"]
 
     def compute(self) -> NCCScores:
         """The shares of all rows so far."""

@@ -111,7 +111,7 @@ def neural_collapse(
         classifier = _classifier(z.moments, weight, bias)
         between = _Between(z.moments)
         along = (between.basis @ z.matrix * between.basis).sum(1)
-        return _finish(between, along, classifier, None)
+        return _finish(between, along, classifier)
     if labels is None or num_classes is None:
         raise ValueError("labels, num_classes: needed with embeddings")
     num_classes = _checks.positive_int(num_classes, "num_classes")
@@ -146,10 +146,11 @@ class NeuralCollapsePass(Sums):
         self.moments = class_moments_of(m)
         self._between = _Between(m)
         self._classifier = _classifier(m, weight, bias)
+        self._nc4 = None if weight is None else Disagreements(m, weight, bias)
         super().__init__(
             rows=torch.zeros((), dtype=torch.int64, device=m.device),
             along=self._between.basis.new_zeros(len(self._between.basis)),
-            disagree=torch.zeros((), dtype=torch.int64, device=m.device),
+            **(self._nc4._sums if self._nc4 is not None else {}),
         )
         self._centers = m.centers()
 
@@ -166,8 +167,8 @@ class NeuralCollapsePass(Sums):
         for x, c in _rows.blocks(rows, classes):
             self._sums["along"] += _squared_projections(x - self._centers[c], basis)
         self._sums["rows"] += (classes >= 0).sum()
-        if self._classifier is not None:
-            self._sums["disagree"] += self._disagreements(rows, classes)
+        if self._nc4 is not None:
+            self._nc4.update(rows, classes)
         return self
 
     def compute(self) -> NeuralCollapse:
@@ -175,18 +176,45 @@ class NeuralCollapsePass(Sums):
         seen, known = int(self._sums["rows"]), int(self.moments.counts.sum())
         if seen != known:
             raise ValueError(f"update: has seen {seen} labelled rows, the moments hold {known}")
-        return _finish(self._between, self._sums["along"], self._classifier, self._sums["disagree"])
+        found = _finish(self._between, self._sums["along"], self._classifier)
+        return found if self._nc4 is None else found._replace(nc4=self._nc4.compute())
 
-    def _disagreements(self, rows: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        assert self._classifier is not None
-        weight, bias = self._classifier
+
+class Disagreements(Sums):
+    """NC4: rows on which a linear classifier and the nearest class center disagree.
+
+    Args:
+        m: the class moments whose means are the centers.
+        weight, bias: as in :func:`neural_collapse`.
+    """
+
+    def __init__(self, m: ClassMoments, weight: Any, bias: Any = None) -> None:
+        classifier = _classifier(m, weight, bias)
+        assert classifier is not None
+        self._weight, self._bias = classifier
+        self._centers = m.centers()
+        super().__init__(
+            asked=torch.zeros((), dtype=torch.int64, device=m.device),
+            disagree=torch.zeros((), dtype=torch.int64, device=m.device),
+        )
+
+    def update(self, rows: torch.Tensor, classes: torch.Tensor) -> None:
+        """Add rows [n, D]; ``classes`` [n] is -1 for those that count nowhere."""
         nearest = nearest_center(rows, self._centers, True)
         predicted = torch.cat(
-            [torch.addmm(bias, x.double(), weight.T).argmax(1) for x in rows.split(_rows.BLOCK)]
+            [
+                torch.addmm(self._bias, x.double(), self._weight.T).argmax(1)
+                for x in rows.split(_rows.BLOCK)
+            ]
             or [classes]
         )
         # A row that is not finite has no nearest center, -1, and so disagrees.
-        return ((nearest != predicted) & (classes >= 0)).sum()
+        self._sums["disagree"] += ((nearest != predicted) & (classes >= 0)).sum()
+        self._sums["asked"] += (classes >= 0).sum()
+
+    def compute(self) -> torch.Tensor:
+        """The share, float64 0-d; NaN without rows."""
+        return self._sums["disagree"] / self._sums["asked"].double()
 
 
 class _Between:
@@ -220,7 +248,6 @@ def _finish(
     between: _Between,
     along: torch.Tensor | None,
     classifier: tuple[torch.Tensor, torch.Tensor] | None,
-    disagree: torch.Tensor | None,
 ) -> NeuralCollapse:
     means, size = between.means, len(between.means)
     none = means.new_full((), torch.nan)
@@ -229,13 +256,11 @@ def _finish(
         nc1 = (along / between.s.square()).sum() / between.num_rows if len(between.s) else none
     norms = means.norm(dim=1)
     equinorm = norms.std(correction=0) / norms.mean() if size > 1 else none
-    nc3 = nc4 = None
+    nc3 = None
     if classifier is not None:
         w = classifier[0][between.filled]
         nc3 = (w / w.norm() - means / means.norm()).square().sum() if size > 1 else none
-        if disagree is not None:
-            nc4 = disagree / between.num_rows.double()
-    return NeuralCollapse(nc1, equinorm, _mean_angle_gap(means, norms), nc3, nc4)
+    return NeuralCollapse(nc1, equinorm, _mean_angle_gap(means, norms), nc3)
 
 
 def _mean_angle_gap(means: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:

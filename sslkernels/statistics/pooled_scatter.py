@@ -158,6 +158,35 @@ class PooledScatter:
         """The scatter of all rows around their one mean."""
         return self.coarsen(torch.zeros(self.moments.num_classes, dtype=torch.int64), 1)
 
+    def within(self, m: ClassMoments) -> PooledScatter:
+        """The pooled scatter of other classes of the same rows, without the data.
+
+        What lies between the means in ``m`` is taken away from the scatter around the one mean: the
+        result is right to a few float64 eps of that, not of its own size.
+
+        Args:
+            m: :class:`ClassMoments` of the very rows in here.
+
+        Raises:
+            ValueError: it holds another number of rows, or other columns.
+        """
+        if m.dim != self.moments.dim or int(m.counts.sum()) != self.num_rows:
+            raise ValueError(
+                f"m: takes moments of the same {self.num_rows} rows of {self.moments.dim} columns, "
+                f"got {int(m.counts.sum())} of {m.dim}"
+            )
+        upper = self.total()._upper.clone()
+        filled = (m.counts > 0).nonzero().squeeze(1)
+        n, means = m.counts[filled].double(), m.centers()[filled]
+        if len(filled):
+            anchor = means[:1]
+            d = means - anchor
+            d = d - (n @ d) / n.sum()
+            between = torch.zeros_like(upper)
+            add_gram(between, d * n.sqrt().unsqueeze(1))
+            upper -= between
+        return PooledScatter(m, upper)
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Copies of the state: that of the moments, and ``scatter`` (its upper triangle)."""
         return {**self.moments.state_dict(), "scatter": self._upper.triu()}

@@ -1,0 +1,136 @@
+"""Progress of an evaluation in one file, so that a run that was killed goes on where it was.
+
+The file holds the sums of every stage of the source in work, how many of its chunks they are made
+of, and the results of the sources before it. It is replaced as a whole: written under another name,
+flushed to the disk, renamed. What is resumed are the very bits of the sums, and chunks are cut at
+the same rows, so an interrupted run ends with the results of an uninterrupted one.
+
+A rank of several keeps its own file, with its own sums from before they are merged over ranks: the
+merge is repeated on resuming, so ranks may have been stopped at different places.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sslkernels._files import replaced
+from sslkernels.data import DataError
+
+_VERSION = 1
+
+
+@dataclass
+class Stage:
+    """The sums of the first ``chunks`` chunks of one reading, and what was noted on the way."""
+
+    chunks: int = 0
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Checkpoint:
+    """Stages by name and results by source; a file behind them, or none.
+
+    Args:
+        path: the file; None keeps nothing.
+        run: what makes this run this run, JSON-able. A file of another run is refused.
+        every: seconds between two writings of the file.
+
+    Raises:
+        DataError: the file is not a checkpoint of this run.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None, run: Mapping[str, Any], every: float
+    ) -> None:
+        self._path = None if path is None else Path(path)
+        self._run = json.loads(json.dumps(run))
+        self._every = every
+        self._saved = time.monotonic()
+        self.results: dict[str, Any] = {}
+        self.stages: dict[str, Stage] = {}
+        if self._path is not None:
+            if self._path.exists():
+                self._load()
+            else:
+                self._write()  # a file that cannot be written is better known now
+
+    def note(self, name: str, reached: Callable[[], Stage]) -> None:
+        """Keep the stage that was reached, if it is time again."""
+        if self._path is not None and time.monotonic() - self._saved >= self._every:
+            self.keep(name, reached())
+
+    def keep(self, name: str, stage: Stage) -> None:
+        """Keep a stage and write."""
+        if self._path is not None:
+            self.stages[name] = stage
+            self._write()
+
+    def finish(self, source: str, result: Any) -> None:
+        """Keep the result of a source; its stages are done with."""
+        self.results[source] = result
+        self.stages = {}
+        self._write()
+
+    @property
+    def active(self) -> bool:
+        return self._path is not None
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        head = {
+            "format": "sslkernels checkpoint",
+            "version": _VERSION,
+            "run": self._run,
+            "results": self.results,
+            "stages": {
+                name: {"chunks": stage.chunks, "notes": stage.notes}
+                for name, stage in self.stages.items()
+            },
+        }
+        arrays = {
+            f"{name}:{key}": tensor.cpu().numpy()
+            for name, stage in self.stages.items()
+            for key, tensor in stage.sums.items()
+        }
+        text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
+        with replaced(self._path, "wb") as file:
+            np.savez(file, head=text, **arrays)  # type: ignore[arg-type]
+        self._saved = time.monotonic()
+
+    def _load(self) -> None:
+        assert self._path is not None
+        try:
+            with np.load(self._path, allow_pickle=False) as file:
+                head = json.loads(file["head"].tobytes())
+                if head.get("format") != "sslkernels checkpoint":
+                    raise ValueError("no header")
+                arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "head"}
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise DataError(f"checkpoint {self._path}: not a checkpoint: {error}") from error
+        if head["version"] != _VERSION:
+            raise DataError(f"checkpoint {self._path}: of another version of sslkernels")
+        differing = [key for key in self._run if head["run"].get(key) != self._run[key]]
+        if differing:
+            raise DataError(
+                f"checkpoint {self._path}: of another run, its {', '.join(differing)} differ; "
+                "take another file, or remove it to start anew"
+            )
+        self.results = head["results"]
+        for name, about in head["stages"].items():
+            sums = {
+                key[len(name) + 1 :]: value
+                for key, value in arrays.items()
+                if key.startswith(f"{name}:")
+            }
+            self.stages[name] = Stage(about["chunks"], sums, about["notes"])

@@ -1,0 +1,120 @@
+"""From the sums of all readings to the result of one set of embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from sslkernels.evaluation.labelings import Labeling
+from sslkernels.evaluation.result import (
+    NCC,
+    EmbeddingsResult,
+    FewShotResult,
+    LabelingResult,
+    SpectrumResult,
+)
+from sslkernels.evaluation.run import Measured
+from sslkernels.evaluation.settings import Settings
+from sslkernels.statistics.alignment import uniformity
+from sslkernels.statistics.cdnv import cdnv
+from sslkernels.statistics.ncc_scores import NCCScoresPass
+from sslkernels.statistics.neural_collapse import neural_collapse
+from sslkernels.statistics.pooled_scatter import PooledScatter
+from sslkernels.statistics.spectrum import spectrum
+
+
+def finish(
+    name: str,
+    sums: Measured,
+    labelings: Sequence[Labeling],
+    settings: Settings,
+    classifiers: Mapping[str, tuple[Any, Any]],
+    *,
+    skipped: list[str],
+    cdnv_matrix: bool,
+) -> EmbeddingsResult:
+    second = sums.second
+    total = second.total() if settings.spectrum else None
+    results = {
+        labels.name: _labeling(k, labels, sums, total, settings, classifiers, cdnv_matrix)
+        for k, labels in enumerate(labelings)
+    }
+    return EmbeddingsResult(
+        name=name,
+        rows=sums.rows,
+        dim=second.everything.dim,
+        test_rows=sums.test_rows,
+        bad=sums.bad,
+        skipped=skipped,
+        normalized_std=float(sums.first.unit.std),
+        uniformity=float(uniformity(second.sample.rows)) if settings.uniformity_rows else None,
+        alignment=sums.alignment,
+        spectrum=None if total is None else _spectrum(total, settings),
+        labelings=results,
+    )
+
+
+def _labeling(
+    k: int,
+    labels: Labeling,
+    sums: Measured,
+    total: PooledScatter | None,
+    settings: Settings,
+    classifiers: Mapping[str, tuple[Any, Any]],
+    cdnv_matrix: bool,
+) -> LabelingResult:
+    second, m = sums.second, sums.second.moments[k]
+    weight, bias = classifiers.get(labels.name, (None, None))
+    within = None
+    if total is not None:
+        scatter = second.within(k, total)
+        within = _spectrum(scatter, settings)
+        collapse = neural_collapse(scatter, weight=weight, bias=bias)
+    else:
+        collapse = second.collapse[k].compute()
+    nc4 = second.disagreements[k].compute() if k in second.disagreements else None
+    test = sums.test if labels.tested else None
+    few_shot = second.few_shot if test is None else test.few_shot
+    return LabelingResult(
+        name=labels.name,
+        num_classes=labels.num_classes,
+        variances=_array(m.variances),
+        cdnv=float(cdnv(m)),
+        cdnv_matrix=_array(cdnv(m, reduction="none")) if cdnv_matrix else None,
+        directional_cdnv=float(second.directional[k].compute()) if second.directional else None,
+        train=_ncc(second.scores[k], settings),
+        test=None if test is None else _ncc(test.scores[k], settings),
+        nc1=float(collapse.nc1),
+        nc2_norms=float(collapse.nc2_norms),
+        nc2_angles=float(collapse.nc2_angles),
+        nc3=None if collapse.nc3 is None else float(collapse.nc3),
+        nc4=None if nc4 is None else float(nc4),
+        within=within,
+        few_shot={
+            shots: FewShotResult(float(few.mean), float(few.std), _array(few.accuracies))
+            for shots, few in few_shot.results(k).items()
+        },
+    )
+
+
+def _ncc(scores: NCCScoresPass, settings: Settings) -> NCC:
+    found = scores.compute()
+    left_out = found.leave_one_out
+    return NCC(
+        _array(scores.rows),
+        {k: float(share) for k, share in zip(settings.top_k, found.top_k, strict=True)},
+        _array(found.per_class),
+        None if left_out is None else float(left_out),
+    )
+
+
+def _spectrum(scatter: PooledScatter, settings: Settings) -> SpectrumResult:
+    found = spectrum(scatter, alpha_ranks=settings.alpha_ranks)
+    return SpectrumResult(_array(found.eigenvalues), *map(float, found[1:]))
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.cpu().numpy().copy()

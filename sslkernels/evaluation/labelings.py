@@ -1,0 +1,172 @@
+"""The labelings of one evaluation: their classes, which of them are coarser forms of others, and
+the classes of a chunk of rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sslkernels import _checks
+from sslkernels.data import DataError
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """One set of targets for the rows of a source.
+
+    ``train`` is None when the labels come with the chunks of a stream. ``parents`` [C of the finer
+    labeling] makes this one a coarser form of ``finer``: its moments follow from those.
+    """
+
+    name: str
+    num_classes: int
+    train: np.ndarray | None  # int64 [N]
+    test: np.ndarray | None = None  # int64 [N_test]
+    tested: bool = False
+    finer: int | None = None  # position among the labelings
+    parents: np.ndarray | None = field(default=None, repr=False)  # int64 [C of finer]
+
+
+def labelings(
+    train: Mapping[str, np.ndarray] | Sequence[str],
+    test: Mapping[str, np.ndarray] | Sequence[str],
+    num_classes: Any,
+    ignore_index: int,
+) -> list[Labeling]:
+    """Labelings from the labels of files and arrays, or from the names that a stream carries.
+
+    Args:
+        train, test: labels int64 [N] by name, or the names alone for a stream.
+        num_classes: None, an int for all, a sequence in the order of ``train``, or a mapping.
+        ignore_index: the label of rows to be skipped.
+
+    Raises:
+        ValueError: ``num_classes`` does not go with the labelings, or is needed.
+        DataError: a label is out of range, or nothing is labelled.
+    """
+    for name in test:
+        if name not in train:
+            given = ", ".join(map(repr, train)) or "no labels"
+            raise DataError(f"labels_test: no labeling {name!r}; the training rows have {given}")
+    sizes = _sizes(list(train), num_classes)
+    result: list[Labeling] = []
+    for name in train:
+        on_train = train[name] if isinstance(train, Mapping) else None
+        on_test = test.get(name) if isinstance(test, Mapping) else None
+        size = sizes.get(name)
+        if on_train is not None:
+            size = _check(name, on_train, on_test, size, ignore_index)
+        elif size is None:
+            raise ValueError(f"num_classes: needed for labeling {name!r} of a stream")
+        elif on_test is not None:
+            _in_range(name, "labels_test", on_test, size, ignore_index)
+        labels = Labeling(name, size, on_train, on_test, name in test)
+        result.append(_as_coarser(labels, result, ignore_index))
+    return result
+
+
+def _sizes(names: list[str], num_classes: Any) -> dict[str, int]:
+    if num_classes is None:
+        return {}
+    if isinstance(num_classes, Mapping):
+        unknown = [name for name in num_classes if name not in names]
+        if unknown:
+            raise ValueError(f"num_classes: no labeling {unknown[0]!r}; there are {names}")
+        items = dict(num_classes)
+    elif isinstance(num_classes, Sequence):
+        if len(num_classes) != len(names):
+            raise ValueError(
+                f"num_classes: takes {len(names)} ints, one per labeling, got {len(num_classes)}"
+            )
+        items = dict(zip(names, num_classes, strict=True))
+    else:
+        items = dict.fromkeys(names, num_classes)
+    return {name: _checks.positive_int(size, "num_classes") for name, size in items.items()}
+
+
+def _check(
+    name: str,
+    train: np.ndarray,
+    test: np.ndarray | None,
+    size: int | None,
+    ignore_index: int,
+) -> int:
+    """The number of classes, once every label is known to fit."""
+    largest = int(train.max(initial=-1, where=train != ignore_index))
+    if largest < 0:
+        raise DataError(f"labels {name!r}: every label is {ignore_index}: nothing to measure")
+    if size is None:
+        if test is not None:
+            largest = max(largest, int(test.max(initial=-1, where=test != ignore_index)))
+        size = largest + 1
+    _in_range(name, "labels", train, size, ignore_index)
+    if test is not None:
+        _in_range(name, "labels_test", test, size, ignore_index)
+    return size
+
+
+def _in_range(name: str, what: str, labels: np.ndarray, size: int, ignore_index: int) -> None:
+    bad = (labels != ignore_index) & ((labels < 0) | (labels >= size))
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(
+            f"{what} {name!r}: row {row} holds {labels[row]}: takes 0 to {size - 1}, "
+            f"or {ignore_index} for rows to skip"
+        )
+
+
+def _as_coarser(labels: Labeling, earlier: list[Labeling], ignore_index: int) -> Labeling:
+    """``labels`` as a coarser form of an earlier labeling, where each of its classes is a union of
+    classes of that one."""
+    if labels.train is None:
+        return labels
+    for position, finer in enumerate(earlier):
+        if finer.finer is not None or finer.num_classes < labels.num_classes:
+            continue
+        parents = _parents(finer, labels, ignore_index)
+        if parents is not None:
+            return Labeling(
+                labels.name,
+                labels.num_classes,
+                labels.train,
+                labels.test,
+                labels.tested,
+                position,
+                parents,
+            )
+    return labels
+
+
+def _parents(fine: Labeling, coarse: Labeling, ignore_index: int) -> np.ndarray | None:
+    """The coarse class of each fine class, if the fine label of a row decides its coarse one."""
+    a, b = fine.train, coarse.train
+    assert a is not None and b is not None
+    used = a != ignore_index
+    if not np.array_equal(used, b != ignore_index):
+        return None
+    parents = np.zeros(fine.num_classes, np.int64)  # of classes without rows: they bring nothing
+    parents[a[used]] = b[used]
+    return parents if np.array_equal(parents[a[used]], b[used]) else None
+
+
+def digest(labels: Sequence[Labeling]) -> list[dict[str, Any]]:
+    """What a resumed run compares: names, classes and a hash of every label."""
+
+    def hashed(values: np.ndarray | None) -> str | None:
+        if values is None:
+            return None
+        return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).hexdigest()
+
+    return [
+        {
+            "name": item.name,
+            "num_classes": item.num_classes,
+            "train": hashed(item.train),
+            "test": hashed(item.test),
+        }
+        for item in labels
+    ]

@@ -1,0 +1,97 @@
+"""What an evaluation measures: the options of :func:`sslkernels.evaluate`, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sslkernels import _checks
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options that decide the numbers; a resumed run must have the same."""
+
+    top_k: tuple[int, ...]
+    directional: bool
+    spectrum: bool
+    alpha_ranks: tuple[int, int]
+    uniformity_rows: int
+    few_shot: tuple[int, ...]
+    few_shot_repeats: int
+    seed: int
+    normalize: bool
+    ignore_index: int
+    skip_bad: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+
+def checked(
+    *,
+    top_k: Sequence[int],
+    directional: bool,
+    spectrum: bool,
+    alpha_ranks: tuple[int, int],
+    uniformity_rows: int,
+    few_shot: int | Sequence[int],
+    few_shot_repeats: int,
+    seed: int,
+    normalize: bool,
+    ignore_index: int,
+    skip_bad: bool,
+) -> Settings:
+    """The options as :class:`Settings`, or an error that names the wrong one."""
+    low, high = (_checks.positive_int(rank, "alpha_ranks") for rank in alpha_ranks)
+    if low >= high:
+        raise ValueError(f"alpha_ranks: takes a first rank below the last, got {(low, high)}")
+    shots = [few_shot] if isinstance(few_shot, int) else few_shot
+    return Settings(
+        top_k=tuple(sorted({1, *(_checks.positive_int(k, "top_k") for k in top_k)})),
+        directional=bool(directional),
+        spectrum=bool(spectrum),
+        alpha_ranks=(low, high),
+        uniformity_rows=_natural(uniformity_rows, "uniformity_rows"),
+        few_shot=tuple(sorted({_checks.positive_int(m, "few_shot") for m in shots})),
+        few_shot_repeats=_checks.positive_int(few_shot_repeats, "few_shot_repeats"),
+        seed=_natural(seed, "seed"),
+        normalize=bool(normalize),
+        ignore_index=int(ignore_index),
+        skip_bad=bool(skip_bad),
+    )
+
+
+def classifiers(weight: Any, bias: Any, names: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """``{labeling: (weight, bias or None)}``; a bare array goes with the only labeling."""
+    weights = _by_name(weight, "weight", names)
+    biases = _by_name(bias, "bias", names)
+    for name in biases:
+        if name not in weights:
+            raise ValueError(f"bias: labeling {name!r} has no weight beside it")
+    return {name: (w, biases.get(name)) for name, w in weights.items()}
+
+
+def _by_name(value: Any, what: str, names: Sequence[str]) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        if len(names) != 1:
+            raise ValueError(f"{what}: takes a mapping from labeling to array for {list(names)}")
+        return {names[0]: value}
+    for name in value:
+        if name not in names:
+            raise ValueError(f"{what}: no labeling {name!r}; there are {list(names)}")
+    return dict(value)
+
+
+def _natural(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f"{name}: takes an int that is not negative, got {value!r}")
+    return int(value)
