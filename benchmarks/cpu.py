@@ -1,10 +1,19 @@
 """Every workload that runs on the CPU."""
 
-from benchmarks import barlow_twins, class_moments, nearest_center, nt_xent, sigreg, vicreg
+from benchmarks import (
+    barlow_twins,
+    class_moments,
+    mean_pairs,
+    nearest_center,
+    nt_xent,
+    sigreg,
+    vicreg,
+)
 
 WORKLOADS = [
     *vicreg.WORKLOADS,
     *class_moments.WORKLOADS,
+    *mean_pairs.WORKLOADS,
     *nearest_center.WORKLOADS,
     *barlow_twins.WORKLOADS,
     *nt_xent.WORKLOADS,

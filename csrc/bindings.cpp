@@ -10,6 +10,7 @@
 #include "barlow_twins.h"
 #include "class_moments.h"
 #include "cpu_features.h"
+#include "mean_pairs.h"
 #include "nearest_center.h"
 #include "nt_xent.h"
 #include "sigreg.h"
@@ -106,6 +107,18 @@ std::tuple<int64_t, int64_t, int64_t> class_moments_update(
     return {bad.labeling, bad.row, bad.value};
 }
 
+// (mean, counts, classes, dim)
+using MeansTuple = std::tuple<uintptr_t, uintptr_t, int64_t, int64_t>;
+
+double mean_pairs(const MeansTuple& means, std::optional<uintptr_t> m2, int64_t few, int threads) {
+    const auto& [mean, counts, classes, dim] = means;
+    const ssk::MeanTable table{as_pointer<double>(mean), as_pointer<double>(m2.value_or(0)),
+                               as_pointer<int64_t>(counts), classes, dim};
+    const auto pass = ssk::mean_pairs(ssk::active_isa());
+    const py::gil_scoped_release release;
+    return pass(table, m2 ? ssk::PairSum::cdnv : ssk::PairSum::cosine_gap, few, threads);
+}
+
 void nt_xent_forward(const ViewTuple& x, const ViewTuple& y, double temperature, int threads,
                      uintptr_t terms, uintptr_t lse, uintptr_t row_loss) {
     const auto pass = ssk::nt_xent_forward(ssk::active_isa());
@@ -181,6 +194,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("barlow_twins_forward", &barlow_twins_forward);
     m.def("barlow_twins_backward", &barlow_twins_backward);
     m.def("class_moments_update", &class_moments_update);
+    m.def("mean_pairs", &mean_pairs);
     m.def("nearest_center", &nearest_center);
     m.def("nt_xent_forward", &nt_xent_forward);
     m.def("nt_xent_backward", &nt_xent_backward);

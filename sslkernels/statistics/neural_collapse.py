@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sslkernels import _checks
+from sslkernels.backends import select
 from sslkernels.ops.nearest_center import nearest_center
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import Sums, class_moments_of
@@ -43,7 +44,6 @@ from sslkernels.statistics.pooled_scatter import PooledScatter
 # Directions with less than this share of the largest eigenvalue of Sigma_B are rounding, not
 # geometry: about what a float64 pseudo-inverse of a 4096 x 4096 matrix leaves out.
 _RANK = 1e-12
-_BLOCK = 1024  # rows of means per block of cosines
 
 
 class NeuralCollapse(NamedTuple):
@@ -107,7 +107,7 @@ def neural_collapse(
             raise ValueError("labels, num_classes: z holds its own; leave them out")
         if isinstance(z, ClassMoments):
             between = _Between(z)
-            return _finish(between, None, _classifier(z, weight, bias), None)
+            return _finish(between, None, _classifier(z, weight, bias))
         classifier = _classifier(z.moments, weight, bias)
         between = _Between(z.moments)
         along = (between.basis @ z.matrix * between.basis).sum(1)
@@ -221,7 +221,8 @@ class _Between:
     """The centered class means M of the non-empty classes and the directions that they span."""
 
     def __init__(self, m: ClassMoments) -> None:
-        self.num_rows = m.counts.sum()
+        self.num_rows = m.counts.sum()  # first: this is where a device's bad label is reported
+        self.moments = m
         self.filled = (m.counts > 0).nonzero().squeeze(1)
         means = m.centers()[self.filled]
         self.means = means - means.mean(0) if len(means) else means
@@ -260,20 +261,9 @@ def _finish(
     if classifier is not None:
         w = classifier[0][between.filled]
         nc3 = (w / w.norm() - means / means.norm()).square().sum() if size > 1 else none
-    return NeuralCollapse(nc1, equinorm, _mean_angle_gap(means, norms), nc3)
-
-
-def _mean_angle_gap(means: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-    """Mean of ``|cos + 1 / (C - 1)|`` over pairs, by blocks, without a C x C matrix."""
-    size = len(means)
-    if size < 2:
-        return means.new_full((), torch.nan)
-    unit = means / norms.unsqueeze(1)
-    total = means.new_zeros(())
-    for start in range(0, size, _BLOCK):
-        cosines = unit[start : start + _BLOCK] @ unit[start:].T
-        total += (cosines + 1 / (size - 1)).abs().triu(1).sum()
-    return total / (size * (size - 1) / 2)
+    m = between.moments
+    gaps, pairs = select("cosine_gap_sum", m._mean).cosine_gap_sum(m._mean, m.counts)
+    return NeuralCollapse(nc1, equinorm, gaps / pairs, nc3)
 
 
 def _classifier(

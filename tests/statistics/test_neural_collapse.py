@@ -128,7 +128,6 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     weight = torch.randn(20, 12, generator=torch.Generator().manual_seed(0))
     whole = ssk.neural_collapse(data.z, data.labels, 20, weight=weight)
     monkeypatch.setattr(_rows, "BLOCK", 7)
-    monkeypatch.setitem(ssk.neural_collapse.__globals__, "_BLOCK", 3)
     for a, b in zip(
         ssk.neural_collapse(data.z, data.labels, 20, weight=weight), whole, strict=True
     ):

@@ -1,4 +1,5 @@
-"""Pairs of class means in dense float64 operations: squared distances, and the sum that CDNV needs.
+"""Pairs of class means in dense float64 operations: squared distances, and the sums over pairs that
+CDNV and NC2 need.
 
 ``||a - b||^2 = ||a||^2 + ||b||^2 - 2 a.b`` from means around their mean, by products. Where the
 result is so small beside its terms that digits cancelled, it is taken again from the difference.
@@ -52,3 +53,26 @@ def cdnv_sum(
         # The block begins on the diagonal: rows i against columns j >= i.
         total += (both / squared_distances(means[rows], means[start:])).triu(1).sum()
     return total / 2, counts.new_tensor(len(means) * (len(means) - 1) // 2)
+
+
+def cosine_gap_sum(mean: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of ``|cos(m_i, m_j) + 1 / (C - 1)|`` over the pairs of non-empty classes (their
+    number C, their means m centered by the mean of the means), by blocks.
+
+    Args:
+        mean: float64 [C, D].
+        counts: int64 [C].
+
+    Returns:
+        The sum, float64 0-d, NaN where a centered mean is zero or not finite; and the number of
+        pairs i < j, int64 0-d.
+    """
+    means = mean[counts > 0]
+    size = len(means)
+    centered = means - means.mean(0)
+    unit = centered / centered.norm(dim=1, keepdim=True)
+    total = mean.new_zeros(())
+    for start in range(0, size if size > 1 else 0, _BLOCK):
+        cosines = unit[start : start + _BLOCK] @ unit[start:].T
+        total += (cosines + 1 / (size - 1)).abs().triu(1).sum()
+    return total, counts.new_tensor(size * (size - 1) // 2)

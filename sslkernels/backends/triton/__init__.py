@@ -18,6 +18,7 @@ _PASSES = {
     "barlow_twins_backward": "barlow_twins_gradient",
     "cdnv_sum": "pairs",
     "class_moments_update": "class_moments",
+    "cosine_gap_sum": "pairs",
     "nearest_center": "nearest_centers",  # a module of the same name would hide the function
     "nt_xent_forward": "nt_xent",
     "nt_xent_backward": "nt_xent_gradient",
@@ -63,8 +64,8 @@ def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
         major, minor = torch.cuda.get_device_capability(tensor.device)
         if major < 8:
             return f"takes compute capability 8.0 or newer, {tensor.device} has {major}.{minor}"
-    if pass_name == "cdnv_sum":  # class means are float64 and multiplied as three tf32 products
-        return None
+    if pass_name in ("cdnv_sum", "cosine_gap_sum"):
+        return None  # class means are float64 and multiplied as three tf32 products
     if tensor.dtype == torch.float64:
         return "GPUs have no fast float64 products: float64 is served through the torch backend"
     if tensor.dtype not in _DTYPES:
