@@ -54,18 +54,22 @@ class MapShard(ArrayShard):
             del z
 
 
-def shards_of(z: Any, name: str) -> list[ArrayShard]:
-    """One shard of an array [N, D], L of one [L, N, D]; shapes and dtypes are checked."""
+def array_shards(z: Any, name: str) -> dict[str, Shard]:
+    """``{"": shard}`` of an array [N, D], ``{"0": ...}`` of one [L, N, D]; checked."""
     if isinstance(z, np.memmap) and z.mode in ("r", "r+") and z.dtype.isnative:
         # Of a private, writable map ("c") the changes would be lost with the pages.
-        maps = _layers(z, name)
-        if all(layer.flags.c_contiguous for layer in maps.values()):
-            return [MapShard(layer, n) for n, layer in maps.items()]
-    return [ArrayShard(layer, n) for n, layer in _layers(tensor_of(z, name), name).items()]
+        maps = layers(z, name)
+        if all(layer.flags.c_contiguous for _, layer in maps.values()):
+            return {key: MapShard(layer, n) for key, (n, layer) in maps.items()}
+    tensors = layers(tensor_of(z, name), name)
+    return {key: ArrayShard(layer, n) for key, (n, layer) in tensors.items()}
 
 
-def _layers(z: Any, name: str) -> dict[str, Any]:
-    return {name: z} if z.ndim != 3 else {f"{name}[{i}]": layer for i, layer in enumerate(z)}
+def layers(z: Any, name: str) -> dict[str, tuple[str, Any]]:
+    """``{"": (name, z)}``, or ``{"0": ("name[0]", z[0]), ...}`` of [L, N, D]."""
+    if z.ndim != 3 or not len(z):
+        return {"": (name, z)}
+    return {str(i): (f"{name}[{i}]", layer) for i, layer in enumerate(z)}
 
 
 def tensor_of(value: Any, name: str) -> torch.Tensor:
@@ -78,16 +82,18 @@ def tensor_of(value: Any, name: str) -> torch.Tensor:
 
 def check(z: torch.Tensor, name: str) -> torch.Tensor:
     """Embeddings [N, D] of a floating dtype, N and D at least 1."""
+    rows = z.shape[0] if z.ndim else None
     if z.dtype not in _checks.FLOAT_DTYPES:
         raise DataError(
-            f"{name}: embeddings are float16, bfloat16, float32 or float64, got {str(z.dtype)[6:]}"
+            f"{name}: embeddings are float16, bfloat16, float32 or float64, got {str(z.dtype)[6:]}",
+            rows=rows,
         )
     if z.layout != torch.strided:
         raise DataError(f"{name}: embeddings are dense, got layout {str(z.layout)[6:]}")
     if z.ndim != 2:
-        raise DataError(f"{name}: embeddings have shape [N, D], got {list(z.shape)}")
+        raise DataError(f"{name}: embeddings have shape [N, D], got {list(z.shape)}", rows=rows)
     if 0 in z.shape:
-        raise DataError(f"{name}: no embeddings in an array of shape {list(z.shape)}")
+        raise DataError(f"{name}: no embeddings in an array of shape {list(z.shape)}", rows=rows)
     return z
 
 

@@ -33,6 +33,7 @@ class Shard(ABC):
     rows: int
     dim: int
     dtype: torch.dtype
+    path: str | None = None  # of the file among several
     number: int | None = None  # 12 of img_emb_12.npy
 
     @abstractmethod
@@ -125,7 +126,7 @@ class ShardSource(Source):
         pieces: Sequence[Piece],
         *,
         labels: Mapping[str, np.ndarray] | None = None,
-        skipped: Sequence[str] = (),
+        skipped: list[str] | None = None,
         left_out: Sequence[LeftOut] = (),
         offset: int = 0,
         whole: ShardSource | None = None,
@@ -136,7 +137,7 @@ class ShardSource(Source):
         self.dim: int = pieces[0].shard.dim
         self.dtype: torch.dtype = pieces[0].shard.dtype
         self.labels = labels or {}
-        self.skipped = list(skipped)
+        self.skipped = [] if skipped is None else skipped
         self.left_out = tuple(left_out)
         self.offset = offset
         self.whole = whole or self
@@ -144,6 +145,10 @@ class ShardSource(Source):
     @classmethod
     def of(cls, name: str, shards: Sequence[Shard], **more: Any) -> ShardSource:
         return cls(name, [Piece(shard, 0, shard.rows) for shard in shards], **more)
+
+    @property
+    def shards(self) -> list[Shard]:
+        return [piece.shard for piece in self.pieces]
 
     def chunks(self, rows: int, first: int = 0) -> Iterator[Chunk]:
         _check_rows(rows)
@@ -180,7 +185,7 @@ class ShardSource(Source):
             self.name,
             pieces or [replace(self.pieces[0], end=self.pieces[0].begin)],  # more ranks than chunks
             labels={name: values[begin:end] for name, values in self.labels.items()},
-            skipped=self.skipped,
+            skipped=self.skipped,  # the same list: what labels leave out is added to it
             left_out=self.left_out,
             offset=self.offset + begin,
             whole=self.whole,

@@ -1,11 +1,27 @@
-"""Names of files: ``PATH``, ``PATH:KEY``, series of numbered shards."""
+"""Names of files: ``PATH``, ``PATH:KEY``, folders and patterns of numbered shards."""
 
 from __future__ import annotations
 
+import glob
+import itertools
 import os
-from typing import Any
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from sslkernels.data.errors import DataError
+
+SUFFIXES = (".npy", ".parquet", ".safetensors", ".pt", ".pth")
+_NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>\d+)(?P<rest>(-of-\d+)?\.\w+)", re.DOTALL)
+_EMBEDDINGS, _METADATA = "img_emb", "metadata"  # the folders that clip-retrieval writes
+
+
+class Member(NamedTuple):
+    """One file of several."""
+
+    path: str
+    number: int | None = None  # 12 of img_emb_12.npy
 
 
 def split_key(path: str) -> tuple[str, str | None]:
@@ -16,6 +32,41 @@ def split_key(path: str) -> tuple[str, str | None]:
     return head, key
 
 
+def embedding_files(path: str) -> list[Member] | None:
+    """The shards of a folder or pattern, in natural order; None for the path of one file."""
+    inner = os.path.join(path, _EMBEDDINGS)
+    return _files(inner if os.path.isdir(inner) else path, SUFFIXES)
+
+
+def label_files(path: str, key: str | None) -> list[Member] | None:
+    """Like :func:`embedding_files`; of clip-retrieval's folders, those with the metadata."""
+    if key is not None and os.path.isdir(path):
+        for folder in (path, os.path.dirname(os.path.abspath(path))):
+            inner = os.path.join(folder, _METADATA)
+            if os.path.isdir(inner) and (folder == path or not _holds(path, ".parquet")):
+                return _files(inner, (".parquet",))
+        if _holds(path, ".parquet"):
+            return _files(path, (".parquet",))
+    return _files(path, SUFFIXES)
+
+
+def numbered(paths: Sequence[str]) -> list[Member]:
+    """Files in the order given, with their numbers if all have different ones."""
+    found = [_NUMBERED.fullmatch(os.path.basename(path)) for path in paths]
+    numbers = [int(match["number"]) if match else None for match in found]
+    if None in numbers or len(set(numbers)) < len(numbers):
+        numbers = [None] * len(numbers)
+    return [Member(path, number) for path, number in zip(paths, numbers, strict=True)]
+
+
+def only(found: list[str], path: str, what: str) -> str:
+    """The one key that will do where none is given."""
+    if len(found) != 1:
+        which = f"several ({', '.join(found[:5])})" if found else "none"
+        raise DataError(f"{path}: needs {path}:KEY, or one {what} in the file; it holds {which}")
+    return found[0]
+
+
 def fingerprint(path: str) -> dict[str, Any]:
     """What changes when a file is written again."""
     try:
@@ -23,3 +74,50 @@ def fingerprint(path: str) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     return {"path": path, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def _files(path: str, suffixes: Sequence[str]) -> list[Member] | None:
+    if os.path.isdir(path):
+        return _folder(path, suffixes)
+    if glob.has_magic(path) and not os.path.exists(path):
+        if not (paths := glob.glob(path)):
+            raise DataError(f"{path}: no such files")
+        return numbered(sorted(paths, key=_natural))
+    return None
+
+
+def _folder(path: str, suffixes: Sequence[str]) -> list[Member]:
+    """The one series of shards in a folder."""
+    try:
+        names = [name for name in os.listdir(path) if not name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    names = sorted((name for name in names if name.endswith(tuple(suffixes))), key=_natural)
+    if not names:
+        raise DataError(f"{path}: the folder holds no {', '.join(suffixes)} files")
+    series: dict[str, list[Member]] = defaultdict(list)
+    for name in names:
+        match = _NUMBERED.fullmatch(name)
+        number = int(match["number"]) if match else None
+        pattern = f"{match['stem']}*{match['rest']}" if match else name
+        series[pattern].append(Member(os.path.join(path, name), number))
+    if len(series) > 1 and all(name.endswith(".parquet") for name in names):
+        return numbered([os.path.join(path, name) for name in names])  # part-00000-UUID.c000 ...
+    if len(series) > 1:
+        some = ", ".join(sorted(series)[:4])
+        raise DataError(f"{path}: the folder holds several series of shards ({some}); name one")
+    (members,) = series.values()
+    for before, after in itertools.pairwise(members):
+        if before.number == after.number:
+            raise DataError(f"{after.path}: has the number of {os.path.basename(before.path)}")
+    return members
+
+
+def _holds(path: str, suffix: str) -> bool:
+    return any(name.endswith(suffix) for name in os.listdir(path))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """``img_emb_2`` before ``img_emb_10``."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part) if part.isdigit() else 0, part) for part in parts]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sslkernels.data.arrays import is_array, tensor_of
-from sslkernels.data.base import ShardSource, Source
+from sslkernels.data.base import Shard, ShardSource, Source
 from sslkernels.data.errors import DataError
+from sslkernels.data.files import Member, label_files, split_key
+from sslkernels.data.formats import HeldLabels, LabelArray, integers, labels_in
 from sslkernels.data.integers import checked_labels
-from sslkernels.data.npy import NpyFile
 
 
 def open_labels(
@@ -25,8 +26,12 @@ def open_labels(
 ) -> dict[str, np.ndarray]:
     """Labels as named int64 arrays [rows of the source], each ``ignore_index`` or not negative.
 
+    Shards of labels belong to the shards of embeddings that have their number (or are the same
+    files); otherwise they are one array for all rows, as one file is.
+
     Args:
-        obj: an array, tensor or list of integers [N] or [K, N], a path, or a dict of these.
+        obj: an array, tensor or list of integers [N] or [K, N], a path, a dict of these, or None
+            for the labels found beside the data.
         source: the embeddings they belong to.
         name: the name of [N]; [K, N] makes ``name[0]`` to ``name[K-1]``.
         ignore_index: the label of rows to be skipped.
@@ -36,54 +41,161 @@ def open_labels(
     Raises:
         DataError: labels cannot be used; the message names the file and the row.
     """
-    if isinstance(source, ShardSource) and source.whole is not source:
-        found = open_labels(
-            obj, source.whole, name=name, ignore_index=ignore_index, skip_bad=skip_bad
-        )
-        rows = slice(source.offset, source.offset + source.rows)
-        return {key: values[rows] for key, values in found.items()}
+    if obj is None:
+        return {
+            key: checked_labels([values], len(values), f"{source.name}: {key}", ignore_index)
+            for key, values in source.labels.items()
+        }
+    if source.rows is None:
+        raise DataError(f"{name}: {source.name} is a stream, which yields labels of its own")
+    whole = source.whole if isinstance(source, ShardSource) else source
+    found = _open(obj, whole, name, ignore_index, skip_bad)
+    if whole is source:
+        return found
+    rows = slice(source.offset, source.offset + source.rows)
+    return {key: values[rows] for key, values in found.items()}
+
+
+def _open(
+    obj: Any, source: Source, name: str, ignore: int, skip_bad: bool
+) -> dict[str, np.ndarray]:
     if isinstance(obj, Mapping):
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for key, value in obj.items():
-            more = open_labels(
-                value, source, name=str(key), ignore_index=ignore_index, skip_bad=skip_bad
-            )
+            more = _open(value, source, str(key), ignore, skip_bad)
             if twice := found.keys() & more.keys():
                 raise DataError(f"labels: the name {min(twice)!r} is given twice")
             found.update(more)
         return found
     if isinstance(obj, (str, os.PathLike)):
-        array, where = _whole_npy(os.fspath(obj)), os.fspath(obj)
-    elif is_array(obj):
-        array, where = tensor_of(obj, name).cpu().numpy(), name
-    else:
-        array, where = _from_list(obj, name), name
-    return _fit(array, source, name, where, ignore_index)
+        return _of_path(os.fspath(obj), source, name, ignore, skip_bad)
+    array = tensor_of(obj, name).cpu().numpy() if is_array(obj) else _from_list(obj, name)
+    held = integers(HeldLabels(array, name), array.dtype)
+    return _of_all([held], source, name, name, ignore)
 
 
-def _fit(
-    array: np.ndarray, source: Source, name: str, where: str, ignore: int
+def _of_path(
+    given: str, source: Source, name: str, ignore: int, skip_bad: bool
 ) -> dict[str, np.ndarray]:
-    if array.dtype.kind not in "iu":
-        raise DataError(f"{where}: labels are integers, got {array.dtype}")
-    if array.ndim not in (1, 2):
-        raise DataError(f"{where}: labels have shape [N] or [K, N], got {list(array.shape)}")
-    if source.rows is not None and array.shape[-1] != source.rows:
+    path, key = split_key(given)
+    members = label_files(path, key)
+    if members is None:
+        return _of_all([labels_in(path, key)], source, name, given, ignore)
+    if isinstance(source, ShardSource) and (own := _pairs(members, source)) is not None:
+        return _of_shards(members, own, source, key, name, given, ignore, skip_bad)
+    return _of_all([labels_in(m.path, key) for m in members], source, name, given, ignore)
+
+
+def _of_all(
+    arrays: Sequence[LabelArray], source: Source, name: str, where: str, ignore: int
+) -> dict[str, np.ndarray]:
+    """Arrays of labels in a row, for all rows of the source and of the shards it left out."""
+    rows = sum(array.shape[-1] for array in arrays)
+    left_out = source.left_out if isinstance(source, ShardSource) else ()
+    if lost := next((each for each in left_out if each.rows is None), None):
         raise DataError(
-            f"{where}: {array.shape[-1]} labels for the {source.rows} rows of {source.name}"
+            f"{where}: one array of labels for all shards, but the rows of {lost.name}, which was "
+            "left out, cannot be counted"
         )
-    if array.ndim == 1:
-        return {name: checked_labels([array], len(array), where, ignore)}
-    return {
-        f"{name}[{k}]": checked_labels([row], len(row), f"{where}[{k}]", ignore)
-        for k, row in enumerate(array)
-    }
+    missing = sum(each.rows or 0 for each in left_out)
+    if rows != (source.rows or 0) + missing:
+        more = f" and the {missing} left out" if missing else ""
+        raise DataError(f"{where}: {rows} labels for the {source.rows} rows of {source.name}{more}")
+    found = _read([(array, array.shape[-1]) for array in arrays], name, ignore)
+    if not missing:
+        return found
+    kept = np.ones(rows, dtype=bool)
+    gone = 0
+    for each in left_out:
+        kept[each.before + gone :][: each.rows] = False
+        gone += each.rows or 0
+    return {key: values[kept] for key, values in found.items()}
 
 
-def _whole_npy(path: str) -> np.ndarray:
-    file = NpyFile.open(path)
-    parts = list(file.read([0, file.shape[0]])) if file.shape else []
-    return parts[0] if parts else np.empty(file.shape, file.dtype)
+def _pairs(members: Sequence[Member], source: ShardSource) -> dict[str, Member] | None:
+    """``{path of a shard: its labels}``, or None where they are not told apart by shard."""
+    shards = [(shard.path, shard.number) for shard in source.shards]
+    shards += [(each.name, each.number) for each in source.left_out]
+    files = {os.path.realpath(member.path): member for member in members}
+    same = {path: files.get(os.path.realpath(path)) for path, _ in shards if path}
+    if any(same.values()):
+        return {path: member for path, member in same.items() if member}
+    if any(number is None for _, number in (*shards, *members)):
+        return None
+    own = {member.number: member for member in members}
+    return {path: own[number] for path, number in shards if path and number in own}
+
+
+def _of_shards(
+    members: Sequence[Member],
+    own: Mapping[str, Member],
+    source: ShardSource,
+    key: str | None,
+    name: str,
+    where: str,
+    ignore: int,
+    skip_bad: bool,
+) -> dict[str, np.ndarray]:
+    """Each shard's own labels; all headers are read before any label is."""
+    used = set(own.values())
+    arrays: list[tuple[LabelArray | None, int]] = []
+    for shard in source.shards:
+        array: LabelArray | None = None
+        try:
+            array = _of_shard(own.get(shard.path or ""), shard, key, where)
+        except DataError as error:
+            if not skip_bad:
+                raise
+            source.skipped.append(f"{error}; {shard.rows} rows have no label of {name}")
+        arrays.append((array, shard.rows))
+    for member in members:
+        if member not in used:
+            unused = f"{member.path}: no shard of {source.name} has its number"
+            if not skip_bad:
+                raise DataError(unused)
+            source.skipped.append(unused)
+    if not any(array for array, _ in arrays):
+        raise DataError(f"{where}: no shard of labels can be used; {source.skipped[-1]}")
+    return _read(arrays, name, ignore)
+
+
+def _of_shard(member: Member | None, shard: Shard, key: str | None, where: str) -> LabelArray:
+    if member is None:
+        raise DataError(f"{where}: no shard of labels has the number of {shard.name}")
+    array = labels_in(member.path, key)
+    if array.shape[-1] != shard.rows:
+        raise DataError(
+            f"{array.name}: {array.shape[-1]} labels for the {shard.rows} rows of {shard.name}"
+        )
+    return array
+
+
+def _read(
+    arrays: Sequence[tuple[LabelArray | None, int]], name: str, ignore: int
+) -> dict[str, np.ndarray]:
+    """The labels of arrays one after another; ``ignore`` for the rows that have none."""
+    given = [array for array, _ in arrays if array is not None]
+    for array in given:
+        if array.shape[:-1] != given[0].shape[:-1]:
+            raise DataError(
+                f"{array.name}: labels of shape {list(array.shape)}, but {given[0].name} has "
+                f"{list(given[0].shape)}"
+            )
+    count = 1 if len(given[0].shape) == 1 else given[0].shape[0]
+    names = [name] if len(given[0].shape) == 1 else [f"{name}[{k}]" for k in range(count)]
+    total = np.empty((count, sum(rows for _, rows in arrays)), dtype=np.int64)
+    start = 0
+    for each, rows in arrays:
+        part = total[:, start : start + rows]
+        start += rows
+        if each is None:
+            part[:] = ignore
+            continue
+        values = each.read()
+        for k, row in enumerate(values.reshape(count, rows)):
+            at = each.name if values.ndim == 1 else f"{each.name}[{k}]"
+            checked_labels([row], rows, at, ignore, out=part[k])
+    return dict(zip(names, total, strict=True))
 
 
 def _from_list(obj: Any, name: str) -> np.ndarray:
@@ -91,8 +203,6 @@ def _from_list(obj: Any, name: str) -> np.ndarray:
         array = np.asarray(obj)
     except ValueError as error:
         raise DataError(f"{name}: labels have shape [N] or [K, N]: {error}") from error
-    if array.size == 0:
-        raise DataError(f"{name}: no labels")
     if array.dtype.kind not in "iufb":
         raise DataError(f"{name}: cannot read labels from {type(obj).__name__}")
     return array

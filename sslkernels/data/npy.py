@@ -9,15 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
-import torch
 
-from sslkernels import _checks
-from sslkernels.data.base import Shard
 from sslkernels.data.errors import DataError
-from sslkernels.data.files import fingerprint
 from sslkernels.data.integers import checked_labels
 from sslkernels.data.pages import mapped_rows
 
@@ -53,7 +49,8 @@ class NpyFile:
         if size < needed:
             raise DataError(
                 f"{name}: truncated: {file.dtype} {list(file.shape)} takes {needed} bytes, "
-                f"the file has {size}"
+                f"the file has {size}",
+                rows=file._rows,
             )
         return file
 
@@ -79,6 +76,10 @@ class NpyFile:
         return cls(name, shape, dtype, fortran_order, handle.tell())
 
     @property
+    def _rows(self) -> int | None:
+        return self.shape[0] if self.shape else None
+
+    @property
     def row_bytes(self) -> int:
         return self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
 
@@ -92,47 +93,23 @@ class NpyFile:
         order: Literal["C", "F"] = "F" if self.fortran_order else "C"
         return mapped_rows(self.path, self.shape, self.dtype, self.offset, cuts, order=order)
 
-    def layers(self) -> list[NpyFile]:
-        """The arrays [N, D] of one [L, N, D]."""
+    def layers(self, name: str) -> dict[str, tuple[str, NpyFile]]:
+        """``{"": (name, file)}`` of [N, D], ``{"0": ("name[0]", file), ...}`` of [L, N, D]."""
+        if len(self.shape) != 3 or not self.shape[0]:
+            return {"": (name, two_dimensional(self))}
         if self.fortran_order:
             raise DataError(
                 f"{self.path}: [L, N, D] in column (Fortran) order; "
                 "save it with numpy.save(path, numpy.ascontiguousarray(z))"
             )
-        return [
-            replace(self, shape=self.shape[1:], offset=self.offset + i * self.row_bytes)
-            for i in range(self.shape[0])
-        ]
-
-
-class NpyShard(Shard):
-    """Embeddings [N, D] in a ``.npy`` file, or one layer of [L, N, D]."""
-
-    def __init__(self, file: NpyFile, layer: int | None = None) -> None:
-        self._file = file
-        self.name = file.path if layer is None else f"{file.path}[{layer}]"
-        self.rows, self.dim = file.shape
-        self.dtype = getattr(torch, file.dtype.newbyteorder("=").name)
-
-    def read(self, cuts: Sequence[int]) -> Iterator[torch.Tensor]:
-        for rows in self._file.read(cuts):
-            z = _checks.as_tensor(rows, self.name)
-            del rows
-            yield z
-            del z  # the consumer's reference is the last one
-
-    def identity(self) -> dict[str, Any]:
-        about = {"shape": [self.rows, self.dim], "dtype": str(self.dtype)[6:]}
-        return {**fingerprint(self._file.path), "offset": self._file.offset, **about}
-
-
-def npy_shards(path: str) -> list[NpyShard]:
-    """One shard of embeddings [N, D], L of [L, N, D]."""
-    file = _floats(NpyFile.open(path))
-    if len(file.shape) == 3 and file.shape[0]:
-        layers = [_two_dimensional(layer) for layer in file.layers()]
-        return [NpyShard(layer, i) for i, layer in enumerate(layers)]
-    return [NpyShard(_two_dimensional(file))]
+        starts = range(self.offset, self.offset + self.shape[0] * self.row_bytes, self.row_bytes)
+        return {
+            str(i): (
+                f"{name}[{i}]",
+                two_dimensional(replace(self, shape=self.shape[1:], offset=start)),
+            )
+            for i, start in enumerate(starts)
+        }
 
 
 def open_embeddings(path: str | os.PathLike[str]) -> NpyFile:
@@ -141,21 +118,34 @@ def open_embeddings(path: str | os.PathLike[str]) -> NpyFile:
     Raises:
         DataError: the file is missing, cut short, or holds something else.
     """
-    return _two_dimensional(_floats(NpyFile.open(path)))
+    return two_dimensional(_floats(NpyFile.open(path)))
+
+
+def open_layers(path: str) -> dict[str, tuple[str, NpyFile]]:
+    """Embeddings [N, D], or the layers of [L, N, D]."""
+    return _floats(NpyFile.open(path)).layers(path)
 
 
 def _floats(file: NpyFile) -> NpyFile:
     if file.dtype.newbyteorder("=").name not in _FLOATS:
         hint = "; save bfloat16 as float32" if file.dtype.kind == "V" else ""
-        raise DataError(f"{file.path}: embeddings are {', '.join(_FLOATS)}, got {file.dtype}{hint}")
+        raise DataError(
+            f"{file.path}: embeddings are {', '.join(_FLOATS)}, got {file.dtype}{hint}",
+            rows=file._rows,
+        )
     return file
 
 
-def _two_dimensional(file: NpyFile) -> NpyFile:
+def two_dimensional(file: NpyFile) -> NpyFile:
     if len(file.shape) != 2:
-        raise DataError(f"{file.path}: embeddings have shape [N, D], got {list(file.shape)}")
+        raise DataError(
+            f"{file.path}: embeddings have shape [N, D], got {list(file.shape)}", rows=file._rows
+        )
     if 0 in file.shape:
-        raise DataError(f"{file.path}: no embeddings in an array of shape {list(file.shape)}")
+        raise DataError(
+            f"{file.path}: no embeddings in an array of shape {list(file.shape)}",
+            rows=file.shape[0],
+        )
     return file
 
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 import ctypes
 import itertools
 import mmap
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
+import torch
 
 from sslkernels.data.errors import DataError
 
 _WILLNEED: int | None = getattr(mmap, "MADV_WILLNEED", None)
+_POPULATE_READ = 22 if sys.platform == "linux" else None  # since Linux 5.14; not in mmap yet
 _DONTNEED: int | None = getattr(mmap, "MADV_DONTNEED", None)
 
 
@@ -72,6 +75,12 @@ def drop_with(rows: np.ndarray, pages: object) -> None:
     if _DONTNEED is not None and rows.nbytes:
         address, length = rows.ctypes.data, rows.nbytes
         weakref.finalize(rows, _drop, pages, address, length).atexit = False
+
+
+def fault_in(z: torch.Tensor) -> None:
+    """Have the pages of a contiguous CPU tensor in memory before somebody computes with them."""
+    if z.device.type == "cpu" and z.is_contiguous() and z.nbytes:
+        _advise(z.data_ptr(), z.nbytes, _POPULATE_READ)
 
 
 def _drop(pages: object, address: int, length: int) -> None:

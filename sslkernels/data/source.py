@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sslkernels.data.arrays import is_array, shards_of
+from sslkernels.data.arrays import array_shards, is_array
 from sslkernels.data.base import Chunk, Shard, ShardSource, Source
 from sslkernels.data.errors import DataError
-from sslkernels.data.files import split_key
-from sslkernels.data.npy import npy_shards
+from sslkernels.data.files import embedding_files, numbered, split_key
+from sslkernels.data.formats import embeddings_in
+from sslkernels.data.shards import open_shards
+from sslkernels.data.stream import open_stream
 
 __all__ = ["Chunk", "Source", "open_source", "open_sources"]
 
@@ -47,15 +49,29 @@ def open_sources(
         if not opened:
             raise DataError(f"{name}: an empty dict holds no embeddings")
         return opened
-    if isinstance(obj, (str, os.PathLike)):
-        path = os.fspath(obj)
-        return _layers(npy_shards(split_key(path)[0]), path)
+    if _is_path(obj):
+        return _paths(os.fspath(obj), skip_bad)
     if is_array(obj):
-        return _layers(shards_of(obj, name), name)
+        return _each(array_shards(obj, name))
+    if isinstance(obj, (list, tuple)) and obj and all(_is_path(item) for item in obj):
+        paths = [os.fspath(item) for item in obj]
+        return {"": open_shards(numbered(paths), None, name, skip_bad=skip_bad)}
+    if isinstance(obj, Iterable):
+        return {"": open_stream(obj, name, spool)}
     raise DataError(f"{name}: cannot read embeddings from {type(obj).__name__}")
 
 
-def _layers(shards: Sequence[Shard], name: str) -> dict[str, Source]:
-    if len(shards) == 1 and shards[0].name == name:
-        return {"": ShardSource.of(name, shards)}
-    return {str(i): ShardSource.of(shard.name, [shard]) for i, shard in enumerate(shards)}
+def _paths(given: str, skip_bad: bool) -> dict[str, Source]:
+    path, key = split_key(given)
+    members = embedding_files(path)
+    if members is None:
+        return _each(embeddings_in(path, key))
+    return {"": open_shards(members, key, given, skip_bad=skip_bad)}
+
+
+def _is_path(obj: Any) -> bool:
+    return isinstance(obj, (str, os.PathLike))
+
+
+def _each(shards: Mapping[str, Shard]) -> dict[str, Source]:
+    return {key: ShardSource.of(shard.name, [shard]) for key, shard in shards.items()}
