@@ -14,6 +14,7 @@
 #include "nearest_center.h"
 #include "nt_xent.h"
 #include "sigreg.h"
+#include "unit_moments.h"
 #include "vicreg.h"
 #include "views.h"
 
@@ -136,6 +137,12 @@ void nt_xent_backward(const std::array<double, 3>& grad, const ViewTuple& x, con
          as_pointer<double>(row_loss), as_pointer<void>(grad_x), as_pointer<void>(grad_y));
 }
 
+void unit_moments(const ViewTuple& z, int threads, uintptr_t mean, uintptr_t m2) {
+    const auto pass = ssk::unit_moments(ssk::active_isa());
+    const py::gil_scoped_release release;
+    pass(as_view(z), threads, as_pointer<double>(mean), as_pointer<double>(m2));
+}
+
 // (slices, knots, first knot, step, seed, draw)
 using SigregTuple = std::tuple<int64_t, int64_t, double, double, uint64_t, uint64_t>;
 
@@ -201,5 +208,6 @@ PYBIND11_MODULE(_C, m) {
     m.def("sigreg_forward", &sigreg_forward);
     m.def("sigreg_backward", &sigreg_backward);
     m.def("vicreg_forward", &vicreg_forward);
+    m.def("unit_moments", &unit_moments);
     m.def("vicreg_backward", &vicreg_backward);
 }

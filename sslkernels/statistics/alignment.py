@@ -21,7 +21,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels.statistics import _rows
-from sslkernels.statistics.normalized_std import normalized
+from sslkernels.backends.torch.unit_moments import normalized
 
 _TILE = 2048  # rows per side of a tile of pairs
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from sslkernels import _checks
+from sslkernels.backends import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import check_state
 
@@ -79,11 +80,9 @@ class NormalizedMoments:
         """Add a batch [N, D], in place, and return ``self``."""
         rows = _checks.embeddings(_checks.as_tensor(z, "z")).detach()
         _rows.fits(rows, len(self.mean), self.mean.device)
-        for x in rows.split(_rows.BLOCK):
-            if len(x):
-                unit = normalized(x)
-                mean = unit.mean(0)
-                self._add(self.count.new_tensor(len(x)), mean, (unit - mean).square().sum(0))
+        if len(rows):
+            mean, m2 = select("unit_moments", rows).unit_moments(rows)
+            self._add(self.count.new_tensor(len(rows)), mean, m2)
         return self
 
     def merge(self, other: NormalizedMoments) -> NormalizedMoments:
@@ -127,13 +126,3 @@ class NormalizedMoments:
         self.m2 += m2 + delta.square() * (self.count * share)
         self.mean += delta * share
         self.count += count
-
-
-def normalized(x: torch.Tensor) -> torch.Tensor:
-    """Rows over their lengths in float64; a row of zeros stays zero.
-
-    Scaled by the largest entry first, so that no square leaves the range of float64.
-    """
-    x = x.double()
-    x = x / x.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    return x / x.norm(dim=1, keepdim=True).clamp(min=1.0)

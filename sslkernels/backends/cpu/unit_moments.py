@@ -1,0 +1,18 @@
+"""``unit_moments`` in C++: ``csrc/unit_moments.cpp``."""
+
+from __future__ import annotations
+
+import torch
+
+from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
+from sslkernels.backends.cpu._views import view
+
+
+def unit_moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and scatter per column of ``z / ||z||``, float64 [D] each, in one read of z [N, D].
+
+    Everything in float64; the bits do not depend on the number of threads.
+    """
+    mean, m2 = torch.empty(2, z.shape[1], dtype=torch.float64)
+    _C.unit_moments(view(z), torch.get_num_threads(), mean.data_ptr(), m2.data_ptr())
+    return mean, m2

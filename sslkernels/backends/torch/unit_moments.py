@@ -1,0 +1,38 @@
+"""Mean and scatter per column of unit rows, in dense float64 operations by blocks of rows."""
+
+from __future__ import annotations
+
+import torch
+
+_BLOCK = 2048  # rows at a time: 32 MB of float64 at D = 2048
+
+
+def unit_moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(mean, m2)``, float64 [D] each, of ``z / ||z||`` for z [N, D]; m2 is the sum of squared
+    differences to the mean.
+
+    A row of zeros stays zero; one that is not finite makes everything NaN.
+    """
+    count = 0
+    mean = z.new_zeros(z.shape[1], dtype=torch.float64)
+    m2 = torch.zeros_like(mean)
+    for x in z.split(_BLOCK):
+        if len(x):
+            unit = normalized(x)
+            own = unit.mean(0)
+            delta, share = own - mean, len(x) / (count + len(x))
+            # Chan, Golub, LeVeque, 1979; see statistics/class_moments.py.
+            m2 += (unit - own).square().sum(0) + delta.square() * (count * share)
+            mean += delta * share
+            count += len(x)
+    return mean, m2
+
+
+def normalized(x: torch.Tensor) -> torch.Tensor:
+    """Rows over their lengths in float64; a row of zeros stays zero.
+
+    Scaled by the largest entry first, so that no square leaves the range of float64.
+    """
+    x = x.double()
+    x = x / x.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    return x / x.norm(dim=1, keepdim=True).clamp(min=1.0)
