@@ -23,7 +23,7 @@ from sslkernels.statistics.cdnv import cdnv
 from sslkernels.statistics.ncc_scores import NCCScoresPass
 from sslkernels.statistics.neural_collapse import neural_collapse
 from sslkernels.statistics.pooled_scatter import PooledScatter
-from sslkernels.statistics.spectrum import spectrum
+from sslkernels.statistics.spectrum import Spectrum, spectrum, within_spectrum
 
 
 def finish(
@@ -37,9 +37,12 @@ def finish(
     cdnv_matrix: bool,
 ) -> EmbeddingsResult:
     second = sums.second
-    total = second.total() if settings.spectrum else None
+    total, whole = None, None
+    if settings.spectrum:
+        total = second.total()
+        whole = spectrum(total, alpha_ranks=settings.alpha_ranks)
     results = {
-        labels.name: _labeling(k, labels, sums, total, settings, classifiers, cdnv_matrix)
+        labels.name: _labeling(k, labels, sums, total, whole, settings, classifiers, cdnv_matrix)
         for k, labels in enumerate(labelings)
     }
     return EmbeddingsResult(
@@ -52,7 +55,7 @@ def finish(
         normalized_std=float(sums.first.unit.std),
         uniformity=float(uniformity(second.sample.rows)) if settings.uniformity_rows else None,
         alignment=sums.alignment,
-        spectrum=None if total is None else _spectrum(total, settings),
+        spectrum=None if whole is None else _spectrum(whole),
         labelings=results,
     )
 
@@ -62,6 +65,7 @@ def _labeling(
     labels: Labeling,
     sums: Measured,
     total: PooledScatter | None,
+    whole: Spectrum | None,
     settings: Settings,
     classifiers: Mapping[str, tuple[Any, Any]],
     cdnv_matrix: bool,
@@ -69,12 +73,18 @@ def _labeling(
     second, m = sums.second, sums.second.moments[k]
     weight, bias = classifiers.get(labels.name, (None, None))
     within = None
-    if total is not None:
+    if total is not None and whole is not None:
         scatter = second.within(k, total)
-        within = _spectrum(scatter, settings)
+        same_rows = scatter.num_rows == total.num_rows
+        within = _spectrum(
+            within_spectrum(scatter, whole.rankme, settings.alpha_ranks)
+            if same_rows
+            else spectrum(scatter, alpha_ranks=settings.alpha_ranks)
+        )
         collapse = neural_collapse(scatter, weight=weight, bias=bias)
     else:
         collapse = second.collapse[k].compute()
+    assert collapse.nc1 is not None
     nc4 = second.disagreements[k].compute() if k in second.disagreements else None
     test = sums.test if labels.tested else None
     few_shot = second.few_shot if test is None else test.few_shot
@@ -111,8 +121,7 @@ def _ncc(scores: NCCScoresPass, settings: Settings) -> NCC:
     )
 
 
-def _spectrum(scatter: PooledScatter, settings: Settings) -> SpectrumResult:
-    found = spectrum(scatter, alpha_ranks=settings.alpha_ranks)
+def _spectrum(found: Spectrum) -> SpectrumResult:
     return SpectrumResult(_array(found.eigenvalues), *map(float, found[1:]))
 
 

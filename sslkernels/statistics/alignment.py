@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from sslkernels import _checks
-from sslkernels.statistics import _rows
 from sslkernels.backends.torch.unit_moments import normalized
+from sslkernels.statistics import _rows
 
 _TILE = 2048  # rows per side of a tile of pairs
 

@@ -94,7 +94,8 @@ def spectrum(
     if isinstance(z, PooledScatter):
         if labels is not None or num_classes is not None:
             raise ValueError("labels, num_classes: the scatter holds its own; leave them out")
-        return _summary(*_from_scatter(z), z.num_rows, low, high)
+        centered, raw = _from_scatter(z)
+        return _summary(centered, _rankme(raw), z.num_rows, low, high)
     if (labels is None) != (num_classes is None):
         raise ValueError("labels, num_classes: go together")
     rows = _checks.embeddings(_checks.as_tensor(z, "z"), "z").detach()
@@ -109,7 +110,8 @@ def spectrum(
     else:
         scatter = PooledScatter.empty(size, rows.shape[1], device=rows.device)
         centered, raw = _from_scatter(scatter.update(rows, classes, ignore_index=-1))
-    return _rows.results(_summary(centered, raw, int((classes >= 0).sum()), low, high), z)
+    count = int((classes >= 0).sum())
+    return _rows.results(_summary(centered, _rankme(raw), count, low, high), z)
 
 
 def rankme(singular_values: torch.Tensor, *, eps: float = 1e-7) -> torch.Tensor:
@@ -149,6 +151,14 @@ def alpha_req(
     return -(w * x * y).sum() / (w * x * x).sum()
 
 
+def within_spectrum(
+    scatter: PooledScatter, rankme: torch.Tensor, alpha_ranks: tuple[int, int]
+) -> Spectrum:
+    """:func:`spectrum` of a scatter whose RankMe is known: that of its rows, however classed."""
+    values = _eigenvalues(scatter.matrix)[: min(scatter.num_rows, scatter.moments.dim)]
+    return _summary(values, rankme, scatter.num_rows, *alpha_ranks)
+
+
 def _from_scatter(scatter: PooledScatter) -> tuple[torch.Tensor, torch.Tensor]:
     """Descending eigenvalues of the scatter around the means and of Z^T Z, min(N, D) of each."""
     m, centered = scatter.moments, scatter.matrix
@@ -183,8 +193,13 @@ def _eigenvalues(matrix: torch.Tensor) -> torch.Tensor:
     return torch.linalg.eigvalsh(matrix).flip(0).clamp(min=0)
 
 
+def _rankme(raw: torch.Tensor) -> torch.Tensor:
+    """From the eigenvalues of Z^T Z."""
+    return rankme(raw.sqrt()) if len(raw) else raw.new_full((), torch.nan)
+
+
 def _summary(
-    centered: torch.Tensor, raw: torch.Tensor, num_rows: int, low: int, high: int
+    centered: torch.Tensor, rank: torch.Tensor, num_rows: int, low: int, high: int
 ) -> Spectrum:
     values = centered / num_rows
     roots = values.sqrt()
@@ -193,7 +208,7 @@ def _summary(
     largest = values.amax() if len(values) else total
     return Spectrum(
         values,
-        rankme(raw.sqrt()) if len(raw) else total * torch.nan,
+        rank,
         torch.exp(torch.special.entr(q).sum()) if len(q) else total * torch.nan,
         total.square() / values.square().sum(),
         total / largest,

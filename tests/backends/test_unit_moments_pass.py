@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sslkernels.backends import use_backend
 from sslkernels.backends.cpu import _C

@@ -187,3 +187,20 @@ def test_bad_arguments(change, error, match):
     if "weight" in change and error is ValueError and "bias" not in change:
         with pytest.raises(error, match=match):
             ssk.NeuralCollapsePass(ssk.ClassMoments.empty(2, 3), **change)
+
+
+@pytest.mark.parametrize(
+    ("classes", "dim", "shrink"), [(8, 20, 1.0), (30, 12, 1.0), (8, 20, 1e-5), (8, 20, 1e-9)]
+)
+def test_from_scatter_whatever_the_condition_of_the_means(classes, dim, shrink):
+    """The last direction among the means shrinks: from Cholesky's ground to the singular values'."""
+    g = torch.Generator().manual_seed(3)
+    means = torch.randn(classes, dim, generator=g, dtype=torch.float64)
+    u, s, v = torch.linalg.svd(means - means.mean(0), full_matrices=False)
+    s[min(classes - 1, dim) - 1] *= shrink
+    means = 7 + (u * s) @ v
+    labels = torch.arange(40 * classes) % classes
+    z = means[labels] + 0.1 * torch.randn(len(labels), dim, generator=g, dtype=torch.float64)
+    scatter = ssk.PooledScatter.empty(classes, dim, dtype=torch.float64).update(z, labels)
+    want = reference_neural_collapse(z.numpy(), labels.numpy(), classes).nc1
+    assert float(ssk.neural_collapse(scatter).nc1) == pytest.approx(float(want), rel=1e-6)
