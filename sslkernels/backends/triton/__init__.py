@@ -18,6 +18,7 @@ _PASSES = {
     "barlow_twins_backward": "barlow_twins_gradient",
     "cdnv_sum": "pairs",
     "class_moments_update": "class_moments",
+    "class_projections": "projections",
     "cosine_gap_sum": "pairs",
     "nearest_center": "nearest_centers",  # a module of the same name would hide the function
     "nt_xent_forward": "nt_xent",

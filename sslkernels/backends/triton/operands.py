@@ -20,10 +20,14 @@ PAD = 16  # elements: a multiple of every 128-bit vector
 
 @triton.jit
 def store_operand(out_ptr, at, value, mask, plane_stride, ROUNDING: tl.constexpr):
-    """Stores fp32 values as a product's operand; "split" writes hi and lo planes, hi + lo = value
-    to 22 bits."""
-    if ROUNDING == "none":
-        tl.store(out_ptr + at, numerics.narrow(value, out_ptr.dtype.element_ty), mask=mask)
+    """Stores fp32 values as a product's operand; "split" (tf32) and "halves" (fp16, of values below
+    65504) write hi and lo planes, hi + lo = value to 22 bits."""
+    if ROUNDING == "none" or ROUNDING == "halves":
+        hi = numerics.narrow(value, out_ptr.dtype.element_ty)
+        tl.store(out_ptr + at, hi, mask=mask)
+        if ROUNDING == "halves":
+            lo = numerics.narrow(value - hi.to(tl.float32), out_ptr.dtype.element_ty)
+            tl.store(out_ptr + plane_stride + at, lo, mask=mask)
     else:
         hi = numerics.round_tf32(value)
         tl.store(out_ptr + at, hi, mask=mask)

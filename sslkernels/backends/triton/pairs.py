@@ -177,11 +177,8 @@ def cdnv_sum(
     with launch.on_device(mean):
         filled = counts > 0
         n = filled.sum()
-        g, norm = _center(mean, filled, n)
-        largest = norm.where(filled, 0.0).amax()
-        # A power of two near 1 / ||m||, 1 where that is unbounded.
-        power = torch.exp2(-torch.floor(0.5 * torch.log2(largest)))
-        power = power.where(power.isfinite() & (power > 0), 1.0)
+        g, norm = center(mean, filled, n)
+        power = scale_of(norm, filled)
         variance = (m2 / counts.clamp(min=1)).where(filled, -1.0)
         op, how, a = _operand(mean, g, power.expand_as(norm).contiguous())
         sums = mean.new_empty(how.programs)
@@ -221,7 +218,7 @@ def cosine_gap_sum(mean: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tens
     with launch.on_device(mean):
         filled = counts > 0
         n = filled.sum()
-        g, norm = _center(mean, filled, n)
+        g, norm = center(mean, filled, n)
         op, how, a = _operand(mean, g, norm.rsqrt().where(filled, 0.0))
         target = (1.0 / (n - 1).clamp(min=1)).where(filled, -2.0).float()
         sums = mean.new_empty(how.programs)
@@ -229,14 +226,20 @@ def cosine_gap_sum(mean: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tens
         return sums.sum(), n * (n - 1) // 2
 
 
-def _center(
+def center(
     mean: torch.Tensor, filled: torch.Tensor, n: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(mean of the means [D], squared distances to it [C])."""
+    """(mean of the means [D], squared distances to it [C]); ``n`` classes are ``filled``."""
     g = filled.to(mean.dtype) @ mean / n.clamp(min=1)
     norm = mean.new_empty(mean.shape[0])
     pair_norms_kernel[(mean.shape[0],)](mean, g, norm, mean.shape[1], BLOCK=_ROW_BLOCK, num_warps=4)
     return g, norm
+
+
+def scale_of(norm: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
+    """float64 0-d: a power of two near 1 / ||m|| of the largest mean, 1 where that is unbounded."""
+    power = torch.exp2(-torch.floor(0.5 * torch.log2(norm.where(filled, 0.0).amax())))
+    return power.where(power.isfinite() & (power > 0), 1.0)
 
 
 def _operand(
@@ -247,20 +250,31 @@ def _operand(
     op = tiles.exact(device)
     pitch = triton.cdiv(d, _PITCH) * _PITCH
     a = mean.new_empty((op.planes, 1, c, pitch), dtype=op.dtype)
-    pair_rows_kernel[(c,)](
+    centered_rows(mean, g, scale, a, op)
+    tile = tiles.pairs(op.dtype, device)
+    return op, gram.plan(1, c, pitch, 2 * op.planes - 1, tile, device), a
+
+
+def centered_rows(
+    mean: torch.Tensor,  # [C, D] float64
+    g: torch.Tensor,  # [D] float64
+    scale: torch.Tensor,  # [C] float64
+    out: torch.Tensor,  # [planes, .., C or more, pitch], pitch a multiple of _PITCH
+    op: tiles.Operand,
+) -> None:
+    """(mean - g) scale as a product's operand."""
+    pair_rows_kernel[(mean.shape[0],)](
         mean,
         g,
         scale,
-        a,
-        d,
-        pitch,
-        a.stride(0),
+        out,
+        mean.shape[1],
+        out.shape[-1],
+        out.stride(0),
         ROUNDING=op.rounding,
         BLOCK=_ROW_BLOCK,
         num_warps=4,
     )
-    tile = tiles.pairs(op.dtype, device)
-    return op, gram.plan(1, c, pitch, 2 * op.planes - 1, tile, device), a
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:

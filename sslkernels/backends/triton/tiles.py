@@ -61,13 +61,17 @@ class Operand(NamedTuple):
 
     dtype: torch.dtype  # of the copy that the product reads
     planes: int  # 2: hi and lo, multiplied as three tf32 products (gram.py)
-    rounding: str  # "none", "tf32" (to nearest: the hardware would truncate), "split" (two planes)
+    # "none", "tf32" (to nearest: the hardware would truncate), or two planes: "split" of tf32,
+    # "halves" of fp16.
+    rounding: str
     precision: str  # tl.dot's input_precision
 
     def __str__(self) -> str:
         if self.dtype == torch.bfloat16:
             return "bf16"
-        return "tf32x3" if self.planes == 2 else self.precision
+        if self.planes == 2:
+            return "fp16x3" if self.dtype == torch.float16 else "tf32x3"
+        return self.precision
 
 
 def operand(dtype: torch.dtype, device: Device) -> Operand:
@@ -340,6 +344,41 @@ def pairs(dtype: torch.dtype, device: Device) -> Gram:
     covers all classes makes no difference worth another configuration."""
     large, small = gram_candidates(dtype, device)
     return small if device.backend == "hip" else large
+
+
+# ---- projections on class means (projections.py) ----
+
+HALVES = Operand(torch.float16, 2, "halves", "ieee")  # of rows brought to one length
+
+PROJECTION_TABLE = 64 << 20  # bytes of products of all centers; beyond, by parts
+PROJECTION_WORKSPACE = (64 << 20, 256 << 20)  # bytes at a time: with that table, and by parts
+
+
+def projections_tile(device: Device) -> CenterTile:
+    """128 bytes of the contraction per row and step; two sums of a tile share the registers."""
+    if device.backend == "hip":
+        return CenterTile(64, 64, 64, 4, 2)
+    if int(device.arch) < 90:
+        return CenterTile(128, 64, 64, 8, 3)
+    # 64 KB a stage; Blackwell's sums pass through shared memory, too.
+    return CenterTile(128, 128, 64, 8, 3 if int(device.arch) == 90 else 2)
+
+
+def projection_rows(
+    n: int, c: int, row_bytes: int, tile: CenterTile, device: Device
+) -> tuple[int, bool]:
+    """(rows at a time, whether the products of all centers are made once).
+
+    ``row_bytes`` is a row's operand; its products take 4 bytes per class and as many again if its
+    part has a table of its own. Whole waves of programs, at least one.
+    """
+    whole = 4 * c * c <= PROJECTION_TABLE
+    row_bytes += 4 * c * (1 if whole else 2)
+    col_tiles = -(-c // tile.block_c)
+    programs = PROJECTION_WORKSPACE[not whole] // row_bytes // tile.block_n * col_tiles
+    waves = max(1, programs // device.processors)
+    row_tiles = max(1, waves * device.processors // col_tiles)
+    return min(row_tiles, -(-n // tile.block_n)) * tile.block_n, whole
 
 
 # ---- logits and plain products (nt_xent.py, sigreg.py, products.py) ----
