@@ -1,4 +1,5 @@
-"""GPU workloads of the statistics: class moments, nearest centers, sums over pairs of means."""
+"""GPU workloads of the statistics: class moments, nearest centers, class projections, sums over
+pairs of means."""
 
 from __future__ import annotations
 
@@ -8,9 +9,11 @@ from typing import Any
 import torch
 
 from benchmarks.gpu import Job, rotations
+from sslkernels.backends import torch as dense
 from sslkernels.backends.triton.class_moments import class_moments_update
 from sslkernels.backends.triton.nearest_centers import nearest_center, nearest_centers
 from sslkernels.backends.triton.pairs import cdnv_sum
+from sslkernels.backends.triton.projections import class_projections
 
 ROWS, DIM, CLASSES = 1_281_167, 2048, 1000  # ImageNet-1k through a ResNet-50
 
@@ -144,6 +147,49 @@ def nearest() -> Iterator[list[Job]]:
         ]
 
 
+def _projected(z: torch.Tensor, own: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+    """What one writes in torch, in fp32: ranks and sums of squared projections, by parts."""
+    mu = centers.float()
+    v = mu - mu.mean(0)
+    half = torch.cdist(v, v).square() / 2
+    ranks, spread = [], torch.zeros(len(mu), device=z.device)
+    for rows, y in zip(z.split(1 << 15), own.split(1 << 15), strict=True):
+        p = (rows.float() - mu[y]) @ v.T
+        along = p - p.gather(1, y[:, None])
+        ranks.append((along > half[y]).sum(1))
+        ratio = (along / (2 * half[y])).square_().scatter_(1, y[:, None], 0.0)
+        spread.index_add_(0, y, ratio.sum(1))
+    return torch.cat(ranks)
+
+
+def projections() -> Iterator[list[Job]]:
+    """Ranks, leave-one-out and directional sums against the same in fp32 and in float64."""
+    z, labels = _embeddings(ROWS, DIM, CLASSES)
+    shuffled = labels[torch.randperm(ROWS, device="cuda")]
+    counts = torch.bincount(labels, minlength=CLASSES)
+    sample = slice(0, 4096)
+    for name, own in (("classes", labels), ("random targets", shuffled)):
+        centers = _exact_moments(z, own, CLASSES)[0]
+        distance = torch.cdist(z[sample].double(), centers)
+        exact = (distance < distance.gather(1, own[sample, None])).sum(1)
+
+        def error(found: torch.Tensor, exact: torch.Tensor = exact) -> float:
+            return float((found[sample] != exact).double().mean())
+
+        contenders: dict[str, Callable[..., Any]] = {
+            "sslkernels": lambda z, y, c: class_projections(z, y, c, counts, True)[0],
+            "sslkernels, ranks": lambda z, y, c: class_projections(z, y, c, None, False)[0],
+            "torch, fp32": _projected,
+            "torch, fp64": lambda z, y, c: dense.class_projections(z, y, c, counts, True)[0],
+        }
+        title = f"class projections bf16 ({ROWS}, {DIM}), C = {CLASSES}, {name}"
+        inputs, work = [(z, own, centers)] * 2, 2 * ROWS * DIM * CLASSES
+        yield [
+            Job(title, contender, run, inputs, error, work, "FLOP", "tf32 product FLOP/s")
+            for contender, run in contenders.items()
+        ]
+
+
 def cdnv() -> Iterator[list[Job]]:
     """The CDNV sum over all pairs, against cdist in blocks (its whole matrix takes 10 GB)."""
     for c in (1000, 50_000):
@@ -183,4 +229,4 @@ def cdnv() -> Iterator[list[Job]]:
         ]
 
 
-WORKLOADS = (class_moments, nearest, cdnv)
+WORKLOADS = (class_moments, nearest, projections, cdnv)

@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("triton")
 
+from sslkernels.backends import torch as dense
 from sslkernels.backends.triton import projections, tiles
 from tests.inputs import lay_out
 
@@ -124,6 +125,16 @@ def test_by_parts(whole: bool, device: torch.device, monkeypatch: pytest.MonkeyP
     n, c = 80, 260  # nine column tiles: a wave is one row tile of the interpreter's device
     z, classes, centers, counts = problem(n, 20, c, torch.float32, separation=0.1)
     check(z.to(device), classes.to(device), centers.to(device), counts.to(device))
+
+
+@pytest.mark.parametrize("directional", [True, False])
+def test_agrees_with_the_torch_backend(directional: bool, device: torch.device) -> None:
+    """Rows of one class are many, and most of them are mistaken for others."""
+    inputs = [t.to(device) for t in problem(150, 24, 6, torch.bfloat16, separation=0.2)]
+    got = projections.class_projections(*inputs, directional)
+    expected = dense.class_projections(*inputs, directional)
+    assert torch.equal(got[0], expected[0]) and torch.equal(got[1], expected[1])
+    torch.testing.assert_close(got[2], expected[2], rtol=1e-6, atol=0)
 
 
 def test_repetition_gives_the_same_bits(device: torch.device) -> None:

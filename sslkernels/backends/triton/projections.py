@@ -30,7 +30,7 @@ from sslkernels.backends.triton.operands import PAD
 
 _ROW_BLOCK = 512
 _CLASS_BLOCK = 1024
-_OPEN_BLOCK = 512
+_OPEN_BLOCK = 256
 _SPREAD_BLOCK = 1024
 _PITCH = 64  # columns of an operand: whole steps of the product
 
