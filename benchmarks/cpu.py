@@ -6,6 +6,7 @@ from benchmarks import (
     mean_pairs,
     nearest_center,
     nt_xent,
+    scatter,
     sigreg,
     vicreg,
 )
@@ -14,6 +15,7 @@ WORKLOADS = [
     *vicreg.WORKLOADS,
     *class_moments.WORKLOADS,
     *mean_pairs.WORKLOADS,
+    *scatter.WORKLOADS,
     *nearest_center.WORKLOADS,
     *barlow_twins.WORKLOADS,
     *nt_xent.WORKLOADS,

@@ -13,6 +13,7 @@
 #include "mean_pairs.h"
 #include "nearest_center.h"
 #include "nt_xent.h"
+#include "scatter.h"
 #include "sigreg.h"
 #include "unit_moments.h"
 #include "vicreg.h"
@@ -143,6 +144,14 @@ void unit_moments(const ViewTuple& z, int threads, uintptr_t mean, uintptr_t m2)
     pass(as_view(z), threads, as_pointer<double>(mean), as_pointer<double>(m2));
 }
 
+void scatter_update(const ViewTuple& z, uintptr_t classes, uintptr_t centers, uintptr_t upper,
+                    int threads) {
+    const auto pass = ssk::scatter_update(ssk::active_isa());
+    const py::gil_scoped_release release;
+    pass(as_view(z), as_pointer<int64_t>(classes), as_pointer<double>(centers),
+         as_pointer<double>(upper), threads);
+}
+
 // (slices, knots, first knot, step, seed, draw)
 using SigregTuple = std::tuple<int64_t, int64_t, double, double, uint64_t, uint64_t>;
 
@@ -205,6 +214,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("nearest_center", &nearest_center);
     m.def("nt_xent_forward", &nt_xent_forward);
     m.def("nt_xent_backward", &nt_xent_backward);
+    m.def("scatter_update", &scatter_update);
     m.def("sigreg_forward", &sigreg_forward);
     m.def("sigreg_backward", &sigreg_backward);
     m.def("vicreg_forward", &vicreg_forward);

@@ -7,15 +7,14 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import torch
 
+from sslkernels.backends import select
 from sslkernels.evaluation.first_pass import FirstPass, places
 from sslkernels.evaluation.rows import Rows, unit
 from sslkernels.evaluation.settings import Settings
 from sslkernels.ops.nearest_center import nearest_center
-from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import Sums
 from sslkernels.statistics.class_moments import ClassMoments
 from sslkernels.statistics.few_shot import FewShot
-from sslkernels.statistics.pooled_scatter import add_gram
 
 _SAMPLE = 0x73616D70  # keeps the draw of sample rows apart from the few-shot draws
 
@@ -33,8 +32,7 @@ class ScatterSums(Sums):
 
     def update(self, z: torch.Tensor, classes: torch.Tensor) -> None:
         """Add rows [n, D] of ``classes`` [n], -1 where they count nowhere."""
-        for x, c in _rows.blocks(z, classes):
-            add_gram(self.upper, x - self._centers[c])
+        select("scatter_update", z).scatter_update(z, classes, self._centers, self.upper)
 
 
 class Sample(Sums):

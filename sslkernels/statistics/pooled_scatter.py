@@ -21,11 +21,10 @@ from typing import Any
 
 import torch
 
+from sslkernels.backends import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import check_state
 from sslkernels.statistics.class_moments import ClassMoments, class_moments
-
-_TILE = 256  # columns per tile of the upper triangle: at D = 2048, 56% of the full product
 
 
 class PooledScatter:
@@ -107,8 +106,7 @@ class PooledScatter:
         assert isinstance(batch, ClassMoments)
         own = batch.centers()
         _add_weighted(self._upper, m.counts[touched], batch.counts, own - m.centers()[touched])
-        for x, c in _rows.blocks(rows, local):
-            add_gram(self._upper, x - own[c])
+        select("scatter_update", rows).scatter_update(rows, local, own, self._upper)
         m.update(rows, classes, ignore_index=-1)
         return self
 
@@ -210,7 +208,7 @@ def _add_weighted(
 
 
 def add_gram(upper: torch.Tensor, x: torch.Tensor) -> None:
-    """``upper += x^T x`` on and above the diagonal, by tiles of columns; x [N, D] in float64."""
-    for start in range(0, x.shape[1], _TILE):
-        stop = start + _TILE
-        upper[start:stop, start:].addmm_(x[:, start:stop].T, x[:, start:])
+    """``upper += x^T x`` on and above the diagonal; x [N, D] in float64."""
+    one_class = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    origin = x.new_zeros(1, x.shape[1])
+    select("scatter_update", x).scatter_update(x, one_class, origin, upper)

@@ -1,0 +1,30 @@
+"""The pooled scatter in C++: the method is in ``csrc/scatter.h``."""
+
+from __future__ import annotations
+
+import torch
+
+from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
+from sslkernels.backends.cpu._views import view
+
+
+def scatter_update(
+    z: torch.Tensor,  # [N, D] embeddings, any strides
+    classes: torch.Tensor,  # int64 [N], contiguous; -1 for rows to skip
+    centers: torch.Tensor,  # float64 [C, D], contiguous
+    upper: torch.Tensor,  # float64 [D, D], contiguous
+) -> None:
+    """Adds ``sum_i (z_i - mu_i) (z_i - mu_i)^T``, mu_i the center of row i's class, to ``upper`` on
+    and above its diagonal, in place.
+
+    Differences and products in float64. What is not finite spreads as in any sum. The bits do not
+    depend on the number of threads. Memory: 8 MB, or 256 rows in float64 if that is more, and 8
+    bytes per row.
+    """
+    _C.scatter_update(
+        view(z),
+        classes.data_ptr(),
+        centers.data_ptr(),
+        upper.data_ptr(),
+        torch.get_num_threads(),
+    )
