@@ -1,8 +1,8 @@
 """Chunks brought to the device that measures them, ahead of their use.
 
-On the CPU a thread reads one chunk ahead, so that page faults, disk and decoding overlap with the
-computation. For a GPU each chunk goes through one of two pinned buffers and is copied on a stream
-of its own while the chunk before it is measured.
+On the CPU a thread reads one chunk ahead, so that disk and decoding overlap with the computation.
+For a GPU each chunk goes through one of two pinned buffers and is copied on a stream of its own
+while the chunk before it is measured.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _ahead(first: Chunk, rest: Iterator[Chunk]) -> Iterator[Chunk]:
     def read() -> None:
         try:
             while wanted.acquire() and not stopped:
-                chunk = next(rest, None)
+                with torch.no_grad():  # the caller's setting, if any, is not this thread's
+                    chunk = next(rest, None)
                 if chunk is not None:
                     fault_in(chunk.z)
                 ready.put(chunk)

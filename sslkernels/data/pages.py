@@ -78,8 +78,17 @@ def drop_with(rows: np.ndarray, pages: object) -> None:
 
 
 def fault_in(z: torch.Tensor) -> None:
-    """Have the pages of a contiguous CPU tensor in memory before somebody computes with them."""
-    if z.device.type == "cpu" and z.is_contiguous() and z.nbytes:
+    """Wait for the pages of a CPU tensor that are still on disk, so that no computation has to.
+
+    Pages in the system's cache are left to whoever computes: several threads map them faster than
+    one does ahead of them (17 against 11 GB/s of plain sums on 4 cores).
+    """
+    if z.device.type != "cpu" or not z.is_contiguous() or not z.nbytes or _mincore is None:
+        return
+    begin = z.data_ptr() - z.data_ptr() % mmap.PAGESIZE
+    length = z.data_ptr() + z.nbytes - begin
+    resident = np.empty(-(-length // mmap.PAGESIZE), dtype=np.uint8)
+    if _mincore(begin, length, resident.ctypes.data) == 0 and not (resident & 1).all():
         _advise(z.data_ptr(), z.nbytes, _POPULATE_READ)
 
 
@@ -100,15 +109,17 @@ def _advise(address: int, length: int, advice: int | None) -> None:
     _madvise(begin, address - begin + length, advice)  # a hint: where it fails, nothing changes
 
 
-def _find_madvise() -> Callable[[int, int, int], int] | None:
-    # Not mmap.madvise, which holds the interpreter lock while the system queues the reads.
+def _system_call(name: str, last: type) -> Callable[[int, int, int], int] | None:
+    """``name(address, length, ...)`` without the interpreter lock, which the ``mmap`` module keeps
+    while the system queues the reads; None where the system has no such call."""
     try:
-        found = ctypes.CDLL(None).madvise
+        found = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):
         return None
-    found.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    found.argtypes = (ctypes.c_void_p, ctypes.c_size_t, last)
     found.restype = ctypes.c_int
     return found
 
 
-_madvise = _find_madvise()
+_madvise = _system_call("madvise", ctypes.c_int)
+_mincore = _system_call("mincore", ctypes.c_void_p)

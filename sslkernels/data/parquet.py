@@ -20,6 +20,7 @@ from sslkernels.data.errors import DataError, missing
 from sslkernels.data.files import fingerprint, only
 
 _BATCH = 1 << 17  # labels decoded at a time
+_BUFFER = 1 << 20  # bytes of the file held; neither whole row groups nor a map of the file
 
 
 class ParquetShard(Shard):
@@ -177,7 +178,7 @@ def _open(path: str) -> Any:
     if not os.path.isfile(path):
         raise DataError(f"{path}: No such file")
     try:
-        return pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read: {_first_line(error)}") from error
 
