@@ -193,7 +193,7 @@ def test_bad_arguments(change, error, match):
     ("classes", "dim", "shrink"), [(8, 20, 1.0), (30, 12, 1.0), (8, 20, 1e-5), (8, 20, 1e-9)]
 )
 def test_from_scatter_whatever_the_condition_of_the_means(classes, dim, shrink):
-    """The last direction among the means shrinks: from Cholesky's ground to the singular values'."""
+    """The last direction among the means shrinks, until Cholesky gives way to singular values."""
     g = torch.Generator().manual_seed(3)
     means = torch.randn(classes, dim, generator=g, dtype=torch.float64)
     u, s, v = torch.linalg.svd(means - means.mean(0), full_matrices=False)
