@@ -3,6 +3,7 @@
 from benchmarks import (
     barlow_twins,
     class_moments,
+    evaluate,
     mean_pairs,
     nearest_center,
     nt_xent,
@@ -20,4 +21,5 @@ WORKLOADS = [
     *barlow_twins.WORKLOADS,
     *nt_xent.WORKLOADS,
     *sigreg.WORKLOADS,
+    *evaluate.WORKLOADS,
 ]

@@ -1,10 +1,10 @@
-"""Everything that others measure as well: class means and variances, CDNV, NC1, NC2 and NCC accuracy
-of one labeling, in one call, against the two ways people take today.
+"""What others measure as well: class means and variances, CDNV, NC1, NC2 and NCC accuracy of one
+labeling, in one call, against the two ways people take today.
 
 *One-hot accumulators* is how public neural-collapse packages work (rhubarbwu/neural-collapse, for
 one): batches multiplied by one-hot labels for means, a second reading for D x D covariance and
-variances, then distances to all centers, a D x D pseudo-inverse, and CDNV from K x K x D differences
-by tiles. *scikit-learn* fits and asks ``NearestCentroid`` and takes the rest from NumPy.
+variances, then distances to all centers, a D x D pseudo-inverse, and CDNV from K x K x D
+differences by tiles. *scikit-learn* fits and asks ``NearestCentroid``, the rest is NumPy.
 """
 
 from __future__ import annotations
