@@ -9,6 +9,7 @@
 
 #include "barlow_twins.h"
 #include "class_moments.h"
+#include "class_projections.h"
 #include "cpu_features.h"
 #include "mean_pairs.h"
 #include "nearest_center.h"
@@ -121,6 +122,16 @@ double mean_pairs(const MeansTuple& means, std::optional<uintptr_t> m2, int64_t 
     return pass(table, m2 ? ssk::PairSum::cdnv : ssk::PairSum::cosine_gap, few, threads);
 }
 
+void class_projections(const ViewTuple& z, uintptr_t classes, const ViewTuple& centers,
+                       uintptr_t counts, bool directional, int threads, uintptr_t rank,
+                       uintptr_t alone, uintptr_t spread) {
+    const py::gil_scoped_release release;
+    ssk::class_projections(as_view(z), as_pointer<int64_t>(classes), as_view(centers),
+                           as_pointer<int64_t>(counts), directional, threads,
+                           as_pointer<int64_t>(rank), as_pointer<uint8_t>(alone),
+                           as_pointer<double>(spread));
+}
+
 void nt_xent_forward(const ViewTuple& x, const ViewTuple& y, double temperature, int threads,
                      uintptr_t terms, uintptr_t lse, uintptr_t row_loss) {
     const auto pass = ssk::nt_xent_forward(ssk::active_isa());
@@ -210,6 +221,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("barlow_twins_forward", &barlow_twins_forward);
     m.def("barlow_twins_backward", &barlow_twins_backward);
     m.def("class_moments_update", &class_moments_update);
+    m.def("class_projections", &class_projections);
     m.def("mean_pairs", &mean_pairs);
     m.def("nearest_center", &nearest_center);
     m.def("nt_xent_forward", &nt_xent_forward);

@@ -95,14 +95,11 @@ inline void distances(const double* x, int64_t leading, const T* const* mu, int6
         for (int c = 0; c < C; ++c) out[r][c] = total(sums[r][c]);
 }
 
-template <class T>
-void nearest_of(const double* x, int64_t leading, int64_t n, const MatrixView& centers,
-                const int32_t* ids, int64_t count, double* distance, int64_t* id) {
+// handle(r, c, ||x_r - mu_ids[c]||^2) for n rows and `count` centers, centers ascending.
+template <class T, class Handle>
+void for_distances(const double* x, int64_t leading, int64_t n, const MatrixView& centers,
+                   const int32_t* ids, int64_t count, const Handle& handle) {
     const T* base = static_cast<const T*>(centers.data);
-    for (int64_t r = 0; r < n; ++r) {
-        distance[r] = __builtin_inf();
-        id[r] = ids[0];  // stays if every distance overflows
-    }
     for (int64_t c = 0; c < count; c += kCenters) {
         const int used = count - c < kCenters ? static_cast<int>(count - c) : kCenters;
         const T* mu[kCenters];
@@ -123,21 +120,38 @@ void nearest_of(const double* x, int64_t leading, int64_t n, const MatrixView& c
             else
                 distances<1, kCenters>(row, leading, mu, centers.cols, out);
             for (int k = 0; k < taken; ++k, ++r)
-                for (int i = 0; i < used; ++i)
-                    if (out[k][i] < distance[r]) {
-                        distance[r] = out[k][i];
-                        id[r] = ids[c + i];
-                    }
+                for (int i = 0; i < used; ++i) handle(r, c + i, out[k][i]);
         }
     }
 }
 
+template <class Handle>
+void for_any_distances(const double* x, int64_t leading, int64_t n, const MatrixView& centers,
+                       const int32_t* ids, int64_t count, const Handle& handle) {
+    if (centers.dtype == DType::f64)
+        for_distances<double>(x, leading, n, centers, ids, count, handle);
+    else
+        for_distances<float>(x, leading, n, centers, ids, count, handle);
+}
+
 void nearest(const double* x, int64_t leading, int64_t n, const MatrixView& centers,
              const int32_t* ids, int64_t count, double* distance, int64_t* id) {
-    if (centers.dtype == DType::f64)
-        nearest_of<double>(x, leading, n, centers, ids, count, distance, id);
-    else
-        nearest_of<float>(x, leading, n, centers, ids, count, distance, id);
+    for (int64_t r = 0; r < n; ++r) {
+        distance[r] = __builtin_inf();
+        id[r] = ids[0];  // stays if every distance overflows
+    }
+    for_any_distances(x, leading, n, centers, ids, count, [&](int64_t r, int64_t c, double d) {
+        if (d < distance[r]) {
+            distance[r] = d;
+            id[r] = ids[c];
+        }
+    });
+}
+
+void all_distances(const double* x, int64_t leading, int64_t n, const MatrixView& centers,
+                   const int32_t* ids, int64_t count, double* out) {
+    for_any_distances(x, leading, n, centers, ids, count,
+                      [&](int64_t r, int64_t c, double d) { out[r * count + c] = d; });
 }
 
 template <class T>
@@ -172,7 +186,7 @@ void load_any(const MatrixView& z, const int64_t* rows, int64_t n, double* out, 
 
 }  // namespace
 
-ExactKernel nearest_center_exact() { return {load_any, nearest}; }
+ExactKernel nearest_center_exact() { return {load_any, nearest, all_distances}; }
 
 }  // namespace SSK_ISA
 }  // namespace ssk

@@ -71,6 +71,9 @@ struct ExactKernel {
     // its id, the first of equals. Same bits on every instruction set.
     void (*nearest)(const double* x, int64_t leading, int64_t n, const MatrixView& centers,
                     const int32_t* ids, int64_t count, double* distance, int64_t* id);
+    // All of those squared distances, [n][count]: the same bits again.
+    void (*distances)(const double* x, int64_t leading, int64_t n, const MatrixView& centers,
+                      const int32_t* ids, int64_t count, double* out);
 };
 
 #define SSK_NEAREST_CENTER(isa)           \

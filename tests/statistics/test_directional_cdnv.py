@@ -42,7 +42,12 @@ def test_equals_reference(data):
         )
         assert got.dtype == torch.float64
         # Rows may lie across the line to the last digit: relative to the variance, not the part.
-        floor = 1e-18 * np.nanmax(reference.cdnv(reference_of(m), reduction="none"), initial=0.0)
+        variance = np.nanmax(reference.cdnv(reference_of(m), reduction="none"), initial=0.0)
+        floor = 1e-18 * variance
+        if reduction == "mean" and data.z.dtype != torch.float64:
+            # float32 projections lose a few roundings of ||r|| ||v||; ||v|| is at most 64 d.
+            lost = (64 * 2.0**-20) ** 2 * variance
+            floor = lost + 2 * np.sqrt(lost * np.nan_to_num(want))
         np.testing.assert_allclose(got.numpy(), want, rtol=rtol, atol=floor)
 
 

@@ -51,8 +51,6 @@ def class_projections(
     order = order[classes[order] >= 0]
     order = order[usable[classes[order]]]
     for part in order.split(_BLOCK):
-        if not len(part):
-            break
         x, y = z[part].double(), classes[part]
         r = x - centers[y]
         own = r.square().sum(1)
@@ -61,7 +59,8 @@ def class_projections(
             spread.index_fill_(0, y[~finite], torch.nan)
         if not finite.all():
             part, x, y, r, own = (t[finite] for t in (part, x, y, r, own))
-        rank[part], alone[part] = _stand(table, x, y, r, own, counts, spread, directional)
+        if len(part):
+            rank[part], alone[part] = _stand(table, x, y, r, own, counts, spread, directional)
     return rank, alone, spread
 
 

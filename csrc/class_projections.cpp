@@ -1,0 +1,163 @@
+#include "class_projections.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <vector>
+
+#include "class_projections_plan.h"
+#include "cpu_features.h"
+#include "label_sort.h"
+#include "nearest_center_plan.h"
+
+namespace ssk {
+namespace {
+
+constexpr int64_t kBlockBytes = 3 << 20;  // packed rows of a thread, streamed from the shared cache
+constexpr int64_t kTile = 96;             // rows of a product; blocks are a multiple, if rows allow
+constexpr int64_t kMaxRows = 8 * kTile;
+constexpr int64_t kRowStep = 16;      // whole panels of every instruction set
+constexpr int64_t kColumnSlice = 64;  // columns of the mean that one thread sums
+constexpr double kInflation = 1 + 0x1p-20;
+
+struct Kernels {
+    ExactKernel exact;
+    ProjectionKernel product;
+};
+
+Kernels choose(bool wide) {
+#if defined(__x86_64__)
+    const Isa isa = active_isa();
+    if (isa >= Isa::avx512)
+        return {avx512::nearest_center_exact(), avx512::class_projection_kernel(wide)};
+    if (isa >= Isa::avx2)
+        return {avx2::nearest_center_exact(), avx2::class_projection_kernel(wide)};
+#endif
+    return {portable::nearest_center_exact(), portable::class_projection_kernel(wide)};
+}
+
+// Threads that pay for themselves: each should get at least `share` multiply-adds or elements.
+int team_for(double work, double share, int threads) {
+    return static_cast<int>(std::clamp<double>(work / share, 1, threads));
+}
+
+// g, the mean of the usable centers, and ||mu_j - g||.
+void around_their_mean(const MatrixView& centers, const std::vector<int32_t>& ids, int threads,
+                       std::vector<double>& shift, std::vector<double>& norm) {
+    const auto* base = static_cast<const double*>(centers.data);
+    const int64_t d = centers.cols, count = static_cast<int64_t>(ids.size());
+    const int64_t slices = (d + kColumnSlice - 1) / kColumnSlice;
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+        for (int64_t slice = 0; slice < slices; ++slice) {
+            const int64_t begin = slice * kColumnSlice, end = std::min(d, begin + kColumnSlice);
+            for (const int32_t id : ids)
+                for (int64_t j = begin; j < end; ++j) shift[j] += base[id * d + j];
+            for (int64_t j = begin; j < end; ++j) shift[j] /= static_cast<double>(count);
+        }
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < count; ++i) {
+            constexpr int kSums = 8;  // independent chains of additions
+            const double* row = base + ids[i] * d;
+            double sums[kSums] = {};
+            for (int64_t j = 0; j < d; j += kSums)
+                for (int64_t k = 0; k < std::min<int64_t>(kSums, d - j); ++k) {
+                    const double v = row[j + k] - shift[j + k];
+                    sums[k] += v * v;
+                }
+            double total = 0;
+            for (const double s : sums) total += s;
+            norm[i] = std::sqrt(total);
+        }
+    }
+}
+
+// Scales outside this range leave float64's squares, or their reach, and nothing is bounded.
+bool has_safe_squares(double reach) { return reach == 0 || (reach > 0x1p-300 && reach < 0x1p500); }
+
+}  // namespace
+
+void class_projections(const MatrixView& z, const int64_t* classes, const MatrixView& centers,
+                       const int64_t* counts, bool directional, int threads, int64_t* rank,
+                       uint8_t* alone, double* spread) {
+    const Kernels kernels = choose(z.dtype == DType::f64);
+    const int64_t size = centers.rows;
+    const Labeling labeling{classes, size, -1};
+    if (first_bad_row({labeling}, z.rows, threads).row >= 0)
+        throw std::invalid_argument("class_projections: a class is out of range");
+    for (int64_t i = 0; i < z.rows; ++i) rank[i] = classes[i] < 0 ? -1 : size;
+    std::fill(alone, alone + z.rows, uint8_t{0});
+    std::fill(spread, spread + size, 0.0);
+    const double elements = static_cast<double>(size) * centers.cols;
+    const int preparing = team_for(elements, 3e4, threads);
+    const std::vector<int32_t> ids = usable_centers(centers, preparing);
+    if (ids.empty() || z.rows == 0) return;
+
+    std::vector<int32_t> column(size, -1);
+    for (std::size_t i = 0; i < ids.size(); ++i) column[ids[i]] = static_cast<int32_t>(i);
+    std::vector<uint32_t> order(z.rows), spare(z.rows);
+    order.resize(sort_rows({labeling}, z.rows, threads, order.data(), spare.data()));
+    const auto without_center = [&](uint32_t row) { return column[classes[row]] < 0; };
+    order.erase(std::remove_if(order.begin(), order.end(), without_center), order.end());
+    const int64_t n = static_cast<int64_t>(order.size());
+    if (n == 0) return;
+
+    std::vector<double> shift(centers.cols, 0.0), norm(ids.size()), row_spread(n);
+    around_their_mean(centers, ids, preparing, shift, norm);
+    const double reach = *std::max_element(norm.begin(), norm.end());
+    int exponent = 0;
+    if (std::isfinite(reach) && reach > 0) exponent = -std::ilogb(reach);
+    for (double& w : norm) w = std::ldexp(w, exponent) * kInflation;
+
+    const ProjectionKernel& product = kernels.product;
+    const int64_t panels = (static_cast<int64_t>(ids.size()) + product.lanes - 1) / product.lanes;
+    const int64_t panel_bytes = centers.cols * product.lanes * product.element;
+    const Aligned<char> packed(panels * panel_bytes);
+    const ProjectionPlan plan{z,
+                              centers,
+                              kernels.exact,
+                              classes,
+                              counts,
+                              directional,
+                              static_cast<int64_t>(ids.size()),
+                              (z.cols + 7) / 8 * 8,
+                              ids.data(),
+                              column.data(),
+                              shift.data(),
+                              exponent,
+                              has_safe_squares(reach),
+                              norm.data(),
+                              packed.get(),
+                              order.data(),
+                              rank,
+                              alone,
+                              row_spread.data()};
+#pragma omp parallel for num_threads(preparing) schedule(static)
+    for (int64_t p = 0; p < panels; ++p) product.pack(plan, p, packed.get() + p * panel_bytes);
+
+    const int scanning = team_for(elements * static_cast<double>(n), 1e6, threads);
+    const auto stepped = [](int64_t rows, int64_t step) { return (rows + step - 1) / step * step; };
+    const int64_t fitting = kBlockBytes / (centers.cols * product.element) / kTile * kTile;
+    const int64_t share = stepped((n + scanning - 1) / scanning, kRowStep);
+    const int64_t rows = std::min(share, std::clamp(fitting, kTile, kMaxRows));
+    const int64_t blocks = (n + rows - 1) / rows;
+    const int team = static_cast<int>(std::min<int64_t>(scanning, blocks));
+    const int64_t scratch_bytes = product.scratch(plan, rows);
+    const Aligned<char> scratch(team * scratch_bytes);
+#pragma omp parallel for num_threads(team) schedule(dynamic)
+    for (int64_t b = 0; b < blocks; ++b)
+        product.scan(plan, b * rows, std::min(rows, n - b * rows), rows,
+                     scratch.get() + omp_get_thread_num() * scratch_bytes);
+
+    if (!directional) return;
+    for (int64_t i = 0; i < n; ++i) spread[classes[order[i]]] += row_spread[i];
+    if (!std::isfinite(reach))
+        for (int64_t i = 0; i < n; ++i)
+            spread[classes[order[i]]] = std::numeric_limits<double>::quiet_NaN();
+}
+
+}  // namespace ssk

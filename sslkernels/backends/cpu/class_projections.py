@@ -1,0 +1,35 @@
+"""``class_projections`` in C++: the method and its error bound are in
+``csrc/class_projections.h``."""
+
+from __future__ import annotations
+
+import torch
+
+from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
+from sslkernels.backends.cpu._views import view
+
+
+def class_projections(
+    z: torch.Tensor,  # [N, D] embeddings, any strides
+    classes: torch.Tensor,  # int64 [N] contiguous, -1 for rows to skip
+    centers: torch.Tensor,  # float64 [C, D] contiguous
+    counts: torch.Tensor | None,  # int64 [C] contiguous
+    directional: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``(rank, alone, spread)`` as :mod:`sslkernels.backends.torch.class_projections` says."""
+    n, c = len(z), len(centers)
+    rank = torch.empty(n, dtype=torch.int64)
+    alone = torch.empty(n, dtype=torch.bool)
+    spread = torch.empty(c, dtype=torch.float64)
+    _C.class_projections(
+        view(z),
+        classes.data_ptr(),
+        view(centers),
+        0 if counts is None else counts.data_ptr(),
+        directional,
+        torch.get_num_threads(),
+        rank.data_ptr(),
+        alone.data_ptr(),
+        spread.data_ptr(),
+    )
+    return rank, alone, spread

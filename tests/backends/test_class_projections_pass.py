@@ -1,0 +1,352 @@
+"""Ranks, rivals and spreads of every backend and kernel against long-double NumPy."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sslkernels as ssk
+from sslkernels.backends import select
+from sslkernels.backends.cpu import _C
+from sslkernels.backends.cpu.class_projections import class_projections as cpu_pass
+from sslkernels.backends.torch.class_projections import class_projections as torch_pass
+from tests.inputs import DTYPES, LAYOUTS, Labelled, labelled, labelled_inputs, lay_out
+
+ISAS = ("portable", "avx2", "avx512", "avx512bf16", "amx")
+LEVELS = ISAS[: min(3, 1 + ISAS.index(_C.detected_isa()))]  # those with kernels of their own
+
+
+@pytest.fixture(autouse=True)
+def _limits() -> Iterator[None]:
+    threads, isa = torch.get_num_threads(), _C.active_isa()
+    torch.set_num_threads(2)  # many small calls: more threads would mostly wait for each other
+    yield
+    torch.set_num_threads(threads)
+    _C.set_isa_limit(isa)
+
+
+class Problem(NamedTuple):
+    z: torch.Tensor
+    classes: torch.Tensor
+    centers: torch.Tensor
+    counts: torch.Tensor | None
+
+
+class Answer(NamedTuple):
+    rank: torch.Tensor
+    alone: torch.Tensor
+    spread: torch.Tensor
+
+
+def every_path(p: Problem, directional: bool = True) -> Iterator[tuple[str, Answer]]:
+    for level in LEVELS:
+        _C.set_isa_limit(level)
+        yield level, Answer(*cpu_pass(*p, directional))
+    yield "torch", Answer(*torch_pass(*p, directional))
+
+
+def check(p: Problem) -> None:
+    """Ranks and rivals where float64 distances can tell; spreads to a few roundings of the terms
+    that a projection is a sum of."""
+    wanted = Plain(p)
+    for name, got in every_path(p):
+        wanted.assert_holds(got, "torch" if name == "torch" else "cpu", name)
+
+
+class Plain:
+    """The plain answer, one row at a time, with the room that rounding leaves."""
+
+    def __init__(self, p: Problem) -> None:
+        self.p = p
+        self.z, self.mu = p.z.double().numpy(), p.centers.numpy()
+        self.y = p.classes.numpy()
+        self.usable = np.flatnonzero(np.isfinite(self.mu).all(1))
+        n, c = len(self.y), len(self.mu)
+        d = self.z.shape[1]
+        self.rank = np.full((n, 2), -1)  # lowest and highest
+        self.alone = np.zeros((n, 2), dtype=bool)  # surely not, maybe
+        self.spread = np.zeros(c)
+        self.slack = {"cpu": np.zeros(c), "torch": np.zeros(c)}
+        room = 2.0**-50 * (d + 16)
+        mu = self.mu[self.usable].astype(np.longdouble)
+        v = np.sqrt(((mu - mu.mean(0)) ** 2).sum(1)) if len(mu) else np.zeros(0)
+        unit = 2.0**-53 if p.z.dtype == torch.float64 else 2.0**-24
+        for i in range(n):
+            y = self.y[i]
+            if y < 0:
+                continue
+            finite = np.isfinite(self.z[i]).all()
+            if y not in self.usable or not finite:
+                self.rank[i] = c
+                if y in self.usable:
+                    self.spread[y] = np.nan
+                continue
+            at = int(np.searchsorted(self.usable, y))
+            others = self.usable != y
+            d2 = ((self.z[i].astype(np.longdouble) - mu) ** 2).sum(1)
+            same = (mu == mu[at]).all(1) & others
+            lower = same & (self.usable < y)
+            different = others & ~same
+            own = d2[at]
+            self.rank[i] = [
+                (different & (d2 < own * (1 - room))).sum() + lower.sum(),
+                (different & (d2 <= own * (1 + room))).sum() + lower.sum(),
+            ]
+            if p.counts is not None and p.counts[y] > 1:
+                without = own * (np.longdouble(int(p.counts[y])) / int(p.counts[y] - 1)) ** 2
+                rivals = lower if own == 0 else same
+                self.alone[i] = [
+                    not (rivals.any() or (different & (d2 <= without * (1 + room))).any()),
+                    not (rivals.any() or (different & (d2 < without * (1 - room))).any()),
+                ]
+            if same.any():
+                self.spread[y] = np.nan
+            if np.isnan(self.spread[y]):
+                continue
+            r, lines = self.z[i] - mu[at], (mu - mu[at])[others]
+            between = (lines**2).sum(1)
+            t = lines @ r
+            self.spread[y] += float(((t / between) ** 2).sum())
+            reach = (v + v[at])[others]
+            # The last: by how much of itself 1 / d^4 may be off. torch takes distances between
+            # means from products, and by differences below 1e-4 of their terms.
+            for name, u, size, turned in (
+                ("cpu", unit, np.minimum(reach, 64 * np.sqrt(between)), 16 * unit),
+                ("torch", 2.0**-53, reach, 2.0**-48 * np.minimum(1 + reach**2 / between, 1e4)),
+            ):
+                e = 16 * u * np.sqrt(own) * size + 2.0**-52 * np.abs(t)
+                change = (2 * np.abs(t) * e + e**2) / between**2
+                self.slack[name][y] += float((change + turned * (t / between) ** 2).sum())
+
+    def assert_holds(self, got: Answer, backend: str, name: str) -> None:
+        rank, alone, spread = (t.numpy() for t in got)
+        assert ((rank >= self.rank[:, 0]) & (rank <= self.rank[:, 1])).all(), name
+        assert (alone >= self.alone[:, 0]).all() and (alone <= self.alone[:, 1]).all(), name
+        np.testing.assert_array_equal(np.isnan(spread), np.isnan(self.spread), name)
+        error = np.abs(spread - self.spread)
+        assert not (error > self.slack[backend]).any(), (name, error, self.slack[backend])
+
+
+def of(data, *, counts: bool = True) -> Problem:
+    m = ssk.class_moments(data.z, data.labels, data.num_classes)
+    classes = data.labels.masked_fill(data.labels < 0, -1)
+    return Problem(data.z, classes, m.centers().contiguous(), m.counts if counts else None)
+
+
+# ---- random inputs ----------------------------------------------------------------------------
+
+
+@st.composite
+def spoiled(draw: st.DrawFn) -> Problem:
+    """Classes as the moments know them, then scaled, with coincident and empty centers and rows
+    that are not finite."""
+    p = of(draw(labelled_inputs()), counts=draw(st.booleans()))
+    wide = p.z.dtype in (torch.float32, torch.float64)
+    scale = draw(st.sampled_from([0, -40, 60] if wide else [0]))
+    z, centers = torch.ldexp(p.z, torch.tensor(scale)), p.centers * 2.0**scale
+    g = np.random.default_rng(draw(st.integers(0, 2**31)))
+    n, c = len(z), len(centers)
+    if draw(st.booleans()):
+        centers[g.integers(c, size=c // 3)] = centers[g.integers(c, size=c // 3)].clone()
+    if draw(st.booleans()) and n:  # rows that lie on a center, and centers that lie on a row
+        near = torch.from_numpy(g.integers(n, size=n // 3))
+        z[near] = centers[p.classes[near].clamp(min=0)].to(z.dtype)
+        centers[g.integers(c)] = z[g.integers(n)].double()
+    if draw(st.booleans()) and n:
+        for value in (torch.nan, torch.inf, -torch.inf):
+            z[g.integers(n), g.integers(z.shape[1])] = value
+            centers[g.integers(c), g.integers(z.shape[1])] = value
+    return Problem(lay_out(z, draw(st.sampled_from(LAYOUTS))), p.classes, centers, p.counts)
+
+
+@settings(max_examples=150, deadline=None)
+@given(p=spoiled())
+def test_every_path_equals_the_plain_answer(p):
+    check(p)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "d", "c"), [(300, 30, 210), (250, 600, 100), (500, 129, 5)])
+def test_several_tiles_and_steps(n, d, c, dtype):
+    check(of(labelled(n, d, c, dtype=dtype, separation=0.3, ignored=0.1)))
+
+
+# ---- where digits are lost --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_collapsed_classes(dtype, offset):
+    """Within-class spread of a millionth of the distances."""
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 40
+    centers = torch.randn(40, 65, generator=g, dtype=torch.float64) * 1e4 + offset
+    z = (centers[labels] + 1e-2 * torch.randn(400, 65, generator=g, dtype=torch.float64)).to(dtype)
+    check(of(Labelled(z, labels, 40)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gap", [1e-2, 1e-5, 1e-9, 1e-13])
+def test_groups_of_nearly_equal_centers(gap, dtype):
+    """Means of a group differ by ``gap`` of the distance between groups, as do rows from them."""
+    g = torch.Generator().manual_seed(0)
+    base = torch.randn(3, 70, generator=g, dtype=torch.float64).repeat_interleave(45, 0)
+    centers = base + gap * torch.randn(135, 70, generator=g, dtype=torch.float64)
+    classes = torch.arange(135).repeat(3)
+    z = centers[classes] + gap * torch.randn(405, 70, generator=g, dtype=torch.float64)
+    check(Problem(z.to(dtype), classes, centers, torch.full((135,), 3)))
+
+
+def test_near_ties_and_ties():
+    """Rows halfway between their own center and another, but for a relative gap."""
+    g = torch.Generator().manual_seed(0)
+    centers = torch.randn(60, 40, generator=g, dtype=torch.float64)
+    classes = torch.arange(60).repeat(12)
+    gap = torch.logspace(-17, -5, 12, dtype=torch.float64).repeat_interleave(60)[:, None]
+    z = centers[classes] + (0.5 + gap) * (centers[classes.roll(7)] - centers[classes])
+    check(Problem(z, classes, centers, torch.full((60,), 10**9)))
+    check(Problem(z.float(), classes, centers, torch.full((60,), 12)))
+    exact = torch.tensor([[0.0], [2.0], [4.0], [2.0]], dtype=torch.float64)
+    p = Problem(torch.tensor([[1.0], [1.0], [2.0], [3.0]]), torch.tensor([0, 1, 3, 2]), exact, None)
+    for name, got in every_path(p):
+        assert got.rank.tolist() == [0, 1, 1, 1], name
+
+
+def test_all_centers_equal():
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(50, 20, generator=g)
+    centers = torch.full((30, 20), 0.25, dtype=torch.float64)
+    p = Problem(z, torch.arange(50) % 30, centers, torch.full((30,), 2))
+    for name, got in every_path(p):
+        assert torch.equal(got.rank, p.classes), name
+        assert got.spread.isnan().all(), name
+        assert not got.alone.any(), name
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-120, 1e-39, 1e39, 1e70])
+def test_scales_of_float64(scale):
+    data = labelled(120, 20, 9, dtype=torch.float64, separation=0.5)
+    p = of(Labelled(data.z * scale, data.labels, 9))
+    plain = dict(every_path(p))
+    for got in plain.values():
+        assert torch.equal(got.rank, plain["torch"].rank)
+        assert torch.equal(got.alone, plain["torch"].alone)
+    if 1e-70 < scale < 1e70:
+        check(p)
+
+
+@pytest.mark.parametrize("scale", [2.0**-149, 1e-44, 1e-38, 1e-20, 1e19, 1e37])
+def test_scales_of_float32(scale):
+    data = labelled(120, 20, 9, separation=0.5)
+    check(of(Labelled(data.z * scale, data.labels, 9)))
+
+
+def test_rows_of_many_scales():
+    data = labelled(90, 20, 9, dtype=torch.float64)
+    p = of(data)
+    r = torch.logspace(-60, 60, 90, dtype=torch.float64)[:, None]
+    check(p._replace(z=p.centers[p.classes] + r * torch.randn(90, 20, dtype=torch.float64)))
+
+
+# ---- what must not spread ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_row_that_is_not_finite_touches_no_other(value):
+    data = labelled(200, 33, 8)
+    p = of(data)
+    spoiled = data.z.clone()
+    rows = (data.labels == 3).nonzero().squeeze(1)[:2]
+    spoiled[rows, 5] = value
+    others = torch.ones(200, dtype=torch.bool)
+    others[rows] = False
+    clean = dict(every_path(p))
+    for name, got in every_path(p._replace(z=spoiled)):
+        assert (got.rank[rows] == 8).all() and not got.alone[rows].any(), name
+        assert torch.equal(got.rank[others], clean[name].rank[others]), name
+        assert torch.equal(got.alone[others], clean[name].alone[others]), name
+        assert got.spread[3].isnan(), name
+        keep = torch.arange(8) != 3
+        # Blocks of rows move in torch's products, and with them the last digits.
+        torch.testing.assert_close(
+            got.spread[keep], clean[name].spread[keep], rtol=0 if name != "torch" else 1e-12, atol=0
+        )
+
+
+def test_smallest_shapes():
+    one = torch.ones(1, 1, dtype=torch.float64)
+    for rows, classes, centers in [
+        (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), torch.zeros(2, 3).double()),
+        (torch.zeros(2, 1), torch.tensor([0, -1]), one),
+        (torch.zeros(2, 1), torch.tensor([-1, -1]), one),
+        (torch.zeros(2, 1), torch.tensor([0, 0]), one * torch.nan),
+    ]:
+        check(Problem(rows, classes, centers, None))
+    single = Problem(torch.zeros(1, 1), torch.tensor([0]), one, torch.tensor([1]))
+    for _, got in every_path(single):
+        assert got.rank.tolist() == [0] and got.alone.tolist() == [False]
+        assert got.spread.tolist() == [0.0]
+
+
+def test_nothing_asked_nothing_given():
+    p = of(labelled(100, 12, 6), counts=False)
+    for name, got in every_path(p, directional=False):
+        assert not got.alone.any() and (got.spread == 0).all(), name
+
+
+def test_classes_out_of_range_are_refused():
+    p = of(labelled(10, 3, 2))
+    for bad in (2, -2):
+        with pytest.raises(ValueError, match="class is out of range"):
+            cpu_pass(p.z, torch.full((10,), bad), p.centers, None, True)
+
+
+# ---- the rest of the contract -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_same_bits_for_any_number_of_threads(dtype):
+    p = of(labelled(1500, 40, 130, dtype=dtype, separation=0.2))
+    answers = []
+    for threads in (1, 2, 3, 7, 1):
+        torch.set_num_threads(threads)
+        answers.append(Answer(*cpu_pass(*p, True)))
+    for got in answers[1:]:
+        for a, b in zip(got, answers[0], strict=True):
+            assert torch.equal(a, b)
+    for a, b in zip(torch_pass(*p, True), torch_pass(*p, True), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_tiles_of_the_torch_backend_do_not_change_the_result(monkeypatch):
+    p = of(labelled(300, 9, 50, separation=0.5, ignored=0.2))
+    whole = torch_pass(*p, True)
+    for name, value in (("_BLOCK", 7), ("_COLUMNS", 8), ("_PAIR_CHUNK", 3)):
+        monkeypatch.setitem(torch_pass.__globals__, name, value)
+    rank, alone, spread = torch_pass(*p, True)
+    assert torch.equal(rank, whole[0]) and torch.equal(alone, whole[1])
+    torch.testing.assert_close(spread, whole[2])
+
+
+def test_memory_is_a_few_blocks():
+    n, d, c = 40_000, 256, 1000  # N x C in float32 alone would be 160 MB
+    z, classes = torch.randn(n, d), torch.arange(n) % c
+    centers = torch.randn(c, d, dtype=torch.float64)
+    cpu_pass(z[:100], classes[:100], centers, None, True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cpu_pass(z, classes, centers, None, True)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
+
+
+def test_backends_serve_it():
+    z = torch.zeros(2, 3)
+    assert select("class_projections", z).__name__.endswith("cpu")
+    with ssk.use_backend("torch"):
+        assert select("class_projections", z).__name__.endswith("torch")
