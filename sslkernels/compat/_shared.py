@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 from torch import distributed as dist
+
+from sslkernels.distributed.barlow_twins_of_ranks import barlow_twins_of_ranks
+from sslkernels.distributed.batch import agree
+from sslkernels.losses import _checks
+from sslkernels.losses.barlow_twins import barlow_twins_terms
+
+EPS = 1e-5  # of batch normalization in torch, which the originals of Barlow Twins use
 
 
 def every_rank() -> Any:
@@ -14,6 +22,30 @@ def every_rank() -> Any:
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         return dist.group.WORLD
     return None
+
+
+def barlow_twins(
+    z_a: Tensor,
+    z_b: Tensor,
+    lambda_: float,
+    group: Any,
+    names: tuple[str, str],
+    *,
+    for_averaging: bool,
+) -> Tensor:
+    """Barlow Twins; with a group, the mean of the ranks' cross-correlations, each of views that the
+    rank normalized by itself.
+
+    for_averaging: gradients world_size times the whole loss's, for DDP to average; else as they
+    are.
+    """
+    if group is None:
+        return barlow_twins_terms(z_a, z_b, lambda_, EPS, None, names)[0]
+    check = partial(_checks.pair, z_a, z_b, min_rows=2, names=names)
+    options = ("of ranks", lambda_, for_averaging)
+    batch = agree(group, "Barlow Twins", check, (z_a, z_b), options, min_rows=2)
+    scale = float(batch.world) if for_averaging else 1.0
+    return barlow_twins_of_ranks(z_a, z_b, batch, lambda_, EPS, scale)
 
 
 def matrix(z: Tensor, name: str) -> None:

@@ -8,13 +8,20 @@ in float32, and gradients in the views' dtype.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from sslkernels.compat._shared import every_rank
-from sslkernels.losses import barlow_twins_loss, nt_xent_loss, vicreg_loss
+from sslkernels.compat._memory_bank import MemoryBank, loss_with_memory_bank
+from sslkernels.compat._shared import barlow_twins, every_rank
+from sslkernels.distributed.batch import Batch, agree
+from sslkernels.distributed.nt_xent import nt_xent
+from sslkernels.losses import _checks
+from sslkernels.losses.nt_xent import MIN_TEMPERATURE, nt_xent_terms
+from sslkernels.losses.vicreg import vicreg_terms
 
 
 class VICRegLoss(torch.nn.Module):
@@ -64,15 +71,8 @@ class VICRegLoss(torch.nn.Module):
         group = every_rank() if self.gather_distributed else None
         if group is None:
             _assert_views(z_a, z_b)
-        return vicreg_loss(
-            z_a,
-            z_b,
-            sim_coeff=self.lambda_param,
-            std_coeff=self.mu_param,
-            cov_coeff=self.nu_param,
-            eps=self.eps,
-            group=group,
-        )
+        weights = (self.lambda_param, self.mu_param, self.nu_param)
+        return vicreg_terms(z_a, z_b, *weights, 1.0, self.eps, group, ("z_a", "z_b"))[0]
 
 
 class BarlowTwinsLoss(torch.nn.Module):
@@ -80,7 +80,8 @@ class BarlowTwinsLoss(torch.nn.Module):
 
     Args:
         lambda_param: weight of the off-diagonal term.
-        gather_distributed: the cross-correlation of the batches of all ranks.
+        gather_distributed: the mean of all ranks' cross-correlations, each of views normalized by
+            the rank's own statistics.
 
     Raises:
         ValueError: gather_distributed where torch.distributed is not available.
@@ -102,27 +103,42 @@ class BarlowTwinsLoss(torch.nn.Module):
     def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:
         """The loss of two views (batch_size, dim)."""
         group = every_rank() if self.gather_distributed else None
-        return barlow_twins_loss(z_a, z_b, lambda_=self.lambda_param, group=group)
+        names = ("z_a", "z_b")
+        return barlow_twins(z_a, z_b, self.lambda_param, group, names, for_averaging=True)
 
 
 class NTXentLoss(torch.nn.Module):
-    """SimCLR's loss as ``lightly.loss.NTXentLoss`` without a memory bank.
+    """SimCLR's loss, or MoCo's with a memory bank, as ``lightly.loss.NTXentLoss``.
+
+    With a memory bank the negatives of a row of ``out0`` are the rows of the bank, and its positive
+    the row of ``out1``; which then enters the bank in place of the oldest, if ``out0`` requires a
+    gradient. No batch x bank matrix is formed: bank, batch and gradients are all the memory.
 
     Args:
-        temperature: what cosines are divided by; at least 1e-6.
-        memory_bank_size: 0 or (0, dim): no memory bank.
-        gather_distributed: negatives from the batches of all ranks.
+        temperature: what cosines are divided by. A negative one repels positives.
+        memory_bank_size: (rows, dim) of the memory bank; 0 or (0, dim) for none.
+        gather_distributed: negatives from the batches of all ranks; with a memory bank, all ranks'
+            rows enter it.
+
+    Attributes:
+        memory_bank: holds the buffers ``bank`` [rows, dim], unit rows, random at first, and
+            ``bank_ptr`` [1], the oldest row; neither is saved in a state_dict.
 
     Raises:
         ValueError: |temperature| below 1e-8; a memory bank size that lightly refuses too;
             gather_distributed where torch.distributed is not available.
-        NotImplementedError: a memory bank is asked for, or a temperature that is negative.
 
     Example:
         >>> import torch
         >>> from sslkernels.compat.lightly import NTXentLoss
         >>> NTXentLoss(temperature=1.0)(torch.eye(2), torch.eye(2))
         tensor(0.5514)
+        >>> moco = NTXentLoss(temperature=1.0, memory_bank_size=(4, 2))
+        >>> query = torch.eye(2).requires_grad_()
+        >>> for _ in range(3):  # the bank is full of the rows (1, 0) and (0, 1) after two steps
+        ...     loss = moco(query, torch.eye(2))
+        >>> loss  # log(3 + 2 / e): the positive, two of its equals, and two negatives
+        tensor(1.3180, grad_fn=<...>)
     """
 
     def __init__(
@@ -132,14 +148,9 @@ class NTXentLoss(torch.nn.Module):
         gather_distributed: bool = False,
     ) -> None:
         super().__init__()
-        _check_memory_bank(memory_bank_size)
+        self.memory_bank = MemoryBank(memory_bank_size)
         if abs(temperature) < 1e-8:
             raise ValueError(f"Illegal temperature: abs({temperature}) < 1e-8")
-        if temperature < 0:
-            raise NotImplementedError(
-                f"temperature: takes a positive number, got {temperature}: lightly's repulsion of "
-                "positives at a negative one is not implemented"
-            )
         _check_gather(gather_distributed)
         self.temperature = temperature
         self.gather_distributed = gather_distributed
@@ -147,7 +158,27 @@ class NTXentLoss(torch.nn.Module):
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
         """The loss of two views (batch_size, embedding_size)."""
         group = every_rank() if self.gather_distributed else None
-        return nt_xent_loss(out0, out1, temperature=self.temperature, group=group)
+        names = ("out0", "out1")
+        if self.memory_bank.size[0] == 0 and self.temperature >= MIN_TEMPERATURE:
+            return nt_xent_terms(out0, out1, self.temperature, group, names)[0]
+        check = partial(_checks.pair, out0, out1, min_rows=1, names=names)
+        if self.memory_bank.size[0] == 0:
+            batch = self._batch(out0, out1, group, check)
+            return nt_xent(out0, out1, batch, self.temperature)[0]
+
+        def check_bank() -> None:
+            check()
+            self.memory_bank.check(out0, "out0")
+
+        batch = self._batch(out0, out1, group, check_bank)
+        return loss_with_memory_bank(out0, out1, self.memory_bank, batch, self.temperature)
+
+    def _batch(self, out0: Tensor, out1: Tensor, group: Any, check: Any) -> Batch:
+        if group is None:
+            check()
+            return Batch.alone(out0)
+        options = (self.temperature, self.memory_bank.size)
+        return agree(group, "NT-Xent", check, (out0, out1), options, min_rows=1)
 
 
 def _assert_views(z_a: Tensor, z_b: Tensor) -> None:
@@ -166,17 +197,4 @@ def _check_gather(gather_distributed: bool) -> None:
         raise ValueError(
             "gather_distributed is True but torch.distributed is not available: pass False or "
             "install a torch with distributed support"
-        )
-
-
-def _check_memory_bank(size: int | Sequence[int]) -> None:
-    sizes = (size,) if isinstance(size, int) else tuple(size)
-    if any(s < 0 for s in sizes):
-        raise ValueError(f"memory_bank_size: takes no negative number, got {size}")
-    if sizes != (0,) and len(sizes) != 2:
-        raise ValueError(f"memory_bank_size: takes 0 or (0, dim), got {size}")
-    if sizes[0] != 0:
-        raise NotImplementedError(
-            f"memory_bank_size: takes 0 or (0, dim), got {size}: the loss with a memory bank of "
-            "negatives (MoCo) is not implemented"
         )

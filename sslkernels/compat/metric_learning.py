@@ -1,18 +1,23 @@
 """pytorch-metric-learning's VICReg: ``from sslkernels.compat.metric_learning import VICRegLoss``.
 
-Names, arguments, defaults and conventions of ``pytorch_metric_learning.losses.VICRegLoss``, with
-its mean reducer.
+Names, arguments, defaults and conventions of ``pytorch_metric_learning.losses.VICRegLoss``, whose
+reducers it takes.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sslkernels.compat._shared import matrix
-from sslkernels.losses import vicreg_loss
+from sslkernels.losses import _checks, covariance_loss
+from sslkernels.losses.vicreg import vicreg_terms
+from sslkernels.ops.vicreg import result_dtype
+
+_NAMES = ("embeddings", "ref_emb")
 
 
 class VICRegLoss(torch.nn.Module):
@@ -23,12 +28,13 @@ class VICRegLoss(torch.nn.Module):
         variance_mu: weight of the variance term, half the sum over the two views.
         covariance_v: weight of the covariance term, the sum over the two views.
         eps: added to variances before the square root.
-        reducer: None, for their default, the mean.
-        collect_stats: None or False.
+        reducer: one of ``pytorch_metric_learning.reducers``, for the invariance loss of each row
+            and the variance loss of each column; None for their mean, fused with the rest.
+        collect_stats: as in the original, an attribute; the loss itself records nothing.
 
     Raises:
         ValueError: ``distance`` or ``embedding_regularizer`` is given, as by the original.
-        NotImplementedError: a reducer, or statistics, are asked for.
+        ImportError: a reducer is given, and pytorch-metric-learning is not installed.
 
     Example:
         >>> import torch
@@ -45,7 +51,7 @@ class VICRegLoss(torch.nn.Module):
         covariance_v: float = 1,
         eps: float = 1e-4,
         *,
-        reducer: None = None,
+        reducer: Any = None,
         collect_stats: bool | None = None,
         **kwargs: Any,
     ) -> None:
@@ -55,18 +61,13 @@ class VICRegLoss(torch.nn.Module):
             raise ValueError("VICRegLoss cannot use a regularizer")
         if kwargs:
             raise TypeError(f"VICRegLoss got unexpected keyword arguments: {', '.join(kwargs)}")
-        if reducer is not None:
-            raise NotImplementedError(
-                f"reducer: takes None, for the mean, got {type(reducer).__name__}: the loss of "
-                "each row is not kept"
-            )
-        if collect_stats:
-            raise NotImplementedError("collect_stats: takes None or False: nothing is recorded")
         super().__init__()
         self.invariance_lambda = invariance_lambda
         self.variance_mu = variance_mu
         self.covariance_v = covariance_v
         self.eps = eps
+        self.reducer = None if reducer is None else _of_every_term(reducer)
+        self.collect_stats = bool(collect_stats)
 
     def forward(
         self,
@@ -75,9 +76,9 @@ class VICRegLoss(torch.nn.Module):
         indices_tuple: None = None,
         ref_emb: Tensor | None = None,
         ref_labels: None = None,
-    ) -> Tensor:
+    ) -> Any:
         """The loss of two views (batch_size, embedding_size); without ``ref_emb``, of one view
-        taken twice.
+        taken twice. With a reducer, what it makes of the terms.
 
         Raises:
             ValueError: labels or indices_tuple are given, as by the original.
@@ -87,11 +88,44 @@ class VICRegLoss(torch.nn.Module):
         if labels is not None or ref_labels is not None:
             raise ValueError("labels and ref_labels: not supported by this loss")
         matrix(embeddings, "embeddings")
-        return vicreg_loss(
-            embeddings,
-            embeddings if ref_emb is None else ref_emb,
-            sim_coeff=self.invariance_lambda,
-            std_coeff=self.variance_mu,
-            cov_coeff=self.covariance_v,
-            eps=self.eps,
-        )
+        second = embeddings if ref_emb is None else ref_emb
+        if self.reducer is not None:
+            _checks.pair(embeddings, second, min_rows=2, names=_NAMES)
+            return self.reducer(self._terms(embeddings, second), embeddings, None)
+        weights = (self.invariance_lambda, self.variance_mu, self.covariance_v)
+        return vicreg_terms(embeddings, second, *weights, 1.0, self.eps, None, _NAMES)[0]
+
+    def _terms(self, x: Tensor, y: Tensor) -> dict[str, dict[str, Any]]:
+        """What the original gives its reducers; only the covariance term is fused."""
+        dtype = result_dtype(x.dtype)
+        rows = (x.to(dtype) - y.to(dtype)).square().mean(1)
+        terms = {"invariance_loss": _each(self.invariance_lambda * rows)}
+        for i, z in enumerate((x, y), 1):
+            hinge = torch.relu(1 - (z.to(dtype).var(0) + self.eps).sqrt()) / 2
+            terms[f"variance_loss{i}"] = _each(self.variance_mu * hinge)
+        terms["covariance_loss"] = {
+            "losses": self.covariance_v * (covariance_loss(x) + covariance_loss(y)),
+            "indices": None,
+            "reduction_type": "already_reduced",
+        }
+        return terms
+
+
+def _each(losses: Tensor) -> dict[str, Any]:
+    indices = torch.arange(len(losses), device=losses.device)
+    return {"losses": losses, "indices": indices, "reduction_type": "element"}
+
+
+def _of_every_term(reducer: Any) -> Any:
+    """As the original: a copy for every term, whose results are added up."""
+    try:
+        from pytorch_metric_learning import reducers
+    except ImportError as error:
+        raise ImportError(
+            "reducer: takes one of pytorch_metric_learning.reducers: "
+            "pip install pytorch-metric-learning"
+        ) from error
+    if isinstance(reducer, (reducers.MultipleReducers, reducers.DoNothingReducer)):
+        return reducer
+    names = ("invariance_loss", "variance_loss1", "variance_loss2", "covariance_loss")
+    return reducers.MultipleReducers({name: copy.deepcopy(reducer) for name in names})

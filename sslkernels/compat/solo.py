@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslkernels._checks import INT_DTYPES
-from sslkernels.compat._shared import every_rank, matrix
-from sslkernels.losses import NTXentLoss, barlow_twins_loss, nt_xent_loss, vicreg_loss
+from sslkernels.compat._shared import barlow_twins, every_rank, matrix
+from sslkernels.losses.nt_xent import nt_xent_terms
+from sslkernels.losses.vicreg import vicreg_terms
 
 
 def vicreg_loss_func(
@@ -41,20 +42,18 @@ def vicreg_loss_func(
         tensor(1.9800)
     """
     matrix(z1, "z1")
-    return vicreg_loss(
-        z1,
-        z2,
-        sim_coeff=sim_loss_weight,
-        std_coeff=2 * var_loss_weight,
-        cov_coeff=cov_loss_weight,
-        group=every_rank(),
-    )
+    weights = (sim_loss_weight, 2 * var_loss_weight, cov_loss_weight)
+    return vicreg_terms(z1, z2, *weights, 1.0, 1e-4, every_rank(), ("z1", "z2"))[0]
 
 
 def barlow_loss_func(
     z1: Tensor, z2: Tensor, lamb: float = 5e-3, scale_loss: float = 0.025
 ) -> Tensor:
     """Barlow Twins as ``solo.losses.barlow_loss_func``: the whole loss times ``scale_loss``.
+
+    Over several ranks, each normalizes by its own statistics and their cross-correlations are
+    averaged. As in the original, gradients are then those of the loss itself, not world_size times
+    as large: averaged by DDP, they are 1 / world_size of what lightly's train with.
 
     Args:
         z1: projected features of the first view, [N, D].
@@ -69,7 +68,8 @@ def barlow_loss_func(
         >>> barlow_loss_func(z, z, lamb=0.5, scale_loss=2.0)
         tensor(2.0000)
     """
-    return scale_loss * barlow_twins_loss(z1, z2, lambda_=lamb, group=every_rank())
+    names = ("z1", "z2")
+    return scale_loss * barlow_twins(z1, z2, lamb, every_rank(), names, for_averaging=False)
 
 
 def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Tensor:
@@ -115,15 +115,15 @@ def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Te
     _, sample, counts = values.unique_consecutive(return_inverse=True, return_counts=True)
     if bool((counts == 2).all()):
         first, second = order.view(-1, 2).unbind(1)
-        return nt_xent_loss(z[first], z[second], temperature=temperature, group=group)
+        return nt_xent_terms(z[first], z[second], temperature, group, ("z", "z"))[0]
 
     half, odd = divmod(z.shape[0], 2)
     if odd:
         raise NotImplementedError(
             f"z: takes an even number of rows where indexes do not come in pairs, got {len(z)}"
         )
-    everyone = NTXentLoss(temperature, group=group).forward_components(z[:half], z[half:])
-    return everyone.uniformity - _positives(z, order, sample, counts, temperature)
+    uniformity = nt_xent_terms(z[:half], z[half:], temperature, group, ("z", "z"))[2]
+    return uniformity - _positives(z, order, sample, counts, temperature)
 
 
 def _positives(

@@ -45,6 +45,11 @@ class Batch(NamedTuple):
     need_x: bool  # whether any rank wants this gradient
     need_y: bool
 
+    @classmethod
+    def alone(cls, x: Tensor) -> Batch:
+        """The rows of this process, of which there is no group."""
+        return cls(None, 0, (x.shape[0],), True, True)
+
     @property
     def world(self) -> int:
         return len(self.rows)
@@ -216,6 +221,8 @@ def _compare(table: list[list[int]]) -> None:
 
 def gather(batch: Batch, own: Tensor) -> Tensor:
     """[W, *shape]: every rank's tensor of the same shape."""
+    if batch.world == 1:
+        return own.unsqueeze(0)
     everyone = own.new_empty((batch.world * own.shape[0], *own.shape[1:]))
     gather_tensor(everyone, own, group=batch.group)
     return everyone.unflatten(0, (batch.world, own.shape[0]))
@@ -237,8 +244,7 @@ class _Constant(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> None:
         raise NotImplementedError(
-            "the losses over a group are differentiable once: no second derivative (double "
-            "backward) is implemented"
+            "the loss is differentiable once: no second derivative (double backward) is implemented"
         )
 
 

@@ -22,17 +22,25 @@ def view(z: Any, name: str, min_rows: int) -> None:
         raise ValueError(f"{name}: needs at least {rows}, got shape {list(z.shape)}")
 
 
-def pair(x: Any, y: Any, min_rows: int, view: Callable[[Any, str, int], None] = view) -> None:
+def pair(
+    x: Any,
+    y: Any,
+    min_rows: int,
+    view: Callable[[Any, str, int], None] = view,
+    names: tuple[str, str] = ("x", "y"),
+) -> None:
     """Two views of one shape, dtype and device; ``view`` checks the first."""
-    view(x, "x", min_rows)
+    first, second = names
+    view(x, first, min_rows)
     if not isinstance(y, Tensor):
-        raise TypeError(f"y: takes a torch tensor, got {type(y).__name__}")
+        raise TypeError(f"{second}: takes a torch tensor, got {type(y).__name__}")
+    wanted = f"{second}: takes {first}'s"
     if y.dtype != x.dtype:
-        raise TypeError(f"y: takes x's dtype {str(x.dtype)[6:]}, got {str(y.dtype)[6:]}")
+        raise TypeError(f"{wanted} dtype {str(x.dtype)[6:]}, got {str(y.dtype)[6:]}")
     if y.shape != x.shape:
-        raise ValueError(f"y: takes x's shape {list(x.shape)}, got {list(y.shape)}")
+        raise ValueError(f"{wanted} shape {list(x.shape)}, got {list(y.shape)}")
     if y.device != x.device:
-        raise ValueError(f"y: takes x's device {x.device}, got {y.device}")
+        raise ValueError(f"{wanted} device {x.device}, got {y.device}")
 
 
 def number(value: Any, name: str, least: float = -math.inf) -> float:

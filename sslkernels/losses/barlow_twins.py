@@ -72,7 +72,7 @@ def barlow_twins_loss(
         >>> barlow_twins_loss(x, x)
         tensor(1.)
     """
-    return _terms(x, y, *_options(lambda_, "lambda_", eps), group)[0]
+    return barlow_twins_terms(x, y, *_options(lambda_, "lambda_", eps), group)[0]
 
 
 class BarlowTwinsLoss(torch.nn.Module):
@@ -101,11 +101,11 @@ class BarlowTwinsLoss(torch.nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of two views [N, D], as :func:`barlow_twins_loss`."""
-        return _terms(x, y, self.lambda_param, self.eps, self.group)[0]
+        return barlow_twins_terms(x, y, self.lambda_param, self.eps, self.group)[0]
 
     def forward_components(self, x: Tensor, y: Tensor) -> BarlowTwinsTerms:
         """The loss and its unweighted terms, all differentiable, for the cost of the loss."""
-        terms = _terms(x, y, self.lambda_param, self.eps, self.group)
+        terms = barlow_twins_terms(x, y, self.lambda_param, self.eps, self.group)
         return BarlowTwinsTerms(*terms.unbind())
 
     def extra_repr(self) -> str:
@@ -119,11 +119,19 @@ def _options(lambda_: float, name: str, eps: float) -> tuple[float, float]:
     return _checks.number(lambda_, name), eps
 
 
-def _terms(x: Tensor, y: Tensor, lambda_: float, eps: float, group: Any) -> Tensor:
+def barlow_twins_terms(
+    x: Tensor,
+    y: Tensor,
+    lambda_: float,
+    eps: float,
+    group: Any,
+    names: tuple[str, str] = ("x", "y"),
+) -> Tensor:
+    """[3]: loss, on_diagonal, off_diagonal; errors call the views by ``names``."""
     group = _distributed.found_group(group)
     if group is None:
-        _checks.pair(x, y, min_rows=2)
+        _checks.pair(x, y, min_rows=2, names=names)
         return _barlow_twins(x, y, lambda_, eps)[0]
-    check = partial(_checks.pair, x, y, min_rows=1)
+    check = partial(_checks.pair, x, y, min_rows=1, names=names)
     batch = _distributed.agree(group, "Barlow Twins", check, (x, y), (lambda_, eps), min_rows=2)
     return _distributed_barlow_twins(x, y, batch, lambda_, eps)

@@ -23,7 +23,7 @@ from sslkernels.distributed.nt_xent import nt_xent as _distributed_nt_xent
 from sslkernels.losses import _checks
 from sslkernels.ops.nt_xent import nt_xent as _nt_xent
 
-_MIN_TEMPERATURE = 1e-6
+MIN_TEMPERATURE = 1e-6
 
 
 class NTXentTerms(NamedTuple):
@@ -68,7 +68,7 @@ def nt_xent_loss(x: Tensor, y: Tensor, *, temperature: float = 0.5, group: Any =
         >>> nt_xent_loss(x, x, temperature=1.0)  # log(1 + 2 / e): one positive, two negatives
         tensor(0.5514)
     """
-    return _terms(x, y, temperature, group)[0]
+    return nt_xent_terms(x, y, temperature, group)[0]
 
 
 class NTXentLoss(torch.nn.Module):
@@ -87,24 +87,27 @@ class NTXentLoss(torch.nn.Module):
     def __init__(self, temperature: float = 0.5, *, group: Any = None) -> None:
         super().__init__()
         self.group = _distributed.valid_group(group)
-        self.temperature = _checks.number(temperature, "temperature", _MIN_TEMPERATURE)
+        self.temperature = _checks.number(temperature, "temperature", MIN_TEMPERATURE)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of two views [N, D], as :func:`nt_xent_loss`."""
-        return _terms(x, y, self.temperature, self.group)[0]
+        return nt_xent_terms(x, y, self.temperature, self.group)[0]
 
     def forward_components(self, x: Tensor, y: Tensor) -> NTXentTerms:
         """The loss and its terms, all differentiable, for the cost of the loss."""
-        return NTXentTerms(*_terms(x, y, self.temperature, self.group).unbind())
+        return NTXentTerms(*nt_xent_terms(x, y, self.temperature, self.group).unbind())
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
 
 
-def _terms(x: Tensor, y: Tensor, temperature: float, group: Any) -> Tensor:
-    temperature = _checks.number(temperature, "temperature", _MIN_TEMPERATURE)
+def nt_xent_terms(
+    x: Tensor, y: Tensor, temperature: float, group: Any, names: tuple[str, str] = ("x", "y")
+) -> Tensor:
+    """[3]: loss, alignment, uniformity; errors call the views by ``names``."""
+    temperature = _checks.number(temperature, "temperature", MIN_TEMPERATURE)
     group = _distributed.found_group(group)
-    check = partial(_checks.pair, x, y, min_rows=1)
+    check = partial(_checks.pair, x, y, min_rows=1, names=names)
     if group is None:
         check()
         return _nt_xent(x, y, temperature)[0]

@@ -85,7 +85,7 @@ def vicreg_loss(
         >>> vicreg_loss(x, x + 1, sim_coeff=1.0)  # invariance 1, variance 0, covariance 4 + 4
         tensor(9.)
     """
-    return _all_terms(x, y, sim_coeff, std_coeff, cov_coeff, gamma, eps, group)[_LOSS]
+    return vicreg_terms(x, y, sim_coeff, std_coeff, cov_coeff, gamma, eps, group)[_LOSS]
 
 
 def invariance_loss(x: Tensor, y: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class VICRegLoss(torch.nn.Module):
 
     def _all_terms(self, x: Tensor, y: Tensor) -> Tensor:
         settings = (self.sim_coeff, self.std_coeff, self.cov_coeff, self.gamma, self.eps)
-        return _all_terms(x, y, *settings, self.group)
+        return vicreg_terms(x, y, *settings, self.group)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of two views [N, D] or [N, ..., D], as :func:`vicreg_loss`."""
@@ -209,7 +209,7 @@ class VICRegLoss(torch.nn.Module):
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
-def _all_terms(
+def vicreg_terms(
     x: Tensor,
     y: Tensor,
     sim: float,
@@ -218,13 +218,15 @@ def _all_terms(
     gamma: float,
     eps: float,
     group: Any,
+    names: tuple[str, str] = ("x", "y"),
 ) -> Tensor:
+    """[4]: loss, invariance, variance, covariance; errors call the views by ``names``."""
     group = _distributed.found_group(group)
     if group is None:
-        _check_pair(x, y, min_rows=2)
+        _check_pair(x, y, min_rows=2, names=names)
         return _terms(x, y, sim, std, cov, gamma, eps)
     settings = (sim, std, cov, gamma, eps)
-    check = partial(_check_pair, x, y, min_rows=1)
+    check = partial(_check_pair, x, y, min_rows=1, names=names)
     batch = _distributed.agree(group, "VICReg", check, (x, y), settings, min_rows=2)
     return _distributed_vicreg(x, y, batch, *settings)
 

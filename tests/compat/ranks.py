@@ -1,14 +1,16 @@
 """What every rank of ``test_distributed.py`` runs: drop-ins against originals, rank by rank.
 
-The originals that gather are run as they are. For those that do not gather as the whole batch would
-have it, one process takes the whole batch, and a rank's gradient is the number of ranks times its
-part of the gradient there: DDP divides by that number.
+The originals that gather are run as they are. For those that are written out for one process, it
+takes the whole batch, and a rank's gradient is the number of ranks times its part of the gradient
+there: DDP divides by that number.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,10 +26,10 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ROWS, D = 6, 10
 
 
-def every_view() -> tuple[torch.Tensor, torch.Tensor]:
+def every_view(d: int = D) -> tuple[torch.Tensor, torch.Tensor]:
     """The whole batch, the same on every rank."""
     g = torch.Generator().manual_seed(0)
-    x = 3 + torch.randn(ROWS * dist.get_world_size(), D, generator=g, dtype=torch.float64)
+    x = 3 + torch.randn(ROWS * dist.get_world_size(), d, generator=g, dtype=torch.float64)
     return x, x + 0.5 * torch.randn(x.shape, generator=g, dtype=torch.float64)
 
 
@@ -68,6 +70,47 @@ def assert_same_batch(ours: Loss, theirs: Loss) -> None:
     torch.testing.assert_close(grads, expected, rtol=1e-9, atol=1e-11)
 
 
+def assert_same_on_ranks(ours: Loss, theirs: Loss) -> None:
+    """Value and gradients rank by rank, of equal and unequal shares, narrow and wide."""
+    first, world = dist.get_rank() * ROWS, dist.get_world_size()
+    for d, fewer in itertools.product((D, 8 * ROWS * world), (0, dist.get_rank())):
+        views = [z[first : first + ROWS - fewer] for z in every_view(d)]
+        got, want = (run(loss, *views) for loss in (ours, theirs))
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
+
+
+def check_memory_bank(theirs: SimpleNamespace) -> None:
+    """A rank's loss is of its own rows; all ranks' rows enter every rank's bank."""
+    options = {"memory_bank_size": (37, D), "gather_distributed": True}
+    losses = []
+    for where in (compat, theirs):
+        torch.manual_seed(0)  # the banks begin with the same rows
+        losses.append(where.NTXentLoss(0.3, **options).double())
+    original = losses[1].memory_bank
+
+    def concat_all_gather(rows: torch.Tensor) -> torch.Tensor:
+        everyone = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(everyone, rows)
+        return torch.cat(everyone)
+
+    type(original).forward.__globals__["utils"].concat_all_gather = concat_all_gather
+    first = dist.get_rank() * ROWS
+    for step in range(6):
+        views = [step + z[first : first + ROWS] for z in every_view()]
+        got, want = (run(loss, *views) for loss in losses)
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(losses[0].memory_bank.bank, original.bank)
+        assert losses[0].memory_bank.bank_ptr == original.bank_ptr
+    # Where ranks have different shares, lightly would wait forever.
+    fewer = [z[: ROWS - dist.get_rank()] for z in views]
+    run(losses[0], *fewer)
+    banks = [torch.empty_like(original.bank) for _ in range(dist.get_world_size())]
+    dist.all_gather(banks, losses[0].memory_bank.bank)
+    assert all(torch.equal(bank, banks[0]) for bank in banks)
+    with pytest.raises(ValueError, match=r"out0: takes 10 columns|rank 1 refused"):
+        losses[0](*(z[:, dist.get_rank() % 2 :] for z in views))
+
+
 def check_lightly() -> None:
     theirs = lightly_losses.load()
     assert_same_gather(
@@ -76,7 +119,16 @@ def check_lightly() -> None:
     assert_same_gather(
         compat.NTXentLoss(gather_distributed=True), theirs.NTXentLoss(gather_distributed=True)
     )
-    assert_same_batch(compat.BarlowTwinsLoss(gather_distributed=True), theirs.BarlowTwinsLoss())
+    assert_same_on_ranks(
+        compat.BarlowTwinsLoss(gather_distributed=True),
+        theirs.BarlowTwinsLoss(gather_distributed=True),
+    )
+    for temperature in (-0.5, -1.0):
+        assert_same_gather(
+            compat.NTXentLoss(temperature, gather_distributed=True),
+            theirs.NTXentLoss(temperature, gather_distributed=True),
+        )
+    check_memory_bank(theirs)
     # What is wrong on one rank is an error on all: none waits for another.
     x, y = every_view()
     with pytest.raises(ValueError, match=r"shape|rank 1 refused"):
@@ -98,7 +150,7 @@ def check_formulas() -> None:
 
     assert_same_batch(official.VICReg(nominal), authors)
     assert_same_batch(solo.vicreg_loss_func, solo_vicreg)
-    assert_same_batch(solo.barlow_loss_func, solo_barlow)
+    assert_same_on_ranks(solo.barlow_loss_func, solo_barlow)
 
     def simclr(views: int, loss: Callable[..., torch.Tensor]) -> Loss:
         def of_all_views(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

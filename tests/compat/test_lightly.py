@@ -187,22 +187,22 @@ def test_no_memory_bank(lightly, size):
     torch.testing.assert_close(got, lightly.NTXentLoss(memory_bank_size=size)(x, y))
 
 
-def test_memory_bank_is_refused(lightly):
-    with pytest.raises(NotImplementedError, match=r"memory_bank_size: .*got \(64, 32\)"):
-        NTXentLoss(memory_bank_size=(64, 32))
-    for size in (-1, (64, -1), 64, (64, 1, 1)):
-        with pytest.raises(ValueError, match="memory_bank_size: "):
-            NTXentLoss(memory_bank_size=size)
-        with pytest.raises(ValueError, match="emory bank size"):
-            lightly.NTXentLoss(memory_bank_size=size)
-
-
-def test_temperature(lightly):
-    for loss in (NTXentLoss, lightly.NTXentLoss):
-        with pytest.raises(ValueError, match="Illegal temperature"):
-            loss(temperature=1e-9)
-    with pytest.raises(NotImplementedError, match="temperature: takes a positive number, got -1"):
-        NTXentLoss(temperature=-1.0)
+@pytest.mark.parametrize(
+    ("loss", "names"),
+    [
+        (VICRegLoss, ("z_a", "z_b")),
+        (BarlowTwinsLoss, ("z_a", "z_b")),
+        (NTXentLoss, ("out0", "out1")),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_errors_name_the_arguments(loss, names):
+    x, y = views((4, 6))
+    first, second = names
+    with pytest.raises(TypeError, match=f"{first}: takes float16, .* got int64"):
+        loss()(x.long(), y.long())
+    with pytest.raises(TypeError, match=f"{second}: takes {first}'s dtype float32, got float64"):
+        loss()(x, y.double())
 
 
 @each_loss

@@ -1,6 +1,7 @@
 """Against pytorch-metric-learning."""
 
 import inspect
+import sys
 
 import pytest
 import torch
@@ -80,8 +81,66 @@ def test_labels_and_tuples_are_refused(original):
             loss(x.view(2, 2, 6), ref_emb=y.view(2, 2, 6))
 
 
-def test_not_implemented():
-    with pytest.raises(NotImplementedError, match=r"reducer: takes None.* got Identity"):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("MeanReducer", {}),
+        ("SumReducer", {}),
+        ("AvgNonZeroReducer", {}),
+        ("ThresholdReducer", {"low": 0.1}),
+    ],
+)
+@each_input
+def test_reducers(original, name, options, dtype, offset):
+    reducers = pytest.importorskip("pytorch_metric_learning.reducers")
+    chosen = getattr(reducers, name)(**options)
+    x, y = views((16, 8), dtype, offset)
+    ours, theirs = (loss(reducer=chosen) for loss in (VICRegLoss, original))
+    assert_same(
+        lambda x, y: ours(x, ref_emb=y),
+        lambda x, y: theirs(x, ref_emb=y),
+        x,
+        y,
+        offset=offset,
+        scale=squared_variances(x, y),
+    )
+
+
+def test_reducers_of_all_terms(original):
+    reducers = pytest.importorskip("pytorch_metric_learning.reducers")
+    x, y = views((16, 8), torch.float64)
+    several = reducers.MultipleReducers({"invariance_loss": reducers.SumReducer()})
+    want = original(reducer=several)(x, ref_emb=y)
+    torch.testing.assert_close(VICRegLoss(reducer=several)(x, ref_emb=y), want)
+    got, want = (
+        loss(reducer=reducers.DoNothingReducer())(x, ref_emb=y) for loss in (VICRegLoss, original)
+    )
+    assert got.keys() == want.keys()
+    for name, term in want.items():
+        assert got[name]["reduction_type"] == term["reduction_type"]
+        torch.testing.assert_close(got[name]["losses"], term["losses"])
+        torch.testing.assert_close(got[name]["indices"], term["indices"])
+    mean = VICRegLoss(reducer=reducers.MeanReducer())(x, ref_emb=y)
+    torch.testing.assert_close(mean, VICRegLoss()(x, ref_emb=y))
+
+
+def test_reducer_without_the_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytorch_metric_learning", None)
+    with pytest.raises(ImportError, match="pip install pytorch-metric-learning"):
         VICRegLoss(reducer=torch.nn.Identity())
-    with pytest.raises(NotImplementedError, match="collect_stats"):
-        VICRegLoss(collect_stats=True)
+
+
+@pytest.mark.parametrize("collect_stats", [None, False, True])
+def test_collect_stats(original, collect_stats):
+    ours, theirs = (loss(collect_stats=collect_stats) for loss in (VICRegLoss, original))
+    assert ours.collect_stats == theirs.collect_stats
+    assert not getattr(theirs, "_record_these_stats", [])
+
+
+def test_errors_name_the_arguments():
+    x, _ = views((4, 6))
+    for loss in (VICRegLoss(), VICRegLoss(reducer=torch.nn.Identity())):
+        with pytest.raises(ValueError, match=r"embeddings: needs at least 2 rows"):
+            loss(x[:1], ref_emb=x[:1])
+        with pytest.raises(TypeError, match="ref_emb: takes embeddings's dtype float32"):
+            loss(x, ref_emb=x.double())

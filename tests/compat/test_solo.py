@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import distributed as dist
 
 from sslkernels.compat.solo import barlow_loss_func, simclr_loss_func, vicreg_loss_func
 from tests.compat.compare import assert_same, each_input, each_shape, squared_variances, views
@@ -23,6 +24,9 @@ def solo_barlow(z1, z2, lamb=5e-3, scale=0.025):
     correlations from the identity."""
     a, b = (F.batch_norm(z, None, None, training=True) for z in (z1, z2))
     c = a.T @ b / len(a)
+    if dist.is_initialized():  # with no word to autograd: each rank's gradient is of its own part
+        dist.all_reduce(c.detach())
+        c = c / dist.get_world_size()
     one = torch.eye(len(c), dtype=c.dtype)
     return scale * ((c - one).square() * (one + lamb * (1 - one))).sum()
 
@@ -128,3 +132,8 @@ def test_bad_input():
         simclr_loss_func(z, torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"z1: takes shape \[N, D\], got \[3, 4, 1\]"):
         vicreg_loss_func(z[..., None], z[..., None])
+    for loss in (vicreg_loss_func, barlow_loss_func):
+        with pytest.raises(ValueError, match=r"z2: takes z1's shape \[3, 4\], got \[2, 4\]"):
+            loss(z, z[1:])
+    with pytest.raises(TypeError, match=r"z: takes float16, .* got int64"):
+        simclr_loss_func(z[:2].long(), torch.zeros(2, dtype=torch.int64))
