@@ -55,6 +55,7 @@ class Source(ABC):
     labels: Mapping[str, np.ndarray]  # int64 [rows] each: found beside the data
     skipped: list[str]  # one line for everything that was left out
     offset: int = 0  # of a part: rows of the whole source before it
+    private: bool = False  # these rows are this process's own: other ranks have others
 
     @property
     def row_bytes(self) -> int | None:

@@ -31,6 +31,8 @@ class StreamSource(Source):
     known once it has been read to its end; later readings must yield as many rows.
     """
 
+    private = True
+
     def __init__(self, batches: Iterable[Any], name: str) -> None:
         self._batches = batches
         self._count: int | None = None  # of batches that hold rows
@@ -90,7 +92,7 @@ class StreamSource(Source):
 
 
 def open_stream(batches: Iterable[Any], name: str, spool: str | os.PathLike[str] | None) -> Source:
-    """The batches as a source; those of a one-shot iterator are kept in the folder ``spool``."""
+    """The batches as a source; those of a one-shot iterator are kept in ``spool``/``name``."""
     if iter(batches) is not batches:
         return StreamSource(batches, name)
     if spool is None:
@@ -99,7 +101,7 @@ def open_stream(batches: Iterable[Any], name: str, spool: str | os.PathLike[str]
             "needed: pass an iterable that starts anew (an object with __iter__, such as a "
             "DataLoader), or spool=FOLDER to keep the rows there"
         )
-    return _spooled(StreamSource(batches, name), os.fspath(spool))
+    return _spooled(StreamSource(batches, name), os.path.join(spool, _file_name(name)))
 
 
 def _spooled(stream: StreamSource, folder: str) -> ShardSource:
@@ -136,6 +138,7 @@ def _spooled(stream: StreamSource, folder: str) -> ShardSource:
         write()
     members = [Member(path, number) for number, path in enumerate(paths)]
     source = open_shards(members, None, stream.name, skip_bad=False)
+    source.private = True
     source.labels = {key: np.concatenate(parts) for key, parts in labels.items()}
     return source
 
@@ -165,8 +168,8 @@ def _writable(z: torch.Tensor) -> torch.Tensor:
 
 
 def _file_name(key: str) -> str:
-    if key.startswith(".") or "/" in key or "\0" in key:
-        raise DataError(f"labels: the name {key!r} cannot be that of a folder")
+    if not key or key.startswith(".") or "/" in key or "\0" in key:
+        raise DataError(f"spool: the name {key!r} cannot be that of a folder")
     return key
 
 

@@ -101,7 +101,9 @@ def _labels(
             ignore_index=settings.ignore_index,
             skip_bad=settings.skip_bad,
         )
-    if source.rows is not None or num_classes is None:
+    if source.rows is not None:
+        return open_labels(None, source, ignore_index=settings.ignore_index)  # found beside them
+    if num_classes is None:
         return {}
     if isinstance(num_classes, Mapping):
         return list(num_classes)

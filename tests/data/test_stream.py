@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslkernels.data import DataError, open_labels, open_source
+from sslkernels.data import DataError, open_labels, open_source, open_sources
 from tests.data.holders import gathered
 
 Z = torch.arange(60, dtype=torch.float32).reshape(12, 5)
@@ -154,18 +154,26 @@ def test_a_one_shot_iterator_is_kept_in_a_folder(tmp_path, monkeypatch, kind, dt
     part = source.part(1, 2, 2)
     for values in open_labels(None, part).values():
         assert values.tolist() == Y[part.offset :].tolist()
-    again = open_source(tmp_path / "s" / "embeddings")
+    again = open_source(tmp_path / "s" / "z" / "embeddings")
     np.testing.assert_array_equal(gathered(again), Z.numpy())
-    found = open_labels({n: tmp_path / "s" / "labels" / n for n in names}, again)
+    found = open_labels({n: tmp_path / "s" / "z" / "labels" / n for n in names}, again)
     assert all(values.tolist() == Y.tolist() for values in found.values())
     names_of_files = [name for _, _, files in os.walk(tmp_path) for name in files]
     assert not [name for name in names_of_files if name.startswith(".")]
 
 
 def test_a_folder_that_is_not_empty(tmp_path):
-    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z" / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="spool takes a new or empty folder; to use rows kept ear"):
         open_source(iter(Loader()), spool=tmp_path)
+
+
+def test_several_iterators_in_one_folder(tmp_path):
+    sources = open_sources({"a": iter(Loader()), "b": iter(Loader())}, spool=tmp_path)
+    for name, source in sources.items():
+        assert source.private and source.locate(0).startswith(f"{tmp_path}/{name}/embeddings/")
+        np.testing.assert_array_equal(gathered(source), Z.numpy())
 
 
 def test_negative_labels_in_a_spool(tmp_path):
@@ -189,4 +197,4 @@ def test_an_iterator_that_fails_leaves_no_half_shard(tmp_path, monkeypatch):
 
     with pytest.raises(RuntimeError, match="the model broke"):
         open_source(failing(), spool=tmp_path)
-    assert open_source(tmp_path / "embeddings").rows == 12
+    assert open_source(tmp_path / "z" / "embeddings").rows == 12
