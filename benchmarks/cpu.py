@@ -3,6 +3,7 @@
 from benchmarks import (
     barlow_twins,
     class_moments,
+    class_projections,
     evaluate,
     mean_pairs,
     nearest_center,
@@ -18,6 +19,7 @@ WORKLOADS = [
     *mean_pairs.WORKLOADS,
     *scatter.WORKLOADS,
     *nearest_center.WORKLOADS,
+    *class_projections.WORKLOADS,
     *barlow_twins.WORKLOADS,
     *nt_xent.WORKLOADS,
     *sigreg.WORKLOADS,
