@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from sslkernels.backends import use_backend
+from tests.losses.common import BACKENDS
+
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread():
@@ -10,3 +13,10 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """Every backend that takes CPU tensors, chosen."""
+    with use_backend(request.param):
+        yield request.param

@@ -20,12 +20,6 @@ from tests.losses.vicreg_cases import check, make_view, views
 ISAS = ("portable", "avx2", "avx512", "avx512bf16", "amx")
 
 
-@pytest.fixture(params=["cpu", "torch"])
-def backend(request):
-    with use_backend(request.param):
-        yield request.param
-
-
 @pytest.fixture(params=ISAS)
 def isa(request):
     best = cpu._C.detected_isa()

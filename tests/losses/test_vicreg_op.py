@@ -18,12 +18,6 @@ PAIR = [(True, True, True), (True, False, False)]
 ONE = [(False, True, True), (False, True, False), (False, False, True)]
 
 
-@pytest.fixture(params=["cpu", "torch"])
-def backend(request):
-    with use_backend(request.param):
-        yield request.param
-
-
 def pair(shape, dtype=torch.float32, **options):
     return tuple(make_view(shape, s, dtype=dtype, **options).requires_grad_() for s in (0, 1))
 
@@ -98,14 +92,6 @@ def test_compiled_components():
     )
 
 
-def test_autocast_changes_nothing(backend):
-    x, y = pair((9, 20))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = step(x, y)
-    assert inside[0].dtype == torch.float32
-    assert_same_bits(inside, step(x, y))
-
-
 def test_one_tensor_as_both_views(backend):
     x, _ = pair((12, 20), torch.float64)
     loss = vicreg_loss(x, x)
@@ -145,18 +131,6 @@ def test_upstream_gradient_of_any_stride(backend):
     assert_same_bits(got, want)
     got = torch.autograd.grad(terms, (x, y), torch.tensor(2.0).expand(4), retain_graph=True)
     assert_same_bits(got, torch.autograd.grad(terms, (x, y), torch.full((4,), 2.0)))
-
-
-@pytest.mark.parametrize("shape", [(300, 700), (700, 300), (40, 6000)], ids=str)
-def test_threads_and_repetition_change_no_bit(shape):
-    x, y = pair(shape)
-    want = step(x, y)
-    for threads in (1, 2, 3, 7):
-        torch.set_num_threads(threads)
-        try:
-            assert_same_bits(step(x, y), want)
-        finally:
-            torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("shape", [(12, 20), (20, 12), (8, 3, 9)], ids=str)

@@ -1,0 +1,87 @@
+"""What every loss promises alike. Half precision, double backward: ``test_mixed_precision.py``."""
+
+import itertools
+
+import pytest
+import torch
+
+from sslkernels.backends import use_backend
+from sslkernels.losses import barlow_twins_loss, nt_xent_loss, sigreg_loss, vicreg_loss
+from tests.losses.common import BACKENDS, make_view
+
+
+def sigreg_of_both(x, y):
+    return sigreg_loss(x, num_slices=300) + sigreg_loss(y, num_slices=300)
+
+
+LOSSES = {
+    "VICReg": vicreg_loss,
+    "Barlow Twins": barlow_twins_loss,
+    "NT-Xent": nt_xent_loss,
+    "SIGReg": sigreg_of_both,
+}
+each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+
+
+def leaves(n, d):
+    return tuple(make_view(n, d, seed).requires_grad_() for seed in (0, 1))
+
+
+def step(loss, views):
+    value = loss(*views)
+    return value.detach(), *torch.autograd.grad(value, views)
+
+
+def assert_same_bits(got, want):
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@each_loss
+def test_autocast_changes_nothing(backend, loss):
+    views = leaves(9, 20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = step(loss, views)
+    assert inside[0].dtype == torch.float32
+    assert_same_bits(inside, step(loss, views))
+
+
+# Wide and narrow, and more than one block of rows, columns and sums each.
+@each_loss
+@pytest.mark.parametrize("shape", [(200, 700), (700, 200), (40, 6000), (400, 50)], ids=str)
+def test_threads_and_repetition_change_no_bit(loss, shape):
+    views = leaves(*shape)
+    want = step(loss, views)
+    for threads in (1, 2, 3, 3, 7):
+        torch.set_num_threads(threads)
+        try:
+            assert_same_bits(step(loss, views), want)
+        finally:
+            torch.set_num_threads(1)
+
+
+@each_loss
+def test_compiled_whole(loss):
+    views = leaves(20, 60)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    assert_same_bits(step(compiled, views), step(loss, views))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "of_backward"),
+    [("barlow_twins", (0.1, 1e-5), (0.1,)), ("nt_xent", (0.1,), (0.1,))],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12)], ids=str)
+def test_backends_continue_each_other(name, settings, of_backward, shape):
+    forward, backward = (getattr(torch.ops.sslkernels, name + end) for end in ("", "_backward"))
+    x, y = (z.detach() for z in leaves(*shape))
+    kept, grads = [], []
+    for backend in BACKENDS:
+        with use_backend(backend):
+            kept.append(forward(x, y, *settings))
+    for (_, *tensors), backend in itertools.product(kept, BACKENDS):
+        needs = (True, True, f"sslkernels.backends.{backend}")
+        grads.append(backward(torch.ones(3), x, y, *tensors, *of_backward, *needs))
+    torch.testing.assert_close(kept[0], kept[1], rtol=1e-5, atol=1e-5)
+    for pair in grads[1:]:
+        torch.testing.assert_close(pair, grads[0], rtol=1e-4, atol=1e-6)
