@@ -1,5 +1,7 @@
 // Tiles of rows x centers: the product, and on each tile while it is in cache the ranks, the rivals
 // of rows that leave their class, and the sums along lines. Symbols as in class_projections.h.
+#include <type_traits>
+
 #include "class_projections_rows.h"
 
 namespace ssk {
@@ -49,26 +51,25 @@ struct Block {
 
     Block(const ProjectionPlan& p, int64_t begin, int64_t size) : plan(p), first(begin), n(size) {}
 
-    // Takes the parts from `base`, or counts their bytes if that is null.
-    template <class P>
-    static void take(char*& base, P*& part, int64_t count) {
-        part = reinterpret_cast<P*>(base);
-        base += (count * static_cast<int64_t>(sizeof(P)) + 63) / 64 * 64;
-    }
-    char* lay_out(int64_t capacity, char* base) {
+    // Lays the parts out from address `at`; returns the address after the last.
+    uintptr_t lay_out(int64_t capacity, uintptr_t at) {
         const int64_t dim = plan.z.cols;
-        take(base, packed, capacity * dim);
-        take(base, differences, kBlock * dim);
-        take(base, product, kBlock * kBlock);
-        take(base, x, larger(kLanes<T>, kGroup) * plan.leading);
-        take(base, between, kGroup * kBlock);
-        take(base, rows, capacity);
-        take(base, sums, capacity);
-        take(base, tiles, capacity);
-        take(base, slot_begin, capacity + 1);
-        take(base, coincides, capacity);
-        take(base, weight, kBlock);
-        return base;
+        const auto take = [&at](auto*& part, int64_t count) {
+            part = reinterpret_cast<std::remove_reference_t<decltype(part)>>(at);
+            at += static_cast<uintptr_t>(ceil_div(count * int64_t{sizeof(*part)}, 64) * 64);
+        };
+        take(packed, capacity * dim);
+        take(differences, kBlock * dim);
+        take(product, kBlock * kBlock);
+        take(x, larger(kLanes<T>, kGroup) * plan.leading);
+        take(between, kGroup * kBlock);
+        take(rows, capacity);
+        take(sums, capacity);
+        take(tiles, capacity);
+        take(slot_begin, capacity + 1);
+        take(coincides, capacity);
+        take(weight, kBlock);
+        return at;
     }
     int64_t class_of(int64_t slot) const {
         return plan.classes[plan.order[first + slot_begin[slot]]];
@@ -308,7 +309,7 @@ void scan_columns(const Block<T>& b) {
 template <class T>
 void scan(const ProjectionPlan& plan, int64_t first, int64_t n, int64_t rows, void* scratch) {
     Block<T> b(plan, first, n);
-    b.lay_out(rows, static_cast<char*>(scratch));
+    b.lay_out(rows, reinterpret_cast<uintptr_t>(scratch));
     pack_block(b);
     if (plan.counts && plan.directional)
         scan_columns<T, true, true>(b);
@@ -333,8 +334,7 @@ void scan(const ProjectionPlan& plan, int64_t first, int64_t n, int64_t rows, vo
 
 template <class T>
 int64_t scratch_bytes(const ProjectionPlan& plan, int64_t rows) {
-    alignas(64) static char origin[64];
-    return Block<T>(plan, 0, 0).lay_out(rows, origin) - origin;
+    return static_cast<int64_t>(Block<T>(plan, 0, 0).lay_out(rows, 0));
 }
 
 template <class T>
