@@ -11,7 +11,7 @@ import numpy as np
 from sslkernels.data.arrays import is_array, tensor_of
 from sslkernels.data.base import Shard, ShardSource, Source
 from sslkernels.data.errors import DataError
-from sslkernels.data.files import Member, label_files, split_key
+from sslkernels.data.files import Member, label_files, numbered, split_key
 from sslkernels.data.formats import HeldLabels, LabelArray, integers, labels_in
 from sslkernels.data.integers import checked_labels
 
@@ -67,23 +67,36 @@ def _open(
                 raise DataError(f"labels: the name {min(twice)!r} is given twice")
             found.update(more)
         return found
-    if isinstance(obj, (str, os.PathLike)):
-        return _of_path(os.fspath(obj), source, name, ignore, skip_bad)
+    if _is_path(obj):
+        path, key = split_key(os.fspath(obj))
+        members = label_files(path, key)
+        if members is None:
+            return _of_all([labels_in(path, key)], source, name, os.fspath(obj), ignore)
+        return _of_files(members, source, key, name, os.fspath(obj), ignore, skip_bad)
+    if isinstance(obj, (list, tuple)) and obj and all(map(_is_path, obj)):
+        members = numbered([os.fspath(each) for each in obj])
+        return _of_files(members, source, None, name, name, ignore, skip_bad)
     array = tensor_of(obj, name).cpu().numpy() if is_array(obj) else _from_list(obj, name)
     held = integers(HeldLabels(array, name), array.dtype)
     return _of_all([held], source, name, name, ignore)
 
 
-def _of_path(
-    given: str, source: Source, name: str, ignore: int, skip_bad: bool
+def _is_path(obj: Any) -> bool:
+    return isinstance(obj, (str, os.PathLike))
+
+
+def _of_files(
+    members: Sequence[Member],
+    source: Source,
+    key: str | None,
+    name: str,
+    where: str,
+    ignore: int,
+    skip_bad: bool,
 ) -> dict[str, np.ndarray]:
-    path, key = split_key(given)
-    members = label_files(path, key)
-    if members is None:
-        return _of_all([labels_in(path, key)], source, name, given, ignore)
     if isinstance(source, ShardSource) and (own := _pairs(members, source)) is not None:
-        return _of_shards(members, own, source, key, name, given, ignore, skip_bad)
-    return _of_all([labels_in(m.path, key) for m in members], source, name, given, ignore)
+        return _of_shards(members, own, source, key, name, where, ignore, skip_bad)
+    return _of_all([labels_in(m.path, key) for m in members], source, name, where, ignore)
 
 
 def _of_all(

@@ -57,9 +57,8 @@ class ParquetShard(Shard):
     def _length(self, file: Any) -> int:
         """The length of all lists, from the counts of each row group."""
         about = file.metadata
-        leaf = next(
-            i for i in range(about.num_columns) if _top(about.schema.column(i).path) == self._column
-        )
+        paths = [about.schema.column(i).path for i in range(about.num_columns)]
+        leaf = next(i for i, path in enumerate(paths) if path.startswith(self._column + "."))
         dim = None
         for g in range(about.num_row_groups):
             group = about.row_group(g)
@@ -205,10 +204,6 @@ def _is_rows(kind: Any) -> bool:
 
     lists = t.is_fixed_size_list(kind) or t.is_list(kind) or t.is_large_list(kind)
     return lists and t.is_floating(kind.value_type)
-
-
-def _top(path: str) -> str:
-    return path.split(".")[0]
 
 
 def _first_line(error: BaseException) -> str:

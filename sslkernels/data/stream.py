@@ -93,7 +93,8 @@ class StreamSource(Source):
 
 def open_stream(batches: Iterable[Any], name: str, spool: str | os.PathLike[str] | None) -> Source:
     """The batches as a source; those of a one-shot iterator are kept in ``spool``/``name``."""
-    if iter(batches) is not batches:
+    # A DataLoader is not asked for an iterator just to look at it: that would start its workers.
+    if not isinstance(batches, Iterator) or iter(batches) is not batches:
         return StreamSource(batches, name)
     if spool is None:
         raise DataError(

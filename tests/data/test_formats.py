@@ -160,6 +160,18 @@ def test_parquet_rows_that_are_no_embeddings(tmp_path):
     refused(path, "one column of float lists in the file; it holds none")
 
 
+def test_a_parquet_column_with_a_dot_in_its_name(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "z.parquet"
+    lists = pa.array(Z.tolist(), pa.list_(pa.float32()))
+    pq.write_table(pa.table({"img": Y, "img.emb": lists, "img.y": Y}), path)
+    source = open_source(f"{path}:img.emb")
+    np.testing.assert_array_equal(gathered(source), Z)
+    assert open_labels(f"{path}:img.y", source)["labels"].tolist() == Y.tolist()
+
+
 def test_parquet_labels_that_are_null(tmp_path):
     _table(tmp_path / "y.parquet", [*range(11), None])
     refused(f"{tmp_path}/y.parquet:z", "row 11 is null", labels_of)

@@ -64,7 +64,8 @@ BAD = [
     (np.zeros((1, 33, 1), np.int64), r"shape \[N\] or \[K, N\], got \[1, 33, 1\]"),
     (np.int64(3).reshape(()), r"shape \[N\] or \[K, N\], got \[\]"),
     ([[1], [1, 2]], r"labels have shape \[N\] or \[K, N\]"),
-    (["a"] * 33, "cannot read labels from list"),
+    ([{}] * 33, "cannot read labels from list"),
+    (["none.npy"], "none.npy: No such file"),
     (3.5, "labels are integers, got float64"),
     ({"a": np.stack([Y, Y]), "a[1]": Y}, r"the name 'a\[1\]' is given twice"),
 ]
@@ -87,3 +88,10 @@ def test_a_dict_of_paths_and_arrays(tmp_path):
     np.save(tmp_path / "y.npy", Y)
     found = open_labels({"a": tmp_path / "y.npy", "b": Y}, open_source(Z))
     assert list(found) == ["a", "b"]
+
+
+def test_a_list_of_files(tmp_path):
+    np.save(tmp_path / "b.npy", Y[:20])
+    np.save(tmp_path / "a.npy", Y[20:])
+    found = open_labels([tmp_path / "b.npy", f"{tmp_path}/a.npy"], open_source(Z))
+    assert found["labels"].tolist() == Y.tolist()

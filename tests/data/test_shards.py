@@ -5,6 +5,8 @@ import io
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sslkernels.data import DataError, open_labels, open_source
 from tests.data.holders import (
@@ -288,3 +290,67 @@ def test_an_archive_is_refused(tmp_path):
     (tmp_path / "z.npz").write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match="zip archive"):
         open_source(tmp_path / "z.npz")
+
+
+# ---- rows and labels stay together, whatever is left out --------------------------------------
+
+
+HARMS = st.sampled_from([None, None, *BAD, "no labels", "labels too short", "labels unreadable"])
+
+
+def _harm_labels(path, how):
+    if how == "no labels":
+        path.unlink()
+    elif how == "labels too short":
+        save_metadata(path, y=np.zeros(40, np.int64))
+    else:
+        path.write_bytes(b"PAR1")
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_rows_keep_their_labels(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("bank")
+    sizes = data.draw(st.lists(st.integers(2, 6), min_size=2, max_size=14), label="sizes")
+    harms = data.draw(st.lists(HARMS, min_size=len(sizes), max_size=len(sizes)), label="harms")
+    good = data.draw(st.integers(0, len(sizes) - 1), label="good")
+    sizes[good], harms[good] = 40, None  # what most rows are is not in doubt
+    ids = np.arange(sum(sizes))
+    parts = np.split(ids, np.cumsum(sizes)[:-1])
+    z = np.repeat(ids[:, None], 5, 1).astype(np.float32)  # every row holds its own number
+    clip_retrieval(folder, [z[part] for part in parts], y=ids)
+    one_file = []
+    for i, (part, harm) in enumerate(zip(parts, harms, strict=True)):
+        path = folder / "img_emb" / f"img_emb_{i}.npy"
+        rows = len(part)
+        if callable(harm):
+            if harm is _truncated:
+                np.save(path, np.zeros((2, 5), np.float32))
+            harm(path)
+            rows = 2 if BAD[harm][1] else 0
+        elif harm:
+            _harm_labels(folder / "metadata" / f"metadata_{i}.parquet", harm)
+        one_file.append(part if not callable(harm) else np.full(rows, 999))
+    source = open_source(folder, skip_bad=True)
+    kept = [not callable(harm) for harm in harms]
+    unlabelled = np.repeat([isinstance(harm, str) for harm in harms], sizes)
+    rows = np.concatenate([part for part, k in zip(parts, kept, strict=True) if k])
+    np.testing.assert_array_equal(gathered(source)[:, 0], rows)
+    labels = open_labels(f"{folder}:y", source, skip_bad=True)["labels"]
+    np.testing.assert_array_equal(labels, np.where(unlabelled[rows], -100, rows))
+    assert len(source.skipped) == sum(harm is not None for harm in harms)
+
+    np.save(folder / "y.npy", np.concatenate(one_file))
+    counted = all(BAD[harm][1] or harm is _no_rows for harm in harms if callable(harm))
+    if counted:
+        labels = open_labels(folder / "y.npy", source)["labels"]
+        np.testing.assert_array_equal(labels, rows)
+    else:
+        with pytest.raises(DataError, match="cannot be counted"):
+            open_labels(folder / "y.npy", source, skip_bad=True)
+    size, world = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 5))
+    for rank in range(world):
+        part = source.part(rank, world, size)
+        if counted:
+            own = open_labels(folder / "y.npy", part)["labels"]
+            np.testing.assert_array_equal(gathered(part, size)[:, 0], own)

@@ -69,6 +69,14 @@ def test_a_data_loader_with_a_model_in_front():
     assert open_source(torch.utils.data.DataLoader(data, batch_size=5)).num_chunks(1) is None
 
 
+def test_opening_asks_for_no_iterator():
+    class Workers:
+        def __iter__(self):
+            raise AssertionError("workers were started")
+
+    assert open_source(Workers()).rows is None
+
+
 def test_a_batch_without_rows_is_passed_over():
     source = open_source(Loader(sizes=(5, 0, 7)))
     assert [c.start for c in source.chunks(1)] == [0, 5]
