@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sslkernels import _checks
+from sslkernels.statistics import _rows
 from sslkernels.statistics.cdnv import cdnv
 from sslkernels.statistics.class_moments import ClassMoments
 from sslkernels.statistics.ncc_scores import NCCScoresPass
@@ -101,13 +102,16 @@ class _ClassStatistic(_Float64State):
             labels: [N] integers in ``[0, num_classes)`` or ``ignore_index``.
 
         Raises:
-            ValueError: wrong shape or device, or a label out of range, naming its row.
+            ValueError: wrong shape or device, or a label out of range, naming its row. Nothing has
+                been added then.
             TypeError: wrong dtype.
         """
+        # A device reports bad labels when it is done with the rows: here none must have been added.
+        rows, classes = _rows.checked(z, labels, self.num_classes, self.ignore_index)
         value = self._layout.read(self.state)
-        value.update(z, labels, ignore_index=self.ignore_index)
+        value.update(rows, classes, ignore_index=-1)
         moments = value.moments if isinstance(value, PooledScatter) else value
-        self.state[: self.num_classes] = moments.counts  # which waits for a device's bad labels
+        self.state[: self.num_classes] = moments.counts
 
 
 class CDNV(_ClassStatistic):
@@ -275,9 +279,10 @@ class NCCAccuracy(_Float64State):
         return NCCScoresPass(centers, top_k=ks)
 
     def _loaded(self) -> NCCScoresPass:
-        """The pass with this metric's sums, on its device."""
-        if self._centers.device != self.device:
-            self._centers = self._centers.to(self.device)
-            self._scores = self._fresh(self._centers)
+        """The pass with this metric's sums, on their device."""
         sums = {name: getattr(self, name) for name in self._defaults}
+        device = next(iter(sums.values())).device
+        if self._centers.device != device:
+            self._centers = self._centers.to(device)
+            self._scores = self._fresh(self._centers)
         return self._scores.load_state_dict(sums)

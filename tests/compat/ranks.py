@@ -77,6 +77,15 @@ def assert_same_on_ranks(ours: Loss, theirs: Loss) -> None:
         views = [z[first : first + ROWS - fewer] for z in every_view(d)]
         got, want = (run(loss, *views) for loss in (ours, theirs))
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
+        # Of half-precision views in float32, where theirs would overflow or lose digits.
+        halves = [z.half() for z in views]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value, *grads = run(ours, *halves)
+        want, *expected = run(theirs, *(z.double() for z in halves))
+        torch.testing.assert_close(value, want.float(), rtol=1e-5, atol=1e-5)
+        for grad, exact in zip(grads, expected, strict=True):
+            largest = float(exact.abs().max())
+            torch.testing.assert_close(grad, exact.half(), rtol=2e-3, atol=2e-4 * largest)
 
 
 def check_memory_bank(theirs: SimpleNamespace) -> None:
