@@ -73,7 +73,7 @@ def fingerprint(path: str) -> dict[str, Any]:
         found = os.stat(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
-    return {"path": path, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
+    return {"path": os.path.abspath(path), "size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
 def _files(path: str, suffixes: Sequence[str]) -> list[Member] | None:

@@ -161,6 +161,22 @@ def test_chunks_kept_or_dropped_in_any_order_stay_right(tmp_path):
             np.testing.assert_array_equal(chunk.z, z[chunk.start : chunk.start + 100])
 
 
+def test_what_is_made_from_a_map(tmp_path):
+    np.save(tmp_path / "z.npy", Z)
+    mapped = np.load(tmp_path / "z.npy", mmap_mode="r")
+    for made in (mapped[4:], mapped[:, 1:3], mapped[::2], mapped[[0, 5]], mapped * 2, mapped.T):
+        source, expected = open_source(made), np.array(made)
+        for _ in range(2):  # pages dropped after the first reading come back; copies have none
+            np.testing.assert_array_equal(gathered(source, 3), expected)
+
+
+def test_identity_does_not_depend_on_the_current_folder(tmp_path, monkeypatch):
+    np.save(tmp_path / "z.npy", Z)
+    before = open_source(tmp_path / "z.npy").identity()
+    monkeypatch.chdir(tmp_path)
+    assert open_source("z.npy").identity() == before
+
+
 def test_layers_of_one_array(tmp_path):
     layers = np.stack([Z, 2 * Z, 3 * Z])
     np.save(tmp_path / "z.npy", layers)
