@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -14,26 +13,24 @@ from typing import IO, Any
 def replaced(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     """A file on the way to ``path``: renamed when the block ends, removed when it fails.
 
+    It has one name, ``.NAME.part``: what a killed process has left there, the next one replaces.
+
     Args:
         path: of the file to write or replace.
         mode: ``"w"`` for text in UTF-8, ``"wb"`` for bytes.
     """
     target = Path(path)
-    handle, hidden = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    hidden = target.with_name(f".{target.name}.part")
+    hidden.unlink(missing_ok=True)
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+        # "x": never through a link that somebody else has put there.
+        with open(
+            hidden, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8"
+        ) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(hidden, 0o666 & ~_umask())
         os.replace(hidden, target)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(hidden)
+        hidden.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -7,23 +7,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from types import FrameType
 from typing import Annotated
 
 import typer
 
 from sslkernels import __version__
-from sslkernels.cli import bench, demo, info, report
 from sslkernels.cli.console import fail
 
-app = typer.Typer(
-    name="sslkernels",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+_COMMANDS = ("report", "demo", "info", "bench")  # each a function in a module of its name
 
 
 def _version(wanted: bool) -> None:
@@ -32,7 +25,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool,
@@ -48,16 +40,30 @@ def _help(command: Callable[..., None]) -> str:
     return "\n\n".join(p if p.startswith(" ") else p.replace("\n", " ") for p in paragraphs)
 
 
-for _command in (report.report, demo.demo, info.info, bench.bench):
-    app.command(help=_help(_command), no_args_is_help=_command is report.report)(_command)
+def application(args: Sequence[str]) -> typer.Typer:
+    """The command that ``args`` name, or all: the modules of the others are not imported."""
+    app = typer.Typer(
+        name="sslkernels",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    app.callback()(root)
+    for name in args[:1] if args and args[0] in _COMMANDS else _COMMANDS:
+        command = getattr(import_module(f"sslkernels.cli.{name}"), name)
+        app.command(help=_help(command), no_args_is_help=name == "report")(command)
+    return app
 
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run one command; 0, 2 for what the user can put right, 130 when interrupted."""
     signal.signal(signal.SIGTERM, _stop)
+    given = sys.argv[1:] if args is None else list(args)
     try:
         _check_environment()
-        status = app(args, prog_name="sslkernels", standalone_mode=False)
+        status = application(given)(given, prog_name="sslkernels", standalone_mode=False)
     except typer.Exit as done:
         return done.exit_code
     except (typer.Abort, KeyboardInterrupt):

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from sslkernels.data import DataError
 from sslkernels.report.files import OutputError
 
+_WIDTH = 100  # of tables that go to a file or a pipe
+
 out = Console(highlight=False, soft_wrap=False)
+if not out.is_terminal and "COLUMNS" not in os.environ:
+    out.width = _WIDTH
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -36,6 +49,19 @@ def one_line_errors() -> Iterator[None]:
         raise fail(str(error)) from None
     except KeyboardInterrupt:
         raise fail("interrupted", 130) from None
+
+
+class Rate(ProgressColumn):
+    """``1.2 M rows/s``."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if speed is None:
+            return Text("")
+        for unit, size in (("M ", 1e6), ("k ", 1e3), ("", 1.0)):
+            if speed >= size:
+                return Text(f"{speed / size:.3g} {unit}rows/s")
+        return Text(f"{speed:.2g} rows/s")
 
 
 def progress(*extra: ProgressColumn) -> Progress:

@@ -2,53 +2,63 @@
 
 from __future__ import annotations
 
-import os
-import re
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
-import torch
 import typer
 from rich.markup import escape
+from rich.progress import TaskID
 
-from sslkernels.cli import devices
-from sslkernels.cli.console import OptionError, err, one_line_errors, out, progress
-from sslkernels.data import DataError, NpyFile, open_embeddings, read_labels
-from sslkernels.report import tables
-from sslkernels.report.files import staged, versions, write_json
-from sslkernels.report.measure import Labeling, Result, measure
+from sslkernels.cli import torchrun
+from sslkernels.cli.console import OptionError, Rate, err, one_line_errors, out, progress
+from sslkernels.cli.inputs import Inputs, Opened, arguments_as_options
+from sslkernels.evaluation import Evaluation, evaluate
+from sslkernels.evaluation.checkpoint import path_of_rank
+from sslkernels.evaluation.ranks import Ranks
+from sslkernels.report import content, geometry
+from sslkernels.report.files import staged, writable, write_json
 
-_NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
-_UNNAMED = "labels"
-_STAGES = {"moments": "Class moments", "train": "NCC on train", "test": "NCC on test"}
+_MATRIX_CLASSES = 2048  # up to this many classes, the CDNV matrix is drawn (32 MB)
+_FIGURES = "sslkernels.report.figures"
+_STAGES = {
+    "moments": "Class moments",
+    "train": "Training rows",
+    "test": "Test rows",
+    "views": "Second view",
+}
 
 
 def report(
     train: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            metavar="TRAIN.npy",
-            help="Embeddings [N, D], float16, float32 or float64; they give the class centers.",
+            metavar="[NAME=]TRAIN...",
+            help="Embeddings [N, D] that give the class centers: .npy, .safetensors, .pt or "
+            ".parquet (PATH:KEY names what is inside), or a folder of shards. Several layers or "
+            "checkpoints of the same rows, or one file of [L, N, D], are measured one by one.",
             show_default=False,
         ),
     ],
     labels: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--labels",
-            metavar="[NAME=]FILE.npy",
-            help="Integer class labels [N] of TRAIN.npy. Repeat for more labelings, each with a "
-            "name: all are measured in one reading.",
+            metavar="[NAME=]FILE",
+            help="Integer class labels [N] of TRAIN. Repeat for more labelings, each with a "
+            "name: all are measured together. Default: those beside the data.",
             show_default=False,
         ),
-    ],
+    ] = None,
     test: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--test",
-            metavar="TEST.npy",
-            help="Embeddings to classify with the centers of TRAIN.npy.",
+            metavar="[NAME=]TEST",
+            help="Embeddings to classify with the centers of TRAIN; one for each TRAIN.",
             show_default=False,
         ),
     ] = None,
@@ -56,20 +66,91 @@ def report(
         list[str] | None,
         typer.Option(
             "--test-labels",
-            metavar="[NAME=]FILE.npy",
-            help="Labels of TEST.npy for the labeling of that name. Repeatable.",
+            metavar="[NAME=]FILE",
+            help="Labels of TEST for the labeling of that name. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    view: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--view",
+            metavar="[NAME=]PATH",
+            help="Embeddings of a second view of the rows of TRAIN, for alignment.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            metavar="[LABELING=]FILE.npy",
+            help="Weights [C, D] of a linear classifier on the embeddings, for NC3 and NC4.",
+            show_default=False,
+        ),
+    ] = None,
+    bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bias",
+            metavar="[LABELING=]FILE.npy",
+            help="Its bias [C].",
             show_default=False,
         ),
     ] = None,
     out_dir: Annotated[
-        str, typer.Option("--out", metavar="DIR", help="Folder for report.json and report.png.")
+        str,
+        typer.Option("--out", metavar="DIR", help="Folder for report.json, .csv and .png."),
     ] = "report",
+    top_k: Annotated[
+        str, typer.Option("--top-k", metavar="K,...", help="NCC among the K nearest centers.")
+    ] = "1,5",
+    few_shot: Annotated[
+        str | None,
+        typer.Option(
+            "--few-shot",
+            metavar="M,...",
+            help="NCC with centers of M random rows per class; costs one reading of NCC per draw.",
+            show_default=False,
+        ),
+    ] = None,
+    few_shot_repeats: Annotated[int, typer.Option("--few-shot-repeats", min=1, help="Draws.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of draws and samples.")] = 0,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Divide each row by its length first.")
+    ] = False,
+    directional: Annotated[bool, typer.Option(help="Measure directional CDNV.")] = True,
+    spectrum: Annotated[bool, typer.Option(help="Measure spectra: sums of D x D numbers.")] = True,
+    uniformity_rows: Annotated[
+        int,
+        typer.Option("--uniformity-rows", min=0, help="Sample for uniformity; 0 leaves it out."),
+    ] = 4096,
     ignore_label: Annotated[
         int, typer.Option("--ignore-label", help="Rows with this label are skipped.")
     ] = -100,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad", help="Leave out bad rows (NaN, infinity) and shards, and list them."
+        ),
+    ] = False,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE",
+            help="Keep the progress there: a run that was killed goes on from it, to the same "
+            "bits. Removed when the report is written.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float,
+        typer.Option("--checkpoint-seconds", min=0.0, help="Time between two writings of it."),
+    ] = 30.0,
     chunk_mb: Annotated[
         int, typer.Option("--chunk-mb", min=1, help="Size of the chunks that are read, in MiB.")
-    ] = 256,
+    ] = 128,
     chunk_rows: Annotated[
         int | None,
         typer.Option(
@@ -83,14 +164,15 @@ def report(
         str, typer.Option("--device", help="Where to measure: auto, cpu, cuda, cuda:1, ...")
     ] = "cpu",
 ) -> None:
-    """Measure the class geometry of embeddings: CDNV and NCC under one or more labelings.
+    """Measure the class geometry of embeddings under one or more labelings.
 
     CDNV (class-distance normalized variance) is the within-class variance over the squared distance
     between class means, averaged over pairs of classes: 0 for collapsed classes. NCC is the share
-    of rows whose nearest class center is that of their label.
+    of rows whose nearest class center is that of their label. NC1 to NC4 are those of neural
+    collapse. RankMe, effective rank and others are of the spectrum.
 
-    The files are memory-mapped and streamed, so they may be larger than memory. Prints a table;
-    writes DIR/report.json and DIR/report.png.
+    The files are streamed, so they may be larger than memory: TRAIN is read twice, TEST once.
+    Prints tables; writes DIR/report.json, DIR/report.csv (one number per line) and DIR/report.png.
 
     [bold]Examples[/bold]
 
@@ -98,165 +180,92 @@ def report(
 
       sslkernels report train.npy --labels fine=y.npy --labels coarse=y20.npy
       --test test.npy --test-labels fine=y_test.npy --out resnet50
+
+      sslkernels report layer3=l3.npy layer4=l4.npy --labels y.npy --few-shot 1,5
+
+      torchrun --nproc-per-node 4 -m sslkernels report shards/ --labels labels/
+      --checkpoint progress.ckpt
     """
     with one_line_errors():
-        where, note = devices.choose(device)
-        if note:
-            err.print(note)
-        train_file = open_embeddings(train)
-        test_file = _open_test(test, test_labels, train_file)
-        train_paths = _named("--labels", labels)
-        test_paths = _match(_named("--test-labels", test_labels or []), list(train_paths))
-        labelings = [
-            _labeling(name, path, test_paths.get(name), train_file, test_file, ignore_label)
-            for name, path in train_paths.items()
-        ]
-        _check_memory(labelings, train_paths, train_file.shape[1])
-        rows = chunk_rows or max(1, (chunk_mb << 20) // train_file.row_bytes)
-        with staged(out_dir) as stage:
-            results = _measure(train_file, labelings, test_file, rows, ignore_label, where)
-            inputs = {"train": _described(train_file)}
-            if test_file is not None:
-                inputs["test"] = _described(test_file)
-            content = {
-                "versions": versions(),
-                "inputs": inputs,
-                "settings": {
-                    "chunk_rows": rows,
-                    "ignore_label": ignore_label,
-                    "device": where.type,
-                    "ncc_precision": "exact",
-                    "cdnv_convention": "galanti",
-                },
-                "labelings": [
-                    {
-                        "name": result.name,
-                        "train_labels": train_paths[result.name],
-                        "test_labels": test_paths.get(result.name),
-                        **tables.as_json(result),
-                    }
-                    for result in results
-                ],
-            }
-            write_json(stage / "report.json", content)
-            from sslkernels.report import figures, style  # matplotlib is slow to import
-
-            style.save(figures.report(results), stage / "report.png")
-        out.print(tables.report(results))
-        _warn(results)
-        folder = Path(out_dir)
-        out.print(f"Wrote {escape(str(folder / 'report.json'))} and report.png")
-
-
-def _open_test(test: str | None, test_labels: list[str] | None, train: NpyFile) -> NpyFile | None:
-    if test is None:
-        if test_labels:
-            raise OptionError("--test-labels: needs --test TEST.npy, the embeddings they label")
-        return None
-    if not test_labels:
-        raise OptionError("--test: needs --test-labels FILE.npy, the labels of its rows")
-    file = open_embeddings(test)
-    if file.shape[1] != train.shape[1]:
-        raise DataError(
-            f"{file.path}: {file.shape[1]} columns, but {train.path} has {train.shape[1]}"
-        )
-    return file
-
-
-def _named(option: str, values: list[str]) -> dict[str, str]:
-    """``{name: path}`` of ``[NAME=]FILE`` values; the name of an existing file may hold "="."""
-    paths: dict[str, str] = {}
-    for value in values:
-        match = None if os.path.exists(value) else _NAMED.fullmatch(value)
-        name, path = match.groups() if match else (_UNNAMED, value)
-        if name in paths:
-            raise OptionError(
-                f"{option}: the name {name!r} is given twice; write {option} NAME={path}"
-            )
-        paths[name] = path
-    return paths
-
-
-def _match(test_paths: dict[str, str], names: list[str]) -> dict[str, str]:
-    """Test labels under the names of the training labels; one unnamed file fits the only name."""
-    if list(test_paths) == [_UNNAMED] and len(names) == 1:
-        return {names[0]: test_paths[_UNNAMED]}
-    for name, path in test_paths.items():
-        if name not in names:
-            given = ", ".join(names)
-            raise OptionError(f"--test-labels {path}: no labeling {name!r}; --labels gives {given}")
-    return test_paths
-
-
-def _labeling(
-    name: str,
-    path: str,
-    test_path: str | None,
-    train: NpyFile,
-    test: NpyFile | None,
-    ignore: int,
-) -> Labeling:
-    on_train = read_labels(path, train.shape[0], train.path, ignore)
-    on_test = None
-    if test_path is not None and test is not None:
-        on_test = read_labels(test_path, test.shape[0], test.path, ignore)
-    used = on_train[on_train != ignore]
-    if not len(used):
-        raise DataError(f"{path}: every label is {ignore}: nothing to measure")
-    largest = int(used.max())
-    if on_test is not None:
-        largest = int(on_test[on_test != ignore].max(initial=largest))
-    return Labeling(name, 1 + largest, on_train, on_test)
-
-
-def _check_memory(labelings: list[Labeling], paths: dict[str, str], dim: int) -> None:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for labels in labelings:
-        needed = labels.num_classes * dim * 8
-        if needed > memory // 4:
-            raise DataError(
-                f"{paths[labels.name]}: labels up to {labels.num_classes - 1} make "
-                f"{labels.num_classes} class means of {needed / 2**30:.0f} GiB; "
-                "number the classes 0, 1, 2, ..."
-            )
-
-
-def _measure(
-    train: NpyFile,
-    labelings: list[Labeling],
-    test: NpyFile | None,
-    rows: int,
-    ignore: int,
-    device: torch.device,
-) -> list[Result]:
-    totals = {"moments": train.shape[0], "train": train.shape[0]}
-    if test is not None:
-        totals["test"] = test.shape[0]
-    with progress() as bars:
-        tasks = {
-            stage: bars.add_task(f"{_STAGES[stage]:<14}", total=total)
-            for stage, total in totals.items()
+        given = Inputs.named(train, labels, test, test_labels, view, weights, bias)
+        options: dict[str, Any] = {
+            "top_k": _numbers("--top-k", top_k),
+            "few_shot": _numbers("--few-shot", few_shot) if few_shot is not None else (),
+            "few_shot_repeats": few_shot_repeats,
+            "seed": seed,
+            "normalize": normalize,
+            "directional": directional,
+            "spectrum": spectrum,
+            "uniformity_rows": uniformity_rows,
+            "ignore_index": ignore_label,
+            "skip_bad": skip_bad,
+            "chunk_rows": chunk_rows,
+            "chunk_bytes": chunk_mb << 20,
+            "checkpoint": checkpoint,
+            "checkpoint_seconds": checkpoint_seconds,
         }
-        return measure(
-            train,
-            labelings,
-            test,
-            chunk_rows=rows,
-            ignore=ignore,
-            device=device,
-            on_rows=lambda stage, done: bars.advance(tasks[stage], done),
-        )
+        with torchrun.ranks(device) as ranks, arguments_as_options():
+            where, note = ranks.together(lambda: torchrun.device(device, ranks))
+            if note:
+                err.print(note)
+            _on_first(ranks, lambda: writable(out_dir))
+            opened = ranks.together(lambda: given.open(skip_bad))
+            if ranks.rank == 0:
+                # matplotlib takes half a second to import: the readings leave time for it.
+                threading.Thread(target=import_module, args=[_FIGURES]).start()
+            with _bars() as on_rows:
+                result = evaluate(
+                    **opened.arguments(),
+                    **options,
+                    cdnv_matrix=_MATRIX_CLASSES if len(opened.train) == 1 else 0,
+                    device=where,
+                    group="world" if ranks.size > 1 else None,
+                    on_rows=on_rows,
+                )
+            _on_first(ranks, lambda: _write(out_dir, opened, result))
+            if checkpoint is not None:
+                path_of_rank(checkpoint, ranks).unlink(missing_ok=True)
+        for table in geometry.report(result):
+            out.print(table)
+        folder = escape(str(Path(out_dir)))
+        out.print(f"Wrote report.json, report.csv and report.png to {folder}", soft_wrap=True)
 
 
-def _described(file: NpyFile) -> dict[str, object]:
-    return {"path": file.path, "shape": list(file.shape), "dtype": file.dtype.name}
+def _numbers(option: str, values: str) -> list[int]:
+    try:
+        numbers = [int(value) for value in values.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise OptionError(f"{option} {values}: takes positive integers with commas between")
+    return numbers
 
 
-def _warn(results: list[Result]) -> None:
-    for result in results:
-        poisoned = int((np.isnan(result.variances) & (result.train.counts > 0)).sum())
-        if poisoned:
-            err.print(
-                f"[yellow]warning:[/] {result.name}: {poisoned} of {result.filled} classes hold a "
-                "row with NaN or infinity and have no center; CDNV is undefined"
-            )
+@contextlib.contextmanager
+def _bars() -> Iterator[Callable[[str, str, int, int | None], None]]:
+    """A progress bar for every reading: what ``on_rows`` of :func:`evaluate` takes."""
+    with progress(Rate()) as bars:
+        tasks: dict[tuple[str, str], TaskID] = {}
+
+        def on_rows(name: str, stage: str, rows: int, total: int | None) -> None:
+            if (name, stage) in tasks:
+                bars.advance(tasks[name, stage], rows)
+            else:  # the first rows are those that a checkpoint has kept
+                words = f"{name} {_STAGES[stage]}".strip()
+                tasks[name, stage] = bars.add_task(escape(words), total=total, completed=rows)
+
+        yield on_rows
+
+
+def _on_first(ranks: Ranks, work: Callable[[], None]) -> None:
+    """``work()`` on rank 0; where it fails, all ranks do."""
+    ranks.together(lambda: None if ranks.rank else work())
+
+
+def _write(folder: str, opened: Opened, result: Evaluation) -> None:
+    from sslkernels.report import figures, style
+
+    with staged(folder) as stage:
+        write_json(stage / "report.json", content.report(result, opened.described()))
+        result.to_csv(stage / "report.csv")
+        style.save(figures.report(result), stage / "report.png")

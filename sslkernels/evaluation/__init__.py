@@ -3,13 +3,14 @@ mathematics allows."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from sslkernels import _checks
-from sslkernels.evaluation.checkpoint import Checkpoint
+from sslkernels.evaluation.checkpoint import Checkpoint, path_of_rank
 from sslkernels.evaluation.finish import finish
 from sslkernels.evaluation.jobs import device_of, hashed, open_jobs
 from sslkernels.evaluation.ranks import Ranks
@@ -24,7 +25,7 @@ from sslkernels.evaluation.result import (
     unpacked,
 )
 from sslkernels.evaluation.run import Reading, read
-from sslkernels.evaluation.settings import checked, classifiers
+from sslkernels.evaluation.settings import check_classifiers, checked, classifiers, natural
 
 __all__ = [
     "NCC",
@@ -35,8 +36,6 @@ __all__ = [
     "SpectrumResult",
     "evaluate",
 ]
-
-CHUNK_BYTES = 128 << 20
 
 
 def evaluate(
@@ -58,10 +57,11 @@ def evaluate(
     few_shot_repeats: int = 10,
     seed: int = 0,
     normalize: bool = False,
-    cdnv_matrix: bool = False,
+    cdnv_matrix: bool | int = False,
     ignore_index: int = -100,
     skip_bad: bool = False,
     chunk_rows: int | None = None,
+    chunk_bytes: int = 128 << 20,
     device: torch.device | str | None = None,
     group: Any = None,
     checkpoint: Any = None,
@@ -80,7 +80,8 @@ def evaluate(
             ``(embeddings, labels)`` batches; [L, N, D] or a dict of names for several sets (layers,
             checkpoints), measured one after another. What can be opened: ``docs/data.md``.
         labels: [N] integers, [K, N] for K labelings, a path, or a dict from name to any of these.
-            Left out, only what needs no labels is measured. Streams bring their own labels.
+            Left out, those found beside the data are taken; without any, only what needs no labels
+            is measured. Streams bring their own.
         num_classes: C, or one for each labeling; by default the largest label + 1. Streams need it.
         z_test, labels_test: rows to be classified with the centers of ``z``, and their labels for
             some or all of the labelings, by name.
@@ -96,11 +97,12 @@ def evaluate(
             rows that were not drawn. Each costs ``few_shot_repeats`` NCC passes.
         seed: of the few-shot draws and of the sample.
         normalize: divide every row by its length first.
-        cdnv_matrix: keep the C x C matrices of CDNV.
+        cdnv_matrix: keep the C x C matrices of CDNV; a number keeps those of labelings with up to
+            so many classes.
         ignore_index: rows with this label are skipped in that labeling.
         skip_bad: leave out rows with NaN or infinity and shards that cannot be read, and list them
             in the result; otherwise they are errors.
-        chunk_rows: rows read at a time; by default 128 MiB of them.
+        chunk_rows, chunk_bytes: rows read at a time; by default 128 MiB of them.
         device: where rows are measured; by default that of ``z``, the CPU for files.
         group: ``"world"`` or a ``torch.distributed`` group: every rank names the same files or
             arrays and reads its share (a stream is the rank's own share); the result is that of
@@ -148,27 +150,31 @@ def evaluate(
         lambda: open_jobs(z, labels, num_classes, z_test, labels_test, z_view, settings, spool)
     )
     names = [item.name for item in next(iter(jobs.values())).labelings]
-    heads = classifiers(weight, bias, names)
+    heads = classifiers(weight, bias, names, where)
+    for job in jobs.values():
+        check_classifiers(heads, job.labelings, job.train.dim)
     if chunk_rows is not None:
         chunk_rows = _checks.positive_int(chunk_rows, "chunk_rows")
+    chunk_bytes = _checks.positive_int(chunk_bytes, "chunk_bytes")
+    limit = _matrix_limit(cdnv_matrix)
     for option, wanted in (("checkpoint", checkpoint is not None), ("few_shot", settings.few_shot)):
         if wanted and any(job.streamed for job in jobs.values()):
             raise ValueError(
                 f"{option}: takes files or arrays, whose rows can be found again; "
                 "spool keeps a one-shot iterator in files"
             )
-    rows = {name: chunk_rows or job.chunk_rows(CHUNK_BYTES) for name, job in jobs.items()}
+    rows = {name: chunk_rows or job.chunk_rows(chunk_bytes) for name, job in jobs.items()}
     run = {
         "inputs": {name: {**job.identity(), "chunk_rows": rows[name]} for name, job in jobs.items()}
         if checkpoint is not None
         else {},
         "settings": settings.as_dict(),
         "classifiers": {name: hashed(pair) for name, pair in heads.items()},
-        "cdnv_matrix": cdnv_matrix,
+        "cdnv_matrix": limit,
         "ranks": [ranks.rank, ranks.size],
     }
-    if checkpoint is not None and ranks.size > 1:
-        checkpoint = f"{checkpoint}.{ranks.rank}-of-{ranks.size}"
+    if checkpoint is not None:
+        checkpoint = path_of_rank(checkpoint, ranks)
     progress = ranks.together(lambda: Checkpoint(checkpoint, run, checkpoint_seconds))
     results: dict[str, EmbeddingsResult] = {}
     for name, job in jobs.items():
@@ -194,8 +200,17 @@ def evaluate(
             settings,
             heads,
             skipped=job.skipped,
-            cdnv_matrix=cdnv_matrix,
+            cdnv_matrix=limit,
         )
-        progress.finish(name, packed(result))
+        if progress.active:
+            progress.finish(name, packed(result))
         results[name] = result
-    return Evaluation(results, settings.as_dict())
+    how_read = {"chunk_rows": rows, "device": where.type, "ranks": ranks.size}
+    return Evaluation(results, {**settings.as_dict(), **how_read})
+
+
+def _matrix_limit(wanted: bool | int) -> int:
+    """The largest number of classes whose CDNV matrix is kept."""
+    if isinstance(wanted, bool):
+        return sys.maxsize if wanted else 0
+    return natural(wanted, "cdnv_matrix")

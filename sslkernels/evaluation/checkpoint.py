@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,15 @@ import torch
 
 from sslkernels._files import replaced
 from sslkernels.data import DataError
+from sslkernels.evaluation.ranks import Ranks
 
 _VERSION = 1
+
+
+def path_of_rank(path: str | os.PathLike[str], ranks: Ranks) -> Path:
+    """The file of one rank; ``path`` itself for one process."""
+    suffix = f".{ranks.rank}-of-{ranks.size}" if ranks.size > 1 else ""
+    return Path(f"{os.fspath(path)}{suffix}")
 
 
 @dataclass
@@ -58,11 +66,20 @@ class Checkpoint:
         self._saved = time.monotonic()
         self.results: dict[str, Any] = {}
         self.stages: dict[str, Stage] = {}
+        self._source: str | None = None  # that the stages are of
         if self._path is not None:
             if self._path.exists():
                 self._load()
             else:
                 self._write()  # a file that cannot be written is better known now
+
+    def begin(self, source: str) -> None:
+        """Turn to a source; stages of another are done with.
+
+        A rank may have been stopped in the next source while others still finished the last.
+        """
+        if source != self._source:
+            self._source, self.stages = source, {}
 
     def note(self, name: str, reached: Callable[[], Stage]) -> None:
         """Keep the stage that was reached, if it is time again."""
@@ -93,6 +110,7 @@ class Checkpoint:
             "version": _VERSION,
             "run": self._run,
             "results": self.results,
+            "source": self._source,
             "stages": {
                 name: {"chunks": stage.chunks, "notes": stage.notes}
                 for name, stage in self.stages.items()
@@ -104,8 +122,13 @@ class Checkpoint:
             for key, tensor in stage.sums.items()
         }
         text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
-        with replaced(self._path, "wb") as file:
-            np.savez(file, head=text, **arrays)  # type: ignore[arg-type]
+        try:
+            with replaced(self._path, "wb") as file:
+                np.savez(file, head=text, **arrays)  # type: ignore[arg-type]
+        except OSError as error:
+            raise DataError(
+                f"checkpoint {self._path}: cannot be written: {error.strerror or error}"
+            ) from error
         self._saved = time.monotonic()
 
     def _load(self) -> None:
@@ -116,8 +139,11 @@ class Checkpoint:
                 if head.get("format") != "sslkernels checkpoint":
                     raise ValueError("no header")
                 arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "head"}
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise DataError(f"checkpoint {self._path}: not a checkpoint: {error}") from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"checkpoint {self._path}: cannot be read: {reason}") from error
+        except (EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+            raise DataError(f"checkpoint {self._path}: not a checkpoint") from error
         if head["version"] != _VERSION:
             raise DataError(f"checkpoint {self._path}: of another version of sslkernels")
         differing = [key for key in self._run if head["run"].get(key) != self._run[key]]
@@ -126,7 +152,7 @@ class Checkpoint:
                 f"checkpoint {self._path}: of another run, its {', '.join(differing)} differ; "
                 "take another file, or remove it to start anew"
             )
-        self.results = head["results"]
+        self.results, self._source = head["results"], head["source"]
         for name, about in head["stages"].items():
             sums = {
                 key[len(name) + 1 :]: value

@@ -34,7 +34,7 @@ def finish(
     classifiers: Mapping[str, tuple[Any, Any]],
     *,
     skipped: list[str],
-    cdnv_matrix: bool,
+    cdnv_matrix: int,
 ) -> EmbeddingsResult:
     second = sums.second
     total, whole = None, None
@@ -68,7 +68,7 @@ def _labeling(
     whole: Spectrum | None,
     settings: Settings,
     classifiers: Mapping[str, tuple[Any, Any]],
-    cdnv_matrix: bool,
+    cdnv_matrix: int,
 ) -> LabelingResult:
     second, m = sums.second, sums.second.moments[k]
     weight, bias = classifiers.get(labels.name, (None, None))
@@ -84,7 +84,7 @@ def _labeling(
         collapse = neural_collapse(scatter, weight=weight, bias=bias)
     else:
         collapse = second.collapse[k].compute()
-    assert collapse.nc1 is not None
+    assert collapse.nc1 is not None  # it is of class moments alone
     nc4 = second.disagreements[k].compute() if k in second.disagreements else None
     test = sums.test if labels.tested else None
     few_shot = second.few_shot if test is None else test.few_shot
@@ -93,7 +93,9 @@ def _labeling(
         num_classes=labels.num_classes,
         variances=_array(m.variances),
         cdnv=float(cdnv(m)),
-        cdnv_matrix=_array(cdnv(m, reduction="none")) if cdnv_matrix else None,
+        cdnv_matrix=(
+            _array(cdnv(m, reduction="none")) if labels.num_classes <= cdnv_matrix else None
+        ),
         directional_cdnv=float(second.directional[k].compute()) if second.directional else None,
         train=_ncc(second.scores[k], settings),
         test=None if test is None else _ncc(test.scores[k], settings),

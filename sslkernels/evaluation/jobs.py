@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from sslkernels.data import DataError, Source, open_labels, open_sources
 from sslkernels.evaluation.labelings import Labeling, digest, labelings
 from sslkernels.evaluation.settings import Settings
 
-_STREAM = "labels"  # the labeling of a stream that brings one
+_ONLY = "labels"  # the name of a labeling that has none
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def open_jobs(
     def sources(obj: Any, name: str) -> dict[str, Source]:
         return open_sources(obj, name=name, skip_bad=settings.skip_bad, spool=spool)
 
+    given = {"labels": labels, "labels_test": labels_test}
     trains = sources(z, "z")
     tests = {} if z_test is None else _matched(sources(z_test, "z_test"), trains, "z_test")
     views = {} if z_view is None else _matched(sources(z_view, "z_view"), trains, "z_view")
@@ -78,38 +80,44 @@ def open_jobs(
             raise DataError(
                 f"z_view: {view.rows} rows in {view.name}, {train.rows} in {train.name}"
             )
-        on_train = _labels(labels, train, num_classes, settings, "labels")
+        on_train = _labels(labels, train, num_classes, settings)
         on_test: Mapping[str, Any] | Sequence[str] = {}
         if test is not None:
-            on_test = _labels(labels_test, test, num_classes, settings, "labels")
-            if not on_test and not (labels_test is None and test.rows is None):
+            on_test = _labels(labels_test, test, num_classes, settings)
+            if not on_test:
                 raise ValueError("z_test: needs labels_test, the labels of its rows")
-        found = labelings(on_train, on_test, num_classes, settings.ignore_index)
+        found = labelings(
+            on_train,
+            on_test,
+            num_classes,
+            settings.ignore_index,
+            dim=train.dim,
+            words=lambda what, name: _words(what, name, given[what]),
+        )
         jobs[name] = Job(train, test, view, found)
     return jobs
 
 
 def _labels(
-    labels: Any, source: Source, num_classes: Any, settings: Settings, name: str
+    labels: Any, source: Source, num_classes: Any, settings: Settings
 ) -> Mapping[str, Any] | Sequence[str]:
-    """Labels by name, or the names of those that a stream brings."""
-    if labels is not None:
-        return open_labels(
-            labels,
-            source,
-            name=name,
-            ignore_index=settings.ignore_index,
-            skip_bad=settings.skip_bad,
-        )
-    if source.rows is not None:
-        return open_labels(None, source, ignore_index=settings.ignore_index)  # found beside them
+    """Labels by name, given or found beside the data, or the names of those a stream brings."""
+    if labels is not None or source.rows is not None:
+        ignore, skip_bad = settings.ignore_index, settings.skip_bad
+        return open_labels(labels, source, name=_ONLY, ignore_index=ignore, skip_bad=skip_bad)
     if num_classes is None:
-        return {}
+        return []
     if isinstance(num_classes, Mapping):
         return list(num_classes)
     if isinstance(num_classes, Sequence):
-        return [f"{_STREAM}[{k}]" for k in range(len(num_classes))]
-    return [_STREAM]
+        return [f"{_ONLY}[{k}]" for k in range(len(num_classes))]
+    return [_ONLY]
+
+
+def _words(what: str, name: str, given: Any) -> str:
+    """What messages call labels: the path that they were given by, or the argument."""
+    path = given.get(name) if isinstance(given, Mapping) else given
+    return os.fspath(path) if isinstance(path, (str, os.PathLike)) else f"{what} {name!r}"
 
 
 def _matched(

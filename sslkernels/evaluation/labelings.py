@@ -4,7 +4,8 @@ the classes of a chunk of rows."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,9 @@ def labelings(
     test: Mapping[str, np.ndarray] | Sequence[str],
     num_classes: Any,
     ignore_index: int,
+    *,
+    dim: int | None = None,
+    words: Callable[[str, str], str] = lambda what, name: f"{what} {name!r}",
 ) -> list[Labeling]:
     """Labelings from the labels of files and arrays, or from the names that a stream carries.
 
@@ -43,10 +47,12 @@ def labelings(
         train, test: labels int64 [N] by name, or the names alone for a stream.
         num_classes: None, an int for all, a sequence in the order of ``train``, or a mapping.
         ignore_index: the label of rows to be skipped.
+        dim: columns of the embeddings, if known: class means must fit in memory.
+        words: what messages call ``("labels" or "labels_test", name)``.
 
     Raises:
         ValueError: ``num_classes`` does not go with the labelings, or is needed.
-        DataError: a label is out of range, or nothing is labelled.
+        DataError: a label is out of range or absurdly large, or nothing is labelled.
     """
     for name in test:
         if name not in train:
@@ -58,12 +64,16 @@ def labelings(
         on_train = train[name] if isinstance(train, Mapping) else None
         on_test = test.get(name) if isinstance(test, Mapping) else None
         size = sizes.get(name)
+        where = words("labels", name)
         if on_train is not None:
-            size = _check(name, on_train, on_test, size, ignore_index)
+            size = _size(where, on_train, on_test, size, ignore_index)
         elif size is None:
             raise ValueError(f"num_classes: needed for labeling {name!r} of a stream")
-        elif on_test is not None:
-            _in_range(name, "labels_test", on_test, size, ignore_index)
+        _fits_memory(where, size, dim)
+        if on_train is not None:
+            _in_range(where, on_train, size, ignore_index)
+        if on_test is not None:
+            _in_range(words("labels_test", name), on_test, size, ignore_index)
         labels = Labeling(name, size, on_train, on_test, name in test)
         result.append(_as_coarser(labels, result, ignore_index))
     return result
@@ -88,33 +98,36 @@ def _sizes(names: list[str], num_classes: Any) -> dict[str, int]:
     return {name: _checks.positive_int(size, "num_classes") for name, size in items.items()}
 
 
-def _check(
-    name: str,
-    train: np.ndarray,
-    test: np.ndarray | None,
-    size: int | None,
-    ignore_index: int,
+def _size(
+    where: str, train: np.ndarray, test: np.ndarray | None, size: int | None, ignore_index: int
 ) -> int:
-    """The number of classes, once every label is known to fit."""
+    """The number of classes; by default the largest label + 1."""
     largest = int(train.max(initial=-1, where=train != ignore_index))
     if largest < 0:
-        raise DataError(f"labels {name!r}: every label is {ignore_index}: nothing to measure")
-    if size is None:
-        if test is not None:
-            largest = max(largest, int(test.max(initial=-1, where=test != ignore_index)))
-        size = largest + 1
-    _in_range(name, "labels", train, size, ignore_index)
+        raise DataError(f"{where}: every label is {ignore_index}: nothing to measure")
+    if size is not None:
+        return size
     if test is not None:
-        _in_range(name, "labels_test", test, size, ignore_index)
-    return size
+        largest = max(largest, int(test.max(initial=-1, where=test != ignore_index)))
+    return largest + 1
 
 
-def _in_range(name: str, what: str, labels: np.ndarray, size: int, ignore_index: int) -> None:
+def _fits_memory(where: str, size: int, dim: int | None) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = size * (dim or 1) * 8
+    if needed > memory // 4:
+        raise DataError(
+            f"{where}: labels up to {size - 1} make {size} class means of "
+            f"{needed / 2**30:.0f} GiB; number the classes 0, 1, 2, ..."
+        )
+
+
+def _in_range(where: str, labels: np.ndarray, size: int, ignore_index: int) -> None:
     bad = (labels != ignore_index) & ((labels < 0) | (labels >= size))
     if bad.any():
         row = int(bad.argmax())
         raise DataError(
-            f"{what} {name!r}: row {row} holds {labels[row]}: takes 0 to {size - 1}, "
+            f"{where}: row {row} holds {labels[row]}: takes 0 to {size - 1}, "
             f"or {ignore_index} for rows to skip"
         )
 

@@ -56,6 +56,7 @@ def read(
 ) -> Measured:
     """All readings of one source of training rows, of its test rows and of its second view."""
     ranks, settings, labelings = how.ranks, how.settings, how.labelings
+    how.checkpoint.begin(name)
     streamed = train.rows is None
     train = _share(train, how)
     labels = [item.train for item in labelings]

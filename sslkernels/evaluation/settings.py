@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from sslkernels import _checks
+from sslkernels.evaluation.labelings import Labeling
+from sslkernels.statistics.neural_collapse import checked_classifier
 
 
 @dataclass(frozen=True)
@@ -58,24 +61,44 @@ def checked(
         directional=bool(directional),
         spectrum=bool(spectrum),
         alpha_ranks=(low, high),
-        uniformity_rows=_natural(uniformity_rows, "uniformity_rows"),
+        uniformity_rows=natural(uniformity_rows, "uniformity_rows"),
         few_shot=tuple(sorted({_checks.positive_int(m, "few_shot") for m in shots})),
         few_shot_repeats=_checks.positive_int(few_shot_repeats, "few_shot_repeats"),
-        seed=_natural(seed, "seed"),
+        seed=natural(seed, "seed"),
         normalize=bool(normalize),
         ignore_index=int(ignore_index),
         skip_bad=bool(skip_bad),
     )
 
 
-def classifiers(weight: Any, bias: Any, names: Sequence[str]) -> dict[str, tuple[Any, Any]]:
-    """``{labeling: (weight, bias or None)}``; a bare array goes with the only labeling."""
+def classifiers(
+    weight: Any, bias: Any, names: Sequence[str], device: torch.device
+) -> dict[str, tuple[Any, Any]]:
+    """``{labeling: (weight, bias or None)}`` on ``device``; a bare array goes with the only
+    labeling."""
     weights = _by_name(weight, "weight", names)
     biases = _by_name(bias, "bias", names)
     for name in biases:
         if name not in weights:
             raise ValueError(f"bias: labeling {name!r} has no weight beside it")
-    return {name: (w, biases.get(name)) for name, w in weights.items()}
+    return {
+        name: (_on(device, w, "weight"), _on(device, biases.get(name), "bias"))
+        for name, w in weights.items()
+    }
+
+
+def check_classifiers(
+    heads: Mapping[str, tuple[Any, Any]], labelings: Sequence[Labeling], dim: int | None
+) -> None:
+    """Every classifier fits its labeling and the embeddings, if their columns are known."""
+    for labels in labelings:
+        if dim is not None and labels.name in heads:
+            weight, bias = heads[labels.name]
+            checked_classifier(weight, bias, labels.num_classes, dim, weight.device)
+
+
+def _on(device: torch.device, value: Any, name: str) -> torch.Tensor | None:
+    return None if value is None else _checks.as_tensor(value, name).detach().to(device)
 
 
 def _by_name(value: Any, what: str, names: Sequence[str]) -> dict[str, Any]:
@@ -91,7 +114,7 @@ def _by_name(value: Any, what: str, names: Sequence[str]) -> dict[str, Any]:
     return dict(value)
 
 
-def _natural(value: Any, name: str) -> int:
+def natural(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise ValueError(f"{name}: takes an int that is not negative, got {value!r}")
     return int(value)

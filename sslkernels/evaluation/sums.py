@@ -11,7 +11,6 @@ from sslkernels.backends import select
 from sslkernels.evaluation.first_pass import FirstPass, places
 from sslkernels.evaluation.rows import Rows, unit
 from sslkernels.evaluation.settings import Settings
-from sslkernels.ops.nearest_center import nearest_center
 from sslkernels.statistics._sums import Sums
 from sslkernels.statistics.class_moments import ClassMoments
 from sslkernels.statistics.few_shot import FewShot
@@ -89,7 +88,8 @@ class FewShotHits(Sums):
             if self._training:
                 asked[places(rows.index, drawn).to(asked.device)] = False
             if asked.any():
-                found = nearest_center(rows.z, self._centers[i], True)
+                pass_ = select("nearest_center", rows.z).nearest_center
+                found = pass_(rows.z, self._centers[i], True)
                 self._sums["hits"][i] += ((found == labels) & asked).sum()
                 self._sums["asked"][i] += asked.sum()
 

@@ -21,6 +21,19 @@ class OutputError(OSError):
     """Why a folder cannot be written, in one line that names it."""
 
 
+def writable(folder: str | os.PathLike[str]) -> None:
+    """Prove that ``folder`` can be written, before time is spent on what will be.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    out = Path(folder)
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".sslkernels-", dir=_home(out)))
+    except OSError as error:
+        raise _cannot(out, error) from error
+
+
 @contextlib.contextmanager
 def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """A hidden folder on the way to ``folder`` for files to be written to.
@@ -33,13 +46,9 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: it cannot.
     """
     out = Path(folder)
-    home = out
-    while not home.exists() and home != home.parent:
-        home = home.parent
-    if not home.is_dir():
-        raise OutputError(f"{home}: is not a folder; results cannot be written to {out}")
     hidden = None
     try:
+        home = _home(out)
         hidden = tempfile.mkdtemp(prefix=".sslkernels-", dir=home)
         stage = Path(hidden, "files")
         stage.mkdir()
@@ -51,10 +60,26 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
             out.parent.mkdir(parents=True, exist_ok=True)
             os.rename(stage, out)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+        raise _cannot(out, error) from error
     finally:
         if hidden is not None:
             shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _home(out: Path) -> Path:
+    """The nearest folder above ``out`` that exists, or ``out`` itself."""
+    home = out
+    while not home.exists() and home != home.parent:
+        home = home.parent
+    if not home.is_dir():
+        raise OutputError(f"{home}: is not a folder; results cannot be written to {out}")
+    return home
+
+
+def _cannot(out: Path, error: OSError) -> OutputError:
+    if isinstance(error, OutputError):
+        return error
+    return OutputError(f"{out}: cannot be written: {error.strerror or error}")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -88,6 +88,8 @@ def matrix(ax: Axes, values: np.ndarray, limits: tuple[float, float]) -> AxesIma
     if len(values) <= 20:
         ax.set_xticks(range(len(values)))
         ax.set_yticks(range(len(values)))
+        if len(values) > 12:
+            ax.tick_params(labelsize=7)
     if len(values) <= 4:
         _write_values(ax, values, limits)
     return image

@@ -1,18 +1,16 @@
-"""Results as rich tables and as JSON."""
+"""Results as rich tables."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
-from sslkernels.report.measure import Result, Split
-from sslkernels.report.speed import Comparison
+if TYPE_CHECKING:
+    from sslkernels.report.speed import Comparison
 
 
 def number(value: float) -> str:
@@ -36,56 +34,6 @@ def table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
     for name in right:
         result.add_column(name, justify="right")
     return result
-
-
-def report(results: Sequence[Result]) -> Table:
-    """One row per labeling."""
-    tested = any(result.test is not None for result in results)
-    head = ["classes", "non-empty", "CDNV", "NCC train", *(["NCC test"] if tested else [])]
-    rows = table("Class geometry", ["labeling"], head)
-    for result in results:
-        cells = [
-            escape(result.name),
-            str(result.num_classes),
-            str(result.filled),
-            number(result.cdnv),
-            percent(result.train.ncc),
-        ]
-        if tested:
-            cells.append(percent(result.test.ncc) if result.test else "–")
-        rows.add_row(*cells)
-    return rows
-
-
-def as_json(result: Result) -> dict[str, Any]:
-    """The numbers of one labeling, whole and by class."""
-    per_class: dict[str, Any] = {
-        "variance": result.variances,
-        **_by_class("train", result.train),
-    }
-    if result.test is not None:
-        per_class |= _by_class("test", result.test)
-    if result.cdnv_matrix is not None:
-        per_class["cdnv"] = row_means(result.cdnv_matrix)
-    return {
-        "classes": result.num_classes,
-        "non_empty_classes": result.filled,
-        "cdnv": result.cdnv,
-        "ncc_train": result.train.ncc,
-        "ncc_test": result.test.ncc if result.test else None,
-        "per_class": per_class,
-    }
-
-
-def row_means(matrix: np.ndarray) -> np.ndarray:
-    """Each class's mean CDNV with the other non-empty classes; NaN for empty classes."""
-    others = ~np.isnan(matrix)
-    with np.errstate(invalid="ignore"):
-        return np.where(others, matrix, 0.0).sum(1) / others.sum(1)
-
-
-def _by_class(name: str, split: Split) -> dict[str, Any]:
-    return {f"count_{name}": split.counts, f"ncc_{name}": split.per_class}
 
 
 def speed(comparisons: Sequence[Comparison], where: str) -> Table:

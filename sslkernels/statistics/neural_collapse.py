@@ -36,7 +36,6 @@ import torch
 
 from sslkernels import _checks
 from sslkernels.backends import select
-from sslkernels.ops.nearest_center import nearest_center
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import Sums, class_moments_of
 from sslkernels.statistics.class_moments import ClassMoments, class_moments
@@ -202,7 +201,7 @@ class Disagreements(Sums):
 
     def update(self, rows: torch.Tensor, classes: torch.Tensor) -> None:
         """Add rows [n, D]; ``classes`` [n] is -1 for those that count nowhere."""
-        nearest = nearest_center(rows, self._centers, True)
+        nearest = select("nearest_center", rows).nearest_center(rows, self._centers, True)
         predicted = torch.cat(
             [
                 torch.addmm(self._bias, x.double(), self._weight.T).argmax(1)
@@ -308,20 +307,27 @@ def _classifier(
     m: ClassMoments, weight: Any, bias: Any
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Weight [C, D] and bias [C] in float64, or None."""
-    if weight is None:
-        if bias is not None:
-            raise ValueError("bias: takes a weight beside it")
-        return None
+    if weight is not None:
+        return checked_classifier(weight, bias, m.num_classes, m.dim, m.device)
+    if bias is not None:
+        raise ValueError("bias: takes a weight beside it")
+    return None
+
+
+def checked_classifier(
+    weight: Any, bias: Any, num_classes: int, dim: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight [C, D] and bias [C] of a classifier on ``dim`` columns, in float64."""
     w = _checks.embeddings(_checks.as_tensor(weight, "weight"), "weight").detach()
-    if w.shape != (m.num_classes, m.dim):
-        raise ValueError(f"weight: takes shape {[m.num_classes, m.dim]}, got {list(w.shape)}")
+    if w.shape != (num_classes, dim):
+        raise ValueError(f"weight: takes shape {[num_classes, dim]}, got {list(w.shape)}")
     b = w.new_zeros(len(w)) if bias is None else _checks.as_tensor(bias, "bias").detach()
-    if b.shape != (m.num_classes,) or not b.dtype.is_floating_point:
+    if b.shape != (num_classes,) or not b.dtype.is_floating_point:
         raise ValueError(
-            f"bias: takes {m.num_classes} floating-point numbers, "
+            f"bias: takes {num_classes} floating-point numbers, "
             f"got shape {list(b.shape)} of {str(b.dtype)[6:]}"
         )
     for name, tensor in (("weight", w), ("bias", b)):
-        if tensor.device != m.device:
-            raise ValueError(f"{name}: is on {tensor.device}, the embeddings are on {m.device}")
+        if tensor.device != device:
+            raise ValueError(f"{name}: is on {tensor.device}, the embeddings are on {device}")
     return w.double(), b.double()
