@@ -134,7 +134,10 @@ class Checkpoint:
     def _load(self) -> None:
         assert self._path is not None
         try:
-            with np.load(self._path, allow_pickle=False) as file:
+            found = np.load(self._path, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                raise ValueError("a single array")
+            with found as file:
                 head = json.loads(file["head"].tobytes())
                 if head.get("format") != "sslkernels checkpoint":
                     raise ValueError("no header")

@@ -26,9 +26,14 @@ CASES = {
     ),
     "one dimension": ({"bad": np.zeros(97)}, ["bad.npy", *OK[1:]], ["bad.npy", "[97]"]),
     "three dimensions": (
-        {"bad": np.zeros((97, 2, 2))},
+        {"bad": np.zeros((2, 3, 4))},
         ["bad.npy", *OK[1:]],
-        ["bad.npy", "[97, 2, 2]"],
+        ["train_fine.npy", "97 labels", "3 rows of bad.npy[0]"],
+    ),
+    "four dimensions": (
+        {"bad": np.zeros((1, 97, 2, 2))},
+        ["bad.npy", *OK[1:]],
+        ["bad.npy", "[1, 97, 2, 2]"],
     ),
     "no rows": ({"bad": np.zeros((0, 8))}, ["bad.npy", *OK[1:]], ["bad.npy", "[0, 8]"]),
     "too few labels": (
@@ -64,7 +69,7 @@ CASES = {
     "another width on test": (
         {"bad": np.zeros((41, 9), np.float32)},
         [*OK, "--test", "bad.npy", *TEST[2:]],
-        ["bad.npy", "9 columns", "train.npy has 8"],
+        ["--test", "9 columns in bad.npy", "8 in train.npy"],
     ),
     "test without its labels": ({}, [*OK, *TEST[:2]], ["--test-labels"]),
     "test labels without test": ({}, [*OK, *TEST[2:]], ["--test-labels", "--test"]),
@@ -85,7 +90,70 @@ CASES = {
     ),
     "output is a file": ({}, [*OK, "--out", "train.npy"], ["train.npy", "not a folder"]),
     "output under a file": ({}, [*OK, "--out", "train.npy/x"], ["train.npy", "not a folder"]),
-    "no labels": ({}, ["train.npy"], ["--labels"]),
+    "two layers of one name": ({}, ["train.npy", *OK], ["TRAIN", "'train'", "NAME=train.npy"]),
+    "a layer without test rows": (
+        {},
+        ["a=train.npy", "b=train.npy", *OK[1:], *TEST],
+        ["--test", "1 times for 2"],
+    ),
+    "a layer with other test rows": (
+        {},
+        ["a=train.npy", "b=train.npy", *OK[1:], "--test", "a=test.npy", "--test", "c=test.npy"],
+        ["--test", "'a', 'b'", "'a', 'c'"],
+    ),
+    "a layer of other rows": (
+        {},
+        ["train.npy", "test.npy", *OK[1:]],
+        ["train_fine.npy", "97 labels", "41 rows", "test.npy"],
+    ),
+    "a view of other rows": (
+        {},
+        [*OK, "--view", "test.npy"],
+        ["--view", "41 rows in test.npy", "97 in train.npy"],
+    ),
+    "weights of another shape": (
+        {"bad": np.zeros((6, 9))},
+        [*OK, "--weights", "bad.npy"],
+        ["--weights", "[6, 8]", "[6, 9]"],
+    ),
+    "weights of no labeling": (
+        {"bad": np.zeros((6, 8))},
+        [*OK, "--weights", "fine=bad.npy"],
+        ["--weights", "'fine'", "'labels'"],
+    ),
+    "weights for one of several": (
+        {"bad": np.zeros((6, 8))},
+        [*OK, "--labels", "b=train_coarse.npy", "--weights", "bad.npy"],
+        ["--weights", "'labels', 'b'"],
+    ),
+    "integer weights": (
+        {"bad": np.zeros((6, 8), np.int8)},
+        [*OK, "--weights", "bad.npy"],
+        ["--weights", "int8"],
+    ),
+    "empty weights": ({"bad": np.zeros((0, 8))}, [*OK, "--weights", "bad.npy"], ["bad.npy", "[0"]),
+    "a bias alone": ({"bad": np.zeros(6)}, [*OK, "--bias", "bad.npy"], ["--bias", "weight"]),
+    "a bias of another length": (
+        {"bad": np.zeros(5), "w": np.zeros((6, 8))},
+        [*OK, "--weights", "w.npy", "--bias", "bad.npy"],
+        ["--bias", "6", "[5]"],
+    ),
+    "top-k of words": ({}, [*OK, "--top-k", "1,five"], ["--top-k 1,five"]),
+    "the zero nearest": ({}, [*OK, "--top-k", "0"], ["--top-k 0"]),
+    "no shots": ({}, [*OK, "--few-shot", ""], ["--few-shot"]),
+    "no repeats": ({}, [*OK, "--few-shot-repeats", "0"], ["--few-shot-repeats"]),
+    "a negative seed": ({}, [*OK, "--seed", "-1"], ["--seed"]),
+    "a checkpoint that is data": (
+        {},
+        [*OK, "--checkpoint", "train_coarse.npy"],
+        ["checkpoint train_coarse.npy", "not a checkpoint"],
+    ),
+    "a checkpoint in no folder": (
+        {},
+        [*OK, "--checkpoint", "no/c"],
+        ["checkpoint no/c", "No such"],
+    ),
+    "a checkpoint that is a folder": ({}, [*OK, "--checkpoint", "."], ["checkpoint ."]),
     "chunks of nothing": ({}, [*OK, "--chunk-rows", "0"], ["--chunk-rows"]),
     "a chunk size that is no number": ({}, [*OK, "--chunk-mb", "many"], ["--chunk-mb", "integer"]),
     "unknown option": ({}, [*OK, "--colour", "red"], ["--colour"]),
@@ -127,7 +195,7 @@ def test_a_folder_that_the_system_refuses(command, data, monkeypatch):
 
 
 def test_bad_files_are_found_before_the_first_pass(command, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("sslkernels.cli.report.measure", None)
+    monkeypatch.setattr("sslkernels.evaluation.read", None)
     (tmp_path / "test.npy").write_bytes((tmp_path / "test.npy").read_bytes()[:-1])
     code, _, err = command("report", *OK, *TEST)
     assert code == 2

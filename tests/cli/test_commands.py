@@ -153,6 +153,7 @@ def test_interrupts_leave_nothing_behind(tmp_path, number, status):
     np.save(tmp_path / "y.npy", rng.integers(0, 9, 1_000_000))
     before = sorted(tmp_path.iterdir())
     args = ["report", "z.npy", "--labels", "y.npy", "--chunk-rows", "1", "--out", "a/b"]
+    args += ["--checkpoint", "progress"]  # its first writing says that the run is on its way
     process = subprocess.Popen(
         [sys.executable, "-m", "sslkernels", *args],
         cwd=tmp_path,
@@ -160,12 +161,16 @@ def test_interrupts_leave_nothing_behind(tmp_path, number, status):
         stdout=subprocess.PIPE,
         text=True,
     )
-    patience = time.monotonic() + 60
-    while not list(tmp_path.glob(".sslkernels-*")):
-        assert process.poll() is None and time.monotonic() < patience
-        time.sleep(0.05)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    try:
+        patience = time.monotonic() + 60
+        while not (tmp_path / "progress").exists():
+            assert process.poll() is None and time.monotonic() < patience
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == status
     assert out == "" and len(err.splitlines()) == (1 if number == signal.SIGINT else 0)
+    (tmp_path / "progress").unlink()  # kept: the next run goes on from it
     assert sorted(tmp_path.iterdir()) == before

@@ -1,6 +1,8 @@
 """`sslkernels report`: its numbers are the reference's, its files appear whole or not at all."""
 
+import csv
 import json
+import math
 import subprocess
 import sys
 
@@ -20,9 +22,19 @@ def options(names=LABELINGS):
     return args
 
 
+def written(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def labeling(report, name, embeddings=""):
+    (found,) = (entry for entry in report["embeddings"] if entry["name"] == embeddings)
+    (entry,) = (entry for entry in found["labelings"] if entry["name"] == name)
+    return entry
+
+
 def check(report, data, name):
     """One labeling's numbers against the reference."""
-    entry = next(entry for entry in report["labelings"] if entry["name"] == name)
+    entry = labeling(report, name)
     train, test = data[f"train_{name}"], data[f"test_{name}"]
     size = 1 + max(train.max(), test.max())
     m = reference.class_moments(data["train"], train, size)
@@ -45,11 +57,16 @@ def check(report, data, name):
 def test_numbers_are_the_references_for_any_chunks(command, data, tmp_path, rows):
     code, out, err = command("report", *options(), "--out", "out", "--chunk-rows", rows)
     assert (code, err) == (0, "")
-    report = json.loads((tmp_path / "out/report.json").read_text())
+    report = written(tmp_path / "out")
     for name in LABELINGS:
         check(report, data, name)
         assert name in out
     assert (tmp_path / "out/report.png").read_bytes().startswith(b"\x89PNG")
+    with open(tmp_path / "out/report.csv", newline="") as file:
+        for row, tidy in zip(csv.DictReader(file), report["rows"], strict=True):
+            assert [*row.values()][:4] == [*tidy.values()][:4]
+            got = float(row["value"])
+            assert got == tidy["value"] if tidy["value"] is not None else math.isnan(got)
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".npy") == ["out"]
 
 
@@ -62,7 +79,7 @@ def test_other_number_formats_and_memory_orders(command, data, tmp_path, dtype, 
         data[part] = array.astype(np.float64)
     code, _, _ = command("report", *options(("fine",)), "--out", "out", "--chunk-rows", 10)
     assert code == 0
-    check(json.loads((tmp_path / "out/report.json").read_text()), data, "fine")
+    check(written(tmp_path / "out"), data, "fine")
 
 
 def test_the_same_input_gives_the_same_bytes(command, data, tmp_path):
@@ -74,23 +91,21 @@ def test_the_same_input_gives_the_same_bytes(command, data, tmp_path):
 def test_one_unnamed_labeling_and_no_test_rows(command, data, tmp_path):
     code, out, _ = command("report", "train.npy", "--labels", "train_fine.npy", "--out", "deep/er")
     assert code == 0
-    assert "NCC test" not in out
-    (entry,) = json.loads((tmp_path / "deep/er/report.json").read_text())["labelings"]
-    assert (entry["name"], entry["test_labels"], entry["ncc_test"]) == ("labels", None, None)
+    assert "test" not in out
+    assert labeling(written(tmp_path / "deep/er"), "labels")["ncc_test"] is None
 
 
 def test_unnamed_test_labels_fit_the_only_labeling(command, data, tmp_path):
     args = ["--labels", "digits=train_fine.npy", "--test", "test.npy"]
     assert command("report", "train.npy", *args, "--test-labels", "test_fine.npy")[0] == 0
-    (entry,) = json.loads((tmp_path / "report/report.json").read_text())["labelings"]
-    assert entry["ncc_test"] is not None
+    assert labeling(written(tmp_path / "report"), "digits")["ncc_test"] is not None
 
 
 def test_a_labeling_without_test_labels(command, data):
     args = [*options(("fine",)), "--labels", "chance=train_chance.npy"]
     code, out, _ = command("report", *args)
     assert code == 0
-    assert out.count("–") == 1
+    assert out.count("–") == 2  # top-1 and top-5
 
 
 def test_a_file_name_with_an_equals_sign(command, data, tmp_path):
@@ -103,17 +118,37 @@ def test_another_label_to_ignore(command, data, tmp_path, ignore):
     for name in ("train_fine", "test_fine"):
         np.save(tmp_path / f"{name}.npy", np.where(data[name] == -100, ignore, data[name]))
     assert command("report", *options(("fine",)), "--ignore-label", ignore)[0] == 0
-    check(json.loads((tmp_path / "report/report.json").read_text()), data, "fine")
+    check(written(tmp_path / "report"), data, "fine")
 
 
-def test_rows_that_are_not_finite_are_reported(command, data, tmp_path):
-    data["train"][10, 2] = np.nan
-    np.save(tmp_path / "train.npy", data["train"])
-    code, _, err = command("report", *options(("chance",)))
-    assert code == 0
-    assert "warning: chance: 1 of 4 classes" in err
-    (entry,) = json.loads((tmp_path / "report/report.json").read_text())["labelings"]
-    assert entry["cdnv"] is None
+def test_rows_that_are_not_finite_are_named_or_left_out(command, data, tmp_path):
+    data["train"][10, 2], data["train"][40, 0], data["test"][7] = np.nan, np.inf, np.nan
+    for part in ("train", "test"):
+        np.save(tmp_path / f"{part}.npy", data[part])
+    code, _, err = command("report", *options(("chance",)), "--chunk-rows", 8)
+    assert (code, err.splitlines()) == (
+        2,
+        ["error: train.npy: row 10 holds NaN or infinity; --skip-bad leaves such rows out"],
+    )
+    args = ["--chunk-rows", 8, "--skip-bad", "--out", "kept"]
+    code, out, err = command("report", *options(("chance",)), *args)
+    assert (code, err) == (0, "")
+    assert "Left out: 2 train rows with NaN or infinity: train.npy: row 10, train.npy: row" in out
+    report = written(tmp_path / "kept")
+    (found,) = report["embeddings"]
+    assert found["rows"] == 97
+    assert found["bad_rows"] == {
+        "train": {"count": 2, "first": ["train.npy: row 10", "train.npy: row 40"]},
+        "test": {"count": 1, "first": ["test.npy: row 7"]},
+    }
+    assert {"split": "test", "statistic": "bad_rows", "value": 1}.items() <= next(
+        row for row in report["rows"] if row["statistic"] == "bad_rows" and row["split"] == "test"
+    ).items()
+    kept = {}
+    for part in ("train", "test"):
+        good = np.isfinite(data[part]).all(1)
+        kept[part], kept[f"{part}_chance"] = data[part][good], data[f"{part}_chance"][good]
+    check(report, kept, "chance")
 
 
 @pytest.mark.parametrize("classes", [1, 2, 45, 300])
@@ -125,7 +160,7 @@ def test_figures_of_few_and_many_classes(command, data, tmp_path, classes):
 
 
 def fail_with(error):
-    def broken(results):
+    def broken(evaluation):
         raise error
 
     return broken
