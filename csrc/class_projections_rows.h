@@ -48,6 +48,15 @@ struct Row {
     double own, without;  // the float64 distances that decide: ||r||^2 and f^2 ||r||^2
 };
 
+// 2^e; 0 or infinity beyond the normal numbers.
+inline double power_of_two(int e) {
+    const int biased = e < -1023 ? 0 : e > 1023 ? 2047 : e + 1023;
+    const uint64_t bits = static_cast<uint64_t>(biased) << 52;
+    double out;
+    std::memcpy(&out, &bits, sizeof out);
+    return out;
+}
+
 template <class T>
 double relative_rounding(int64_t dim) {
     return 4 * Bound<T>::rounding + 0x1p-51 * static_cast<double>(dim + 16);
@@ -92,13 +101,13 @@ int describe_row(const ProjectionPlan& plan, int64_t y, double at_own, const dou
         b = a + kNear;
         bounded = bounded && all_zero(x, dim);
     }
-    const double norm = std::ldexp(std::sqrt(row.own), b);
-    const double per_half = std::ldexp(1.0, b - a);
+    const double up_a = power_of_two(a), up_b = power_of_two(b);
+    const double norm = std::sqrt(row.own) * up_b, per_half = power_of_two(b - a);
     const double d = static_cast<double>(dim), gamma64 = 0x1p-53 * (d + 16);
     const double n = static_cast<double>(kSteps<T> + dim / kSteps<T> + 2);
     const double gamma = n * Bound<T>::rounding / (1 - n * Bound<T>::rounding);
-    row.base =
-        4 * gamma64 * norm * norm / per_half + d * Bound<T>::floor + std::ldexp(d, a + b - 1072);
+    row.base = 4 * gamma64 * norm * norm / per_half + d * Bound<T>::floor;
+    if (a + b > 700) row.base += std::ldexp(d, a + b - 1072);  // else far below the floor
     row.base = bounded ? row.base * kInflation : __builtin_inf();
     const double own_norm = plan.norm[plan.column[y]];
     const double rounding = 2 * Bound<T>::rounding;
@@ -107,14 +116,14 @@ int describe_row(const ProjectionPlan& plan, int64_t y, double at_own, const dou
     row.slope = static_cast<T>(kInflation * norm * (gamma + rounding));
     row.per_half = static_cast<T>(per_half);
     row.magnified = b - a;
-    row.at_own = static_cast<T>(std::ldexp(at_own, a + b));
+    row.at_own = static_cast<T>(at_own * up_a * up_b);
     row.gain = 0;
     row.rival = true;
     if (plan.counts) {
         const double count = static_cast<double>(plan.counts[y]), f = count / (count - 1);
         row.without = row.own * (f * f);  // infinite, or 0 x infinity, for a class of one
         row.rival = !std::isfinite(row.without);
-        if (!row.rival) row.gain = static_cast<T>(std::ldexp((row.without - row.own) / 2, a + b));
+        if (!row.rival) row.gain = static_cast<T>((row.without - row.own) / 2 * up_b * up_a);
     }
     return b;
 }
@@ -154,7 +163,7 @@ void pack_rows_of_classes(const ProjectionPlan& plan, const uint32_t* order, int
         const auto center = static_cast<int32_t>(y);
         plan.exact.distances(row, plan.leading, 1, plan.centers, &center, 1, &rows[r].own);
         const double at_own = center_row(centers + y * dim, plan.shift, dim, row);
-        scale[r] = std::ldexp(1.0, describe_row(plan, y, at_own, row, rows[r]));
+        scale[r] = power_of_two(describe_row(plan, y, at_own, row, rows[r]));
         if (!rows[r].finite) std::memset(row, 0, dim * sizeof(double));
     }
     alignas(64) T z[W][kChunk];

@@ -192,17 +192,19 @@ void finish_close(const Block<T>& b, int64_t slot, int64_t j0, const double* bet
     const ProjectionPlan& plan = b.plan;
     const int64_t dim = plan.z.cols, begin = b.slot_begin[slot], end = b.slot_begin[slot + 1];
     const double* own = b.center(b.class_of(slot));
-    const auto shift = [&](int64_t i) {  // puts the length of the difference into [1, 2)
+    const double up = power_of_two(plan.exponent);
+    double magnify[kBlock], scaled[kBlock];  // the first puts the difference's length into [1, 2)
+    for (int64_t i = 0; i < count; ++i) {
         const double d2 = between[lanes[i]];
-        return d2 > 0 && std::isfinite(d2) ? -std::ilogb(std::sqrt(d2)) : plan.exponent;
-    };
-    for (int64_t p = 0; p * W < count; ++p) {
+        const bool measured = d2 > 0 && std::isfinite(d2);
+        magnify[i] = measured ? power_of_two(-std::ilogb(std::sqrt(d2))) : up;
+        scaled[i] = d2 * up * up;
+    }
+    for (int64_t p = 0; p < count; p += W) {
         const auto difference = [&](int64_t l) {
-            const double* to = b.center(plan.ids[j0 + lanes[p * W + l]]);
-            return Difference{to, own, std::ldexp(1.0, static_cast<int>(shift(p * W + l)))};
+            return Difference{b.center(plan.ids[j0 + lanes[p + l]]), own, magnify[p + l]};
         };
-        pack_differences<T>(smaller(W, count - p * W), dim, difference,
-                            b.differences + p * W * dim);
+        pack_differences<T>(smaller(W, count - p), dim, difference, b.differences + p * dim);
     }
     const double relative = relative_rounding<T>(dim);
     for (int64_t s = begin / W * W; s < end; s += kBlock) {
@@ -216,17 +218,15 @@ void finish_close(const Block<T>& b, int64_t slot, int64_t j0, const double* bet
             bool ranked[kBlock], left[kBlock];
             int64_t open = 0;
             for (int64_t i = 0; i < count; ++i) {
-                const double d2 = between[lanes[i]];
-                const double scaled = std::ldexp(d2, 2 * plan.exponent);
-                const double t = std::ldexp(static_cast<double>(b.product[(r - s) * kBlock + i]),
-                                            static_cast<int>(plan.exponent - shift(i)));
-                if (d2 > 0) {
-                    const double ratio = t / scaled;
+                const double product = static_cast<double>(b.product[(r - s) * kBlock + i]);
+                const double t = product * (up / magnify[i]);
+                if (scaled[i] > 0) {
+                    const double ratio = t / scaled[i];
                     b.sums[r][0] += ratio * ratio;
                 }
-                const double half = scaled / 2 * static_cast<double>(row.per_half);
+                const double half = scaled[i] / 2 * static_cast<double>(row.per_half);
                 const double bound =
-                    kInflation * static_cast<double>(row.slope) * std::sqrt(scaled) +
+                    kInflation * static_cast<double>(row.slope) * std::sqrt(scaled[i]) +
                     relative * (half + static_cast<double>(row.gain)) + row.base;
                 const double margin = t - half, moved = margin + static_cast<double>(row.gain);
                 const bool sure = margin > bound, surely = moved > bound;
@@ -247,6 +247,7 @@ template <class T>
 void know_columns(const Block<T>& b, int64_t j0, int64_t width) {
     const ProjectionPlan& plan = b.plan;
     const int64_t dim = plan.z.cols, lanes = panels_of<T>(width) * kLanes<T>;
+    const double up = power_of_two(plan.exponent);
     for (int64_t l = 0; l < lanes; ++l)
         b.weight[l] = l < width ? static_cast<T>(plan.norm[j0 + l] * kInflation) : T{0};
     for (int64_t g = 0; g < b.slots; g += kGroup) {
@@ -270,7 +271,7 @@ void know_columns(const Block<T>& b, int64_t j0, int64_t width) {
                 tile.inverse[l] = 0;
                 if (l >= width || j0 + l == at) continue;
                 const double other = plan.norm[j0 + l];
-                const double scaled = std::ldexp(between[l], 2 * plan.exponent);
+                const double scaled = between[l] * up * up;
                 if (!(between[l] > 0) || !std::isfinite(between[l])) b.coincides[g + i] = true;
                 if (scaled > kTiny && scaled > Bound<T>::close * (own * own + other * other)) {
                     tile.half[l] = static_cast<T>(scaled / 2);
@@ -326,8 +327,9 @@ void scan(const ProjectionPlan& plan, int64_t first, int64_t n, int64_t rows, vo
             plan.rank[at] = row.rank;
             plan.alone[at] = !row.rival;
         }
+        const double down = power_of_two(row.finite ? -row.magnified : 0);
         plan.row_spread[first + r] = row.finite && !b.coincides[row.slot]
-                                         ? std::ldexp(sum_lanes(b.sums[r]), -2 * row.magnified)
+                                         ? sum_lanes(b.sums[r]) * down * down
                                          : __builtin_nan("");
     }
 }
@@ -342,7 +344,7 @@ void pack(const ProjectionPlan& plan, int64_t panel, void* packed) {
     constexpr int W = kLanes<T>;
     const int64_t dim = plan.z.cols, here = smaller(W, plan.count - panel * W);
     const double* const base = static_cast<const double*>(plan.centers.data);
-    const double factor = std::ldexp(1.0, plan.exponent);
+    const double factor = power_of_two(plan.exponent);
     const auto difference = [&](int64_t l) {
         return Difference{base + plan.ids[panel * W + l] * dim, plan.shift, factor};
     };
