@@ -1,5 +1,5 @@
-"""Every kernel in every configuration compiles for every target without spills, within shared
-memory, with tensor cores in its products and 128-bit loads in its streams: see aot.py."""
+"""Every kernel compiles for every target without spills, within shared memory, with tensor cores in
+its products and 128-bit loads in its streams; for which configurations: see aot.py."""
 
 from __future__ import annotations
 
