@@ -212,3 +212,44 @@ def test_nothing_to_do(device: torch.device) -> None:
         z = torch.zeros(n, 4, device=device)
         for label in (-1, 2):
             check(z, torch.full((n,), label, device=device), centers, counts)
+
+
+@pytest.mark.device_only
+@pytest.mark.parametrize("directional", [True, False])
+@pytest.mark.parametrize("whole", [True, False])
+def test_does_not_wait_and_can_be_captured(
+    directional: bool, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not whole:
+        monkeypatch.setattr(tiles, "PROJECTION_TABLE", 0)
+    inputs = [t.cuda() for t in problem(20_000, 256, 300, torch.bfloat16, separation=0.1)]
+    projections.class_projections(*inputs, directional)  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        eager = projections.class_projections(*inputs, directional)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = projections.class_projections(*inputs, directional)
+    graph.replay()
+    expected = dense.class_projections(*inputs, directional)
+    for one, two in zip(captured, eager, strict=True):
+        assert torch.equal(one, two)
+    assert torch.equal(eager[0], expected[0]) and torch.equal(eager[1], expected[1])
+    torch.testing.assert_close(eager[2], expected[2], rtol=1e-6, atol=0, equal_nan=True)
+
+
+@pytest.mark.device_only
+def test_more_than_2_to_the_31_elements() -> None:
+    n, d = (1 << 31) // 64 + 5, 64
+    z = torch.zeros(n, d, dtype=torch.float16, device="cuda")
+    z[-5:] = 2.0
+    classes = torch.zeros(n, dtype=torch.int64, device="cuda")
+    classes[-5:] = 1
+    centers = torch.stack([torch.zeros(d), torch.full((d,), 1.5)]).double().cuda()
+    counts = torch.tensor([n - 5, 5], device="cuda")
+    rank, alone, spread = projections.class_projections(z, classes, centers, counts, True)
+    assert not rank.any() and alone.all()
+    np.testing.assert_allclose(spread.cpu().numpy(), [0.0, 5 / 9], rtol=1e-6)

@@ -298,7 +298,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
             asked | {"BLOCK_C": _CLASS_BLOCK, "BLOCK_D": _OPEN_BLOCK, "BLOCK_K": tile.block_k},
             4,
             3,
-            "streaming",
+            "other",
         )
     for listed in (False, True):
         index = "*i32" if listed else "*fp32"

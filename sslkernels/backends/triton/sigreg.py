@@ -140,7 +140,8 @@ def sigreg_forward(
         sums = z.new_empty((num_slices, num_knots, 2), dtype=torch.float64)
         pitch = operands.padded(num_slices)
         row_tiles = triton.cdiv(n, tile.block)
-        at_once = min(row_tiles, max(1, tiles.WORKSPACE // (num_knots * 2 * pitch * 4)))
+        # 65535: the most programs along a grid's second axis.
+        at_once = min(row_tiles, 65535, max(1, tiles.WORKSPACE // (num_knots * 2 * pitch * 4)))
         part = z.new_empty((at_once, num_knots, 2, pitch), dtype=torch.float32)
         turns = (t_max - t_min) / (num_knots - 1) / (2 * math.pi)
         for first in range(0, row_tiles, at_once):
