@@ -43,6 +43,7 @@ def evaluate(
     labels: Any = None,
     num_classes: int | Sequence[int] | Mapping[str, int] | None = None,
     *,
+    superclasses: Mapping[str, Any] | None = None,
     z_test: Any = None,
     labels_test: Any = None,
     z_view: Any = None,
@@ -83,6 +84,8 @@ def evaluate(
             Left out, those found beside the data are taken; without any, only what needs no labels
             is measured. Streams bring their own.
         num_classes: C, or one for each labeling; by default the largest label + 1. Streams need it.
+        superclasses: by name, the superclass of each class of the first labeling, [C] integers: one
+            more labeling, without labels of its own.
         z_test, labels_test: rows to be classified with the centers of ``z``, and their labels for
             some or all of the labelings, by name.
         z_view: a second view of the rows of ``z``, for alignment.
@@ -147,7 +150,9 @@ def evaluate(
     ranks = Ranks(group)
     where = device_of(device, z)
     jobs = ranks.together(
-        lambda: open_jobs(z, labels, num_classes, z_test, labels_test, z_view, settings, spool)
+        lambda: open_jobs(
+            z, labels, num_classes, superclasses, z_test, labels_test, z_view, settings, spool
+        )
     )
     names = [item.name for item in next(iter(jobs.values())).labelings]
     heads = classifiers(weight, bias, names, where)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from sslkernels import _checks
 from sslkernels.data import DataError
@@ -20,7 +21,8 @@ class Labeling:
     """One set of targets for the rows of a source.
 
     ``train`` is None when the labels come with the chunks of a stream. ``parents`` [C of the finer
-    labeling] makes this one a coarser form of ``finer``: its moments follow from those.
+    labeling] makes this one a coarser form of ``finer``: its moments follow from those. So do its
+    labels in a stream if it is ``derived``, which brings none of its own.
     """
 
     name: str
@@ -30,12 +32,14 @@ class Labeling:
     tested: bool = False
     finer: int | None = None  # position among the labelings
     parents: np.ndarray | None = field(default=None, repr=False)  # int64 [C of finer]
+    derived: bool = False
 
 
 def labelings(
     train: Mapping[str, np.ndarray] | Sequence[str],
     test: Mapping[str, np.ndarray] | Sequence[str],
     num_classes: Any,
+    superclasses: Mapping[str, Any],
     ignore_index: int,
     *,
     dim: int | None = None,
@@ -46,6 +50,7 @@ def labelings(
     Args:
         train, test: labels int64 [N] by name, or the names alone for a stream.
         num_classes: None, an int for all, a sequence in the order of ``train``, or a mapping.
+        superclasses: by name the superclass of each class of the first labeling.
         ignore_index: the label of rows to be skipped.
         dim: columns of the embeddings, if known: class means must fit in memory.
         words: what messages call ``("labels" or "labels_test", name)``.
@@ -76,7 +81,38 @@ def labelings(
             _in_range(words("labels_test", name), on_test, size, ignore_index)
         labels = Labeling(name, size, on_train, on_test, name in test)
         result.append(_as_coarser(labels, result, ignore_index))
+    for name, parents in superclasses.items():
+        result.append(_superclasses(name, parents, result, ignore_index))
     return result
+
+
+def _superclasses(
+    name: str, parents: Any, known: Sequence[Labeling], ignore_index: int
+) -> Labeling:
+    if not known:
+        raise ValueError("superclasses: needs labels, the first of which they merge")
+    if any(name == labels.name for labels in known):
+        raise ValueError(f"superclasses: there is a labeling {name!r} already")
+    first = known[0]
+    p = _checks.as_tensor(parents, "superclasses").cpu()
+    if p.dtype not in _checks.INT_DTYPES or p.shape != (first.num_classes,):
+        raise ValueError(
+            f"superclasses: {name!r} takes {first.num_classes} integers, one for each class of "
+            f"{first.name!r}, got shape {list(p.shape)} of {str(p.dtype)[6:]}"
+        )
+    above = p.to(torch.int64).numpy()
+    if above.min() < 0:
+        raise ValueError(f"superclasses: {name!r} takes integers from 0, got {above.min()}")
+
+    def merged(labels: np.ndarray | None) -> np.ndarray | None:
+        if labels is None:
+            return None
+        used = labels != ignore_index
+        return np.where(used, above[np.where(used, labels, 0)], ignore_index)
+
+    train, test = merged(first.train), merged(first.test)
+    size = int(above.max()) + 1
+    return Labeling(name, size, train, test, first.tested, 0, above, derived=True)
 
 
 def _sizes(names: list[str], num_classes: Any) -> dict[str, int]:
@@ -180,6 +216,7 @@ def digest(labels: Sequence[Labeling]) -> list[dict[str, Any]]:
             "num_classes": item.num_classes,
             "train": hashed(item.train),
             "test": hashed(item.test),
+            "parents": hashed(item.parents),
         }
         for item in labels
     ]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sslkernels.data import Chunk, DataError, Source, on_device
+from sslkernels.evaluation.labelings import Labeling
 
 LISTED = 20  # bad rows that a report names; all are counted
 
@@ -40,7 +41,7 @@ class Rows:
 
 def chunks(
     source: Source,
-    names: Sequence[str],
+    labelings: Sequence[Labeling],
     labels: Sequence[np.ndarray | None],
     *,
     chunk_rows: int,
@@ -53,8 +54,9 @@ def chunks(
     """The chunks of ``source`` from the ``first``, each as :class:`Rows`.
 
     Args:
-        names: of the labelings, in the order of ``labels``.
-        labels: int64 [N] of the whole data for each, or None where the chunks bring them.
+        labelings: what ``labels`` belong to, in order.
+        labels: int64 [N] of the whole data for each; None where the chunks bring them, or where
+            they follow from those of another labeling.
         bad: where rows with NaN or infinity are noted and left out; None makes them an error.
 
     Raises:
@@ -63,7 +65,7 @@ def chunks(
     for chunk in on_device(source.chunks(chunk_rows, first), device):
         z = chunk.z
         index = np.arange(chunk.start, chunk.start + len(z))
-        classes = _classes(chunk, names, labels, source.offset, ignore_index).to(z.device)
+        classes = _classes(chunk, labelings, labels, source.offset, ignore_index).to(z.device)
         # The sum of everything is one plain read; only when it fails does it matter which row.
         wide = torch.float64 if z.dtype == torch.float64 else torch.float32
         if not z.sum(dtype=wide).isfinite():
@@ -89,16 +91,21 @@ def unit(z: torch.Tensor) -> torch.Tensor:
 
 def _classes(
     chunk: Chunk,
-    names: Sequence[str],
+    labelings: Sequence[Labeling],
     labels: Sequence[np.ndarray | None],
     offset: int,
     ignore_index: int,
 ) -> torch.Tensor:
-    out = torch.full((len(names), len(chunk.z)), ignore_index, dtype=torch.int64)
+    out = torch.full((len(labelings), len(chunk.z)), ignore_index, dtype=torch.int64)
     start = offset + chunk.start
-    for k, (name, values) in enumerate(zip(names, labels, strict=True)):
+    for k, (labeling, values) in enumerate(zip(labelings, labels, strict=True)):
         if values is not None:
             out[k] = torch.from_numpy(values[start : start + len(chunk.z)])
-        elif chunk.labels is not None and name in chunk.labels:
-            out[k] = chunk.labels[name]
+        elif labeling.derived:
+            assert labeling.finer is not None and labeling.parents is not None
+            fine = out[labeling.finer]
+            used = fine != ignore_index
+            out[k, used] = torch.from_numpy(labeling.parents)[fine[used]]
+        elif chunk.labels is not None and labeling.name in chunk.labels:
+            out[k] = chunk.labels[labeling.name]
     return out

@@ -147,7 +147,7 @@ def _stage(
     how.on_rows(source_name, stage_name, total, source.rows)
     for rows in chunks(
         source,
-        [item.name for item in how.labelings],
+        how.labelings,
         labels,
         chunk_rows=how.chunk_rows,
         first=count,
