@@ -37,6 +37,7 @@ import torch
 from sslkernels import _checks
 from sslkernels.backends import select
 from sslkernels.statistics import _rows
+from sslkernels.statistics._dense import inverse, threads_for
 from sslkernels.statistics._sums import Sums, class_moments_of
 from sslkernels.statistics.class_moments import ClassMoments, class_moments
 from sslkernels.statistics.pooled_scatter import PooledScatter
@@ -235,7 +236,8 @@ class _Between:
         size, dim = self.means.shape
         if size < 2 or not self.means.isfinite().all():
             return self.means.new_empty(0), self.means.new_empty(0, dim)
-        _, s, v = torch.linalg.svd(self.means, full_matrices=False)
+        with threads_for(dim):
+            _, s, v = torch.linalg.svd(self.means, full_matrices=False)
         kept = s.square() > _RANK * s[0].square()
         kept &= s > torch.finfo(s.dtype).eps * self._largest * size
         kept[size - 1 :] = False  # the rows of M add up to zero
@@ -266,12 +268,10 @@ def _nc1(between: _Between, scatter: PooledScatter) -> torch.Tensor:
         wide = size - 1 <= dim
         a = means[1:] + means[0] / (size**0.5 - 1) if wide else means
         g = a @ a.T if wide else a.T @ a
-        factor, failed = torch.linalg.cholesky_ex(g)
-        if not failed:
-            inverse = torch.cholesky_inverse(factor)
-            if g.norm() * inverse.norm() < _WELL_CONDITIONED:
-                trace = (inverse @ (a @ w @ a.T) * inverse) if wide else inverse * w
-                return trace.sum() / between.num_rows
+        solved = inverse(g)
+        if solved is not None and g.norm() * solved.norm() < _WELL_CONDITIONED:
+            trace = (solved @ (a @ w @ a.T) * solved) if wide else solved * w
+            return trace.sum() / between.num_rows
     _, basis = between.directions
     return between.nc1((basis @ w * basis).sum(1))
 

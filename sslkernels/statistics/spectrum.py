@@ -30,6 +30,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels.statistics import _rows
+from sslkernels.statistics._dense import eigenvalues
 from sslkernels.statistics.class_moments import ClassMoments, class_moments
 from sslkernels.statistics.pooled_scatter import PooledScatter, add_gram
 
@@ -155,7 +156,7 @@ def within_spectrum(
     scatter: PooledScatter, rankme: torch.Tensor, alpha_ranks: tuple[int, int]
 ) -> Spectrum:
     """:func:`spectrum` of a scatter whose RankMe is known: that of its rows, however classed."""
-    values = _eigenvalues(scatter.matrix)[: min(scatter.num_rows, scatter.moments.dim)]
+    values = eigenvalues(scatter.matrix)[: min(scatter.num_rows, scatter.moments.dim)]
     return _summary(values, rankme, scatter.num_rows, *alpha_ranks)
 
 
@@ -167,7 +168,7 @@ def _from_scatter(scatter: PooledScatter) -> tuple[torch.Tensor, torch.Tensor]:
     add_gram(raw, m.centers()[filled] * m.counts[filled].double().sqrt().unsqueeze(1))
     raw = raw.triu() + raw.triu(1).T
     kept = min(scatter.num_rows, m.dim)
-    return _eigenvalues(centered)[:kept], _eigenvalues(raw)[:kept]
+    return eigenvalues(centered)[:kept], eigenvalues(raw)[:kept]
 
 
 def _from_rows(
@@ -183,14 +184,7 @@ def _from_rows(
         x = rows[:, columns].double()
         add_gram(raw, x.T)
         add_gram(centered, (x - means[:, columns][classes]).T)
-    return tuple(_eigenvalues(k.triu() + k.triu(1).T) for k in (centered, raw))  # type: ignore[return-value]
-
-
-def _eigenvalues(matrix: torch.Tensor) -> torch.Tensor:
-    """Of a positive semi-definite matrix, descending, rounding below zero cut off."""
-    if not matrix.isfinite().all():
-        return matrix.new_full((len(matrix),), torch.nan)
-    return torch.linalg.eigvalsh(matrix).flip(0).clamp(min=0)
+    return tuple(eigenvalues(k.triu() + k.triu(1).T) for k in (centered, raw))  # type: ignore[return-value]
 
 
 def _rankme(raw: torch.Tensor) -> torch.Tensor:
