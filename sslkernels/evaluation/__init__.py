@@ -168,6 +168,8 @@ def evaluate(
                 f"{option}: takes files or arrays, whose rows can be found again; "
                 "spool keeps a one-shot iterator in files"
             )
+    if settings.few_shot and ranks.size > 1 and any(job.private for job in jobs.values()):
+        raise ValueError("few_shot: over several ranks takes files or arrays that all ranks see")
     rows = {name: chunk_rows or job.chunk_rows(chunk_bytes) for name, job in jobs.items()}
     run = {
         "inputs": {name: {**job.identity(), "chunk_rows": rows[name]} for name, job in jobs.items()}

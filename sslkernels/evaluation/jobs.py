@@ -32,6 +32,10 @@ class Job:
         return [s for s in (self.train, self.test, self.view) if s is not None]
 
     @property
+    def private(self) -> bool:
+        return any(source.private for source in self.sources)
+
+    @property
     def streamed(self) -> bool:
         return any(source.rows is None for source in self.sources)
 

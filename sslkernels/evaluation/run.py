@@ -57,7 +57,7 @@ def read(
     """All readings of one source of training rows, of its test rows and of its second view."""
     ranks, settings, labelings = how.ranks, how.settings, how.labelings
     how.checkpoint.begin(name)
-    streamed = train.rows is None
+    private = train.private
     train = _share(train, how)
     labels = [item.train for item in labelings]
 
@@ -67,8 +67,8 @@ def read(
     first, moments = ranks.together(lambda: _stage(name, "moments", train, labels, first_pass, how))
     ranks.reduce(first)
     counts = ranks.gather(moments.notes["rows"])
-    if streamed:
-        train.offset = sum(counts[: ranks.rank])  # rows of streams, in the order of the ranks
+    if private:
+        train.offset = sum(counts[: ranks.rank])  # rows are numbered in the order of the ranks
     second = TrainPass(labelings, first, sum(counts), settings, how.classifiers)
 
     def second_stage() -> None:
@@ -106,8 +106,8 @@ def read(
 
 
 def _share(source: Source, how: Reading) -> Source:
-    """This rank's part. A stream is this rank's own already."""
-    if source.rows is None or how.ranks.size == 1:
+    """This rank's part; that of a stream is the whole."""
+    if source.private or how.ranks.size == 1:
         return source
     return source.part(how.ranks.rank, how.ranks.size, how.chunk_rows)
 
