@@ -46,6 +46,7 @@ def chunks(
     *,
     chunk_rows: int,
     first: int,
+    before: int,
     device: torch.device,
     normalize: bool,
     ignore_index: int,
@@ -57,6 +58,7 @@ def chunks(
         labelings: what ``labels`` belong to, in order.
         labels: int64 [N] of the whole data for each; None where the chunks bring them, or where
             they follow from those of another labeling.
+        before: rows of the whole data before those of ``source``.
         bad: where rows with NaN or infinity are noted and left out; None makes them an error.
 
     Raises:
@@ -64,7 +66,7 @@ def chunks(
     """
     for chunk in on_device(source.chunks(chunk_rows, first), device):
         z = chunk.z
-        index = np.arange(chunk.start, chunk.start + len(z))
+        index = np.arange(len(z)) + (before + chunk.start)
         classes = _classes(chunk, labelings, labels, source.offset, ignore_index).to(z.device)
         # The sum of everything is one plain read; only when it fails does it matter which row.
         wide = torch.float64 if z.dtype == torch.float64 else torch.float32
@@ -79,7 +81,7 @@ def chunks(
                     )
                 bad.add(source, [int(chunk.start + row) for row in wrong])
                 z, classes, index = z[good], classes[:, good], index[good.cpu().numpy()]
-        yield Rows(unit(z) if normalize else z, classes, index + source.offset, len(chunk.z))
+        yield Rows(unit(z) if normalize else z, classes, index, len(chunk.z))
 
 
 def unit(z: torch.Tensor) -> torch.Tensor:

@@ -57,7 +57,6 @@ def read(
     """All readings of one source of training rows, of its test rows and of its second view."""
     ranks, settings, labelings = how.ranks, how.settings, how.labelings
     how.checkpoint.begin(name)
-    private = train.private
     train = _share(train, how)
     labels = [item.train for item in labelings]
 
@@ -67,12 +66,12 @@ def read(
     first, moments = ranks.together(lambda: _stage(name, "moments", train, labels, first_pass, how))
     ranks.reduce(first)
     counts = ranks.gather(moments.notes["rows"])
-    if private:
-        train.offset = sum(counts[: ranks.rank])  # rows are numbered in the order of the ranks
+    # Rows of ranks that have their own are numbered in the order of the ranks.
+    before = sum(counts[: ranks.rank]) if train.private else train.offset
     second = TrainPass(labelings, first, sum(counts), settings, how.classifiers)
 
     def second_stage() -> None:
-        _, stage = _stage(name, "train", train, labels, lambda *_: second, how)
+        _, stage = _stage(name, "train", train, labels, lambda *_: second, how, before)
         if stage.notes["rows"] != moments.notes["rows"]:
             raise DataError(
                 f"{train.name}: yielded {moments.notes['rows']} rows when first read, "
@@ -125,10 +124,12 @@ def _stage(
     labels: Sequence[np.ndarray | None],
     parts_for: Callable[[int, torch.dtype], P],
     how: Reading,
+    before: int | None = None,
 ) -> tuple[P, Stage]:
     """Read what is left of one stage: the sums of this rank alone, and the state to keep.
 
-    ``parts_for(dim, dtype)`` makes the sums: of a stream when its first rows show what they are.
+    ``before`` numbers the rows: how many there are before the first; by default the offset of the
+    source. ``parts_for(dim, dtype)`` makes the sums, of a stream when its first rows show both.
     """
     done = how.checkpoint.stages.get(stage_name, Stage(notes={"rows": 0, "bad": 0, "first": []}))
     parts: P | None = None
@@ -151,6 +152,7 @@ def _stage(
         labels,
         chunk_rows=how.chunk_rows,
         first=count,
+        before=source.offset if before is None else before,
         device=how.device,
         normalize=how.settings.normalize,
         ignore_index=how.settings.ignore_index,

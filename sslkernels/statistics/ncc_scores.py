@@ -26,6 +26,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels.backends import select
+from sslkernels.ops.nearest_center import nearest_center
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import Sums
 from sslkernels.statistics.class_moments import ClassMoments
@@ -115,6 +116,11 @@ class NCCScoresPass(Sums):
         rows, classes = _rows.checked(z, labels, len(self._centers), ignore_index)
         _rows.fits(rows, self._centers.shape[1], self._centers.device)
         size = len(self._centers)
+        if self._counts is None and set(self._top_k) == {1}:
+            # Who is nearest is known sooner than how many are nearer.
+            found = nearest_center(rows, self._centers, True)
+            self.add(classes, (found != classes) * size, torch.zeros_like(found, dtype=torch.bool))
+            return self
         pass_ = select("class_projections", rows).class_projections
         for x, c in _rows.chunks(rows, classes, size):
             rank, alone, _ = pass_(x, c, self._centers, self._counts, False)

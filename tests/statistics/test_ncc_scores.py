@@ -159,3 +159,13 @@ def test_bad_arguments(change, error, match):
     args = {"z": torch.zeros(4, 3), "labels": torch.tensor([0, 1, 1, 0])}
     with pytest.raises(error, match=match):
         ssk.ncc_scores(**({**args, "centers": torch.zeros(2, 3)} | change))
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=labelled_inputs())
+def test_the_way_of_top_1_alone_is_that_of_any_k(data):
+    centers = ssk.class_means(data.z, data.labels, data.num_classes)
+    alone = ssk.ncc_scores(data.z, data.labels, centers, top_k=(1,))
+    among = ssk.ncc_scores(data.z, data.labels, centers, top_k=(1, 2))
+    np.testing.assert_array_equal(alone.top_k[0], among.top_k[0])
+    np.testing.assert_array_equal(alone.per_class, among.per_class)
