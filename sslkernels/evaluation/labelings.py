@@ -94,7 +94,8 @@ def _superclasses(
     if any(name == labels.name for labels in known):
         raise ValueError(f"superclasses: there is a labeling {name!r} already")
     first = known[0]
-    p = _checks.as_tensor(parents, "superclasses").cpu()
+    given = parents.detach().cpu() if isinstance(parents, torch.Tensor) else np.asarray(parents)
+    p = torch.as_tensor(given)
     if p.dtype not in _checks.INT_DTYPES or p.shape != (first.num_classes,):
         raise ValueError(
             f"superclasses: {name!r} takes {first.num_classes} integers, one for each class of "
