@@ -58,6 +58,25 @@ def test_updates_merges_and_coarsening_equal_the_whole(data, cuts, seed, coarse)
     assert_scatter(s.total(), residuals(data, one, 1), data)
 
 
+@settings(max_examples=50, deadline=None)
+@given(data=labelled_inputs(), other=st.integers(1, 6), seed=st.integers(0, 9))
+def test_within_other_classes_of_the_same_rows(data, other, seed):
+    used = data.labels != -100
+    data = Labelled(data.z[used], data.labels[used], data.num_classes)
+    again = torch.from_numpy(np.random.default_rng(seed).integers(0, other, len(data.z)))
+    scatter = ssk.PooledScatter.empty(data.num_classes, data.z.shape[1], dtype=torch.float64)
+    scatter.update(data.z, data.labels)
+    m = ssk.class_moments(data.z, again, other)
+    assert_scatter(scatter.within(m), residuals(data, again, other), data)
+
+
+def test_within_takes_moments_of_the_same_rows():
+    data = labelled(50, 6, 3)
+    scatter = ssk.PooledScatter.empty(3, 6).update(data.z, data.labels)
+    with pytest.raises(ValueError, match=r"m: takes moments of the same \d+ rows of 6 columns"):
+        scatter.within(ssk.class_moments(data.z[:20], data.labels[:20], 3))
+
+
 def test_backends_agree():
     data = labelled(90, 37, 5, offset=1e4)
     whole = ssk.PooledScatter.empty(5, 37).update(data.z, data.labels).matrix
