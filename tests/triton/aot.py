@@ -139,7 +139,7 @@ def compile_case(target: str, module: str, index: int) -> Result:
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(compiled.asm["cubin"])
             file.flush()
-            code = _run(_tool("nvdisasm"), "-c", file.name)
+            code = _run(_tool("nvdisasm"), "-c", "-ndf", file.name)  # no dataflow: not printed
             usage = _run(_tool("cuobjdump"), "-res-usage", file.name)
         registers = _number(r"REG:(\d+)", usage)
         spills = _number(r"STACK:(\d+)", usage) + _number(r"LOCAL:(\d+)", usage)

@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("triton")
 
+import sslkernels as ssk
 from sslkernels.backends import torch as dense
 from sslkernels.backends.triton import projections, tiles
 from tests.inputs import lay_out
@@ -212,6 +213,19 @@ def test_nothing_to_do(device: torch.device) -> None:
         z = torch.zeros(n, 4, device=device)
         for label in (-1, 2):
             check(z, torch.full((n,), label, device=device), centers, counts)
+
+
+def test_public_statistics(device: torch.device) -> None:
+    z, classes, _, _ = problem(90, 20, 6, torch.float32)
+    z, classes = z.to(device), classes.to(device)
+    m = ssk.class_moments(z, classes, 6, ignore_index=-1)
+    found = {}
+    for backend in ("torch", "triton"):
+        with ssk.use_backend(backend):
+            scores = ssk.ncc_scores(z, classes, m, ignore_index=-1)
+            found[backend] = [*scores, ssk.directional_cdnv(z, classes, m, ignore_index=-1)]
+    for ours, expected in zip(found["triton"], found["torch"], strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-6, atol=0, equal_nan=True)
 
 
 @pytest.mark.device_only
