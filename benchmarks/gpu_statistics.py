@@ -1,5 +1,5 @@
-"""GPU workloads of the statistics: class moments, nearest centers, class projections, sums over
-pairs of means."""
+"""GPU workloads of the statistics: class moments, nearest centers, class projections,
+moments of unit rows, sums over pairs of means."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sslkernels.backends.triton.class_moments import class_moments_update
 from sslkernels.backends.triton.nearest_centers import nearest_center, nearest_centers
 from sslkernels.backends.triton.pairs import cdnv_sum
 from sslkernels.backends.triton.projections import class_projections
+from sslkernels.backends.triton.unit_row_moments import unit_moments
 
 ROWS, DIM, CLASSES = 1_281_167, 2048, 1000  # ImageNet-1k through a ResNet-50
 
@@ -190,6 +191,34 @@ def projections() -> Iterator[list[Job]]:
         ]
 
 
+def unit_moments_of_rows() -> Iterator[list[Job]]:
+    """Mean and scatter of unit rows, against normalize and var by parts, in fp32."""
+    z, _ = _embeddings(ROWS, DIM, CLASSES)
+    exact = dense.unit_moments(z)[1]
+
+    def plain(z: torch.Tensor) -> torch.Tensor:
+        (mean, m2), count = torch.zeros(2, DIM, device=z.device), 0
+        for rows in z.split(1 << 16):
+            var, own = torch.var_mean(torch.nn.functional.normalize(rows.float()), 0, correction=0)
+            share = len(rows) / (count + len(rows))
+            m2 = m2 + len(rows) * var + (own - mean).square() * (count * share)
+            mean, count = mean + (own - mean) * share, count + len(rows)
+        return m2
+
+    def error(found: torch.Tensor) -> float:
+        return float((found.double() / exact - 1).abs().max())
+
+    title, inputs = f"moments of unit rows bf16 ({ROWS}, {DIM})", [(z,)] * 2
+    yield [
+        Job(title, label, run, inputs, error, z.nbytes, "B", "copy B/s")
+        for label, run in (
+            ("sslkernels", lambda z: unit_moments(z)[1]),
+            ("normalize and var", plain),
+            ("torch, fp64", lambda z: dense.unit_moments(z)[1]),
+        )
+    ]
+
+
 def cdnv() -> Iterator[list[Job]]:
     """The CDNV sum over all pairs, against cdist in blocks (its whole matrix takes 10 GB)."""
     for c in (1000, 50_000):
@@ -229,4 +258,4 @@ def cdnv() -> Iterator[list[Job]]:
         ]
 
 
-WORKLOADS = (class_moments, nearest, projections, cdnv)
+WORKLOADS = (class_moments, nearest, projections, unit_moments_of_rows, cdnv)

@@ -25,6 +25,7 @@ _PASSES = {
     "nt_xent_backward": "nt_xent_gradient",
     "sigreg_forward": "sigreg",
     "sigreg_backward": "sigreg_gradient",
+    "unit_moments": "unit_row_moments",
     "vicreg_forward": "vicreg",
     "vicreg_backward": "vicreg_gradient",
 }

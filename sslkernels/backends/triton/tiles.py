@@ -346,6 +346,17 @@ def pairs(dtype: torch.dtype, device: Device) -> Gram:
     return small if device.backend == "hip" else large
 
 
+# ---- moments of unit rows (unit_row_moments.py) ----
+
+UNIT = Stream(16, 128, 4, 1)  # two float64 sums per element of the tile: 64 registers
+
+
+def unit_stretches(programs: int, rows: int, device: Device) -> int:
+    """Into how many stretches to cut the rows: sixteen small programs per processor keep enough
+    loads in flight; below 64 rows each, the partial sums would be what costs."""
+    return max(1, min(16 * device.processors // programs, rows // 64, 65535))
+
+
 # ---- projections on class means (projections.py) ----
 
 HALVES = Operand(torch.float16, 2, "halves", "ieee")  # of rows brought to one length
