@@ -1,12 +1,4 @@
-"""``class_moments_update`` of the cpu and torch backends, on inputs built to cost digits.
-
-Both must hold, whatever the offset of the data (eps: float32's, or float64's for float64 input):
-
-* mean: 4 eps times the largest distance of a row of the class from its mean, per column;
-* m2: 8 eps of itself (64 for float64, whose sums are long);
-
-beyond what the float64 in which means are kept loses at the data's magnitude (``kept`` below).
-"""
+"""``class_moments_update`` of the cpu and torch backends, on inputs built to cost digits."""
 
 import numpy as np
 import pytest
@@ -14,22 +6,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslkernels import reference
 from sslkernels.backends import cpu
 from sslkernels.backends import torch as plain
 from sslkernels.backends.torch import class_moments as plain_moments
+from tests.backends.class_moments_checks import (
+    COLUMNS,
+    LEVELS,
+    SEGMENT,
+    SEGMENTS,
+    STRIPS,
+    assert_right,
+    empty,
+    errors,
+    moments,
+    same,
+)
 from tests.inputs import DTYPES, LAYOUTS, labelled, lay_out
 
 BACKENDS = {"cpu": cpu, "torch": plain}
-LEVELS = ("portable", "avx2", "avx512", "avx512bf16", "amx")
-
-# Shapes for the ways through the rows: one segment, many segments (a class has too few rows per
-# strip), strips, and slices of columns if there are labelings that cross. Each has a ragged end
-# everywhere.
-SEGMENT = dict(n=700, d=37, num_classes=11)
-SEGMENTS = dict(n=9001, d=130, num_classes=300)
-STRIPS = dict(n=66_003, d=67, num_classes=13)
-COLUMNS = dict(n=30_003, d=139, num_classes=60)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -45,75 +39,6 @@ def backend(request, monkeypatch):
         torch.set_num_threads(1)
     yield BACKENDS[request.param]
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def isa_limit():
-    best = cpu._C.active_isa()
-    yield cpu._C.set_isa_limit
-    cpu._C.set_isa_limit(best)
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-def empty(sizes, d):
-    return [
-        (
-            torch.zeros(c, dtype=torch.int64),
-            torch.zeros(c, d, dtype=torch.float64),
-            torch.zeros(c, dtype=torch.float64),
-        )
-        for c in sizes
-    ]
-
-
-def moments(backend, z, labels, sizes, ignore_index=-100):
-    states = empty(sizes, z.shape[1])
-    backend.class_moments_update(z, labels.reshape(len(sizes), -1), states, ignore_index)
-    return states
-
-
-def errors(state, z, labels, ignore_index=-100):
-    """Errors of mean and m2 in units of what they are measured in above."""
-    exact, labels = z.double().numpy(), labels.numpy()
-    ref = reference.class_moments(exact, labels, len(state[0]), ignore_index=ignore_index)
-    counts, mean, m2 = (t.numpy() for t in state)
-    np.testing.assert_array_equal(counts, ref.counts)
-    eps = np.finfo(np.float64 if z.dtype == torch.float64 else np.float32).eps
-    filled = ref.counts > 0
-    assert not mean[~filled].any() and not m2[~filled].any()
-    reach = np.zeros_like(ref.means)
-    order = np.argsort(labels, kind="stable")
-    order = order[labels[order] != ignore_index]
-    rows = exact[order]
-    starts = np.searchsorted(labels[order], np.arange(len(filled) + 1))
-    for c in np.flatnonzero(filled):
-        of_class = rows[starts[c] : starts[c + 1]]
-        reach[c] = np.maximum(of_class.max(0) - ref.means[c], ref.means[c] - of_class.min(0))
-    kept = 4 * np.finfo(np.float64).eps * np.abs(exact).max(initial=0.0)
-    off = np.abs(mean - ref.means)[filled]
-    mean_error = (off / (eps * reach[filled] + kept + 1e-300)).max(initial=0.0)
-    m2_kept = ref.counts * kept * (reach + kept).sum(1)
-    m2_error = (np.abs(m2 - ref.m2) / (eps * ref.m2 + m2_kept + 1e-300)).max(initial=0.0)
-    return mean_error, m2_error
-
-
-def assert_right(state, z, labels, ignore_index=-100):
-    mean_error, m2_error = errors(state, z, labels, ignore_index)
-    assert mean_error <= 4 and m2_error <= (64 if z.dtype == torch.float64 else 8)
-
-
-def same(a, b):
-    return all(
-        torch.equal(x.nan_to_num(nan=1e99), y.nan_to_num(nan=1e99))
-        for s, t in zip(a, b, strict=True)
-        for x, y in zip(s, t, strict=True)
-    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -277,81 +202,6 @@ def test_several_labelings(backend, shape, kind):
         assert_right(state, data.z, row)
 
 
-def crossed(data):
-    """The labels, unions of their classes, and two labelings that cross them."""
-    g = torch.Generator().manual_seed(2)
-    y = data.labels
-    unions = (y // 5).masked_fill(y < 0, -100)
-    random = torch.randint(data.num_classes, y.shape, generator=g)
-    return torch.stack([y, unions, random, torch.randint(40, y.shape, generator=g)])
-
-
-def in_columns(data, z, rows):
-    states = moments(cpu, z, rows, [data.num_classes] * len(rows))
-    for state, row in zip(states, rows, strict=True):
-        assert_right(state, z, row)
-    return states
-
-
-@pytest.mark.parametrize(
-    "dtype, separation",
-    [(torch.float32, s) for s in (0.0, 1.0, 3.0, 1e5)]
-    + [(dtype, s) for dtype in (torch.float16, torch.bfloat16) for s in (1.0, 30.0)],
-    ids=str,
-)
-def test_columns(dtype, separation):
-    """From classes that coincide to classes so tight that they are left to a gather."""
-    data = labelled(**COLUMNS, dtype=dtype, ignored=0.1, separation=separation)
-    rows = crossed(data)
-    together = in_columns(data, data.z, rows)
-    (alone,) = moments(cpu, data.z, rows[2], [data.num_classes])
-    assert not torch.equal(together[2][2], alone[2])  # another order of additions: another way
-
-
-@pytest.mark.parametrize("offset", [1e4, 1e6])
-def test_columns_of_data_far_from_zero(offset):
-    data = labelled(**COLUMNS, offset=offset, separation=1.0)
-    in_columns(data, data.z, crossed(data))
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e22, 1e37])
-def test_columns_beyond_float32(scale):
-    data = labelled(**COLUMNS, separation=1.0)
-    in_columns(data, (data.z * scale).float(), crossed(data))
-
-
-def test_columns_with_constants_outliers_and_small_classes():
-    data = labelled(**COLUMNS, separation=1.0)
-    rows = crossed(data)
-    rows[0, torch.nonzero(rows[0] == 9)[1:]] = 8  # a singleton
-    rows[0, torch.nonzero(rows[0] == 7)[3:]] = 8
-    z = data.z.clone()
-    z[:, 5] = 7.1
-    z[:, 6] = z[:, 6].relu()
-    z[rows[0] == 6] = data.z[0]  # equal rows
-    z[::997] += 1e6
-    counts, _, m2 = in_columns(data, z, rows)[0]
-    assert counts[9] == 1 and m2[9] == 0
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("row", [0, 12_345])
-def test_bad_rows_poison_their_classes_only_in_columns(row, bad):
-    """Row 0 is among those that the shift is taken from."""
-    data = labelled(**COLUMNS, separation=1.0)
-    rows = crossed(data)
-    clean = moments(cpu, data.z, rows, [data.num_classes] * len(rows))
-    z = data.z.clone()
-    z[row, 2] = bad
-    states = moments(cpu, z, rows, [data.num_classes] * len(rows))
-    for (_, mean, m2), (_, clean_mean, clean_m2), labels in zip(states, clean, rows, strict=True):
-        c = labels[row]
-        assert not torch.isfinite(mean[c, 2]) and torch.isnan(m2[c])
-        mean[c], m2[c] = clean_mean[c], clean_m2[c]
-        torch.testing.assert_close(m2, clean_m2, rtol=1e-6, atol=0)
-        torch.testing.assert_close(mean, clean_mean, rtol=0, atol=1e-6)
-
-
 def test_skipped_superclass_of_some_fine_classes(backend):
     data = labelled(**SEGMENTS)
     coarse = (data.labels // 10).masked_fill(data.labels < 60, -100)
@@ -420,9 +270,6 @@ def test_every_instruction_set(isa_limit, level, dtype):
         data = labelled(**shape, dtype=dtype, offset=100.0)
         (state,) = moments(cpu, data.z, data.labels, [data.num_classes])
         assert_right(state, data.z, data.labels)
-    if dtype != torch.float64 and level in LEVELS[:3]:  # columns know no others
-        data = labelled(**COLUMNS, dtype=dtype, offset=100.0, separation=1.0)
-        in_columns(data, data.z, crossed(data))
 
 
 @pytest.mark.parametrize("level", LEVELS[:3])
