@@ -15,11 +15,11 @@
 // are left to a gather. Classes of two labelings that cross cannot both be tight, so that costs
 // about one more read at worst, unless most classes are small (columns_suit).
 //
-// What bounds it: every row adds a piece of each slice to one sum per labeling, at random. For eight
-// labelings of 1000 classes (1,000,000 x 512 float32, 4 Zen 4 cores) that takes 3.5 times as long as
-// one labeling, which memory bounds; with all sums in L1 it would take 2.1 times as long. Slices so
-// narrow that their sums stay in L2 are slower, rows staged for them or not: a sum is found as fast
-// in L3 if it is long, and short pieces cost more each.
+// What bounds it: every row adds a piece of each slice to one sum per labeling, at random. For
+// eight labelings of 1000 classes (1,000,000 x 512 float32, 4 Zen 4 cores) that takes 3.5 times as
+// long as one labeling, which memory bounds; with all sums in L1 it would take 2.1 times as long.
+// Slices so narrow that their sums stay in L2 are slower, rows staged for them or not: a sum is
+// found as fast in L3 if it is long, and short pieces cost more each.
 //
 // Tasks and the order of additions depend on the shape alone, so the result does not depend on
 // threads. Memory: float64 sums for each part of the rows, at most 1/16 of the data; float32 sums
