@@ -350,7 +350,8 @@ def modules_keep_their_group():
 def drop_ins_gather():
     rows = equal()
     x, y = views(rows, 24)
-    for kind in (lightly.VICRegLoss, lightly.BarlowTwinsLoss, lightly.NTXentLoss):
+    # Barlow Twins is another loss there: each rank normalizes its own rows (tests/compat).
+    for kind in (lightly.VICRegLoss, lightly.NTXentLoss):
 
         def loss(x, y, group=None, kind=kind):
             return kind(gather_distributed=group is not None)(x, y)
