@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ pytest.importorskip("triton")
 import sslkernels as ssk
 from sslkernels.backends.triton import launch, tiles
 from sslkernels.backends.triton import nearest_centers as passes
-from sslkernels.backends.triton.center_table import center_table
+from sslkernels.backends.triton.center_table import CenterTable, center_table
 from tests.inputs import lay_out
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -99,6 +101,29 @@ def test_large_common_offset(dtype: torch.dtype, offset: float, device: torch.de
     z = (centers[torch.arange(50) % 40] + normal(50, 20, seed=4)).to(dtype).to(device)
     centers = centers.to(device)
     check(z, centers, passes.nearest_center(z, centers, True))
+
+
+def test_float64_decides_only_what_fp32_cannot(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows with several candidates get the right one although float64 would read NaN."""
+    z, centers = normal(60, 130).bfloat16().to(device), 0.1 * normal(12, 130, seed=1).to(device)
+    fresh, rechecked = center_table, []
+
+    def poisoned(*args: Any) -> CenterTable:
+        table = fresh(*args)
+        table.sets[0] = table.sets[0]._replace(centers=torch.full_like(centers, torch.nan))
+        return table
+
+    def counting(rows: torch.Tensor, table: CenterTable, *args: Any) -> None:
+        rechecked.append(int(args[5][0]))
+        recheck(rows, table, *args)
+
+    recheck = passes._recheck
+    monkeypatch.setattr(passes, "center_table", poisoned)
+    monkeypatch.setattr(passes, "_recheck", counting)
+    check(z, centers, passes.nearest_center(z, centers, True))
+    assert rechecked[0] > 5
 
 
 def test_every_center_is_the_same(device: torch.device) -> None:

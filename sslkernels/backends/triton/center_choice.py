@@ -5,7 +5,8 @@ The filter (center_filter.py) leaves, per row and span, KEEP candidates, the bes
 among them, and per row the error bound E. With s~ the row's best score:
 
 * one score within 2 E of it: that center is the nearest;
-* a few, and all of them known: the row joins ``few``, and float64 decides among those;
+* a few, and all of them known: the row joins ``few``. fp32 products with the split centers, whose
+  error is hundreds of times smaller, narrow these down, and float64 decides among what is left;
 * more than are known: the row joins ``many``; after a first pass these get a finer one, after that
   they join ``all``;
 * E not finite: the row joins ``all``, where every center is compared in float64.
@@ -105,10 +106,19 @@ def center_choice_kernel(
     tl.store(out_ptr + row, answer, mask=live & ~few & ~many & ~unknown)
 
 
-@triton.jit(do_not_specialize=["D", "stride_zn", "first_span", "num_spans", "all_spans"])
+RECHECK_SIZES = ("D", "stride_zn", "pitch", "first_span", "num_spans", "all_spans")
+
+
+@triton.jit(do_not_specialize=RECHECK_SIZES)
 def center_recheck_kernel(
     z_ptr,  # [N, D] rows
     centers_ptr,  # [C, D] fp32 or fp64
+    hi_ptr,  # [table rows, pitch] bf16
+    lo_ptr,  # [table rows, pitch] bf16
+    h_ptr,  # [table rows] fp32: of x - g
+    g_ptr,  # [sets, D] fp32
+    bounds_ptr,  # [sets, 8] fp32
+    spans_ptr,  # [all_spans, 4] int32
     score_ptr,  # [N, all_spans, KEEP] fp32
     index_ptr,  # [N, all_spans, KEEP] int32
     limit_ptr,  # [N] fp32
@@ -117,20 +127,40 @@ def center_recheck_kernel(
     out_ptr,  # [N] int64 out
     D,
     stride_zn,
+    pitch,
     first_span,
     num_spans,
     all_spans,
     VEC: tl.constexpr,
     KEEP: tl.constexpr,
     SPANS: tl.constexpr,  # a power of two, num_spans or more
+    PITCH: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Distances in float64 to the candidates of a row, two at a time."""
+    """The nearest of a row's candidates: by fp32 scores s~ = h - x'.(hi + lo), two at a time, and
+    where these do not tell, by distances in float64. In the terms of center_filter.py, with R the
+    largest ||m - hi - lo|| and sums of D / BLOCK_D + 16 steps,
+
+        |s~ - s| <= B R + (D / BLOCK_D + 24) u (B (M + R) + H)
+    """
     D = D // VEC * VEC
+    pitch = pitch // PITCH * PITCH
     row_stride = (stride_zn // VEC * VEC).to(tl.int64)
     none: tl.constexpr = 2147483647
     count = tl.load(counts_ptr)
     lane = tl.arange(0, SPANS * KEEP)
+    table_row = tl.load(spans_ptr + first_span * 4).to(tl.int64)
+    owner = tl.load(spans_ptr + first_span * 4 + 3)
+    hi_ptr += table_row * pitch
+    lo_ptr += table_row * pitch
+    h_ptr += table_row
+    g_ptr += owner.to(tl.int64) * D
+    bounds_ptr += owner * 8
+    unit = (tl.cdiv(D, BLOCK_D) + 24) * 5.97e-8
+    r_max = tl.load(bounds_ptr + 3)
+    slope = r_max + unit * (tl.load(bounds_ptr) + r_max)
+    floor = unit * tl.load(bounds_ptr + 5) + D * 7.53e-37
+    length = tl.load(bounds_ptr + 6)
     entry = tl.program_id(0)
     while entry < count:
         row = tl.load(few_ptr + entry).to(tl.int64)
@@ -140,32 +170,60 @@ def center_recheck_kernel(
         score = tl.load(score_ptr + at, mask=inside, other=float("inf"))
         index = tl.load(index_ptr + at, mask=inside, other=none)
         index = tl.where(score <= tl.load(limit_ptr + row), index, none)
-        best = tl.full([], float("inf"), tl.float64)
-        winner = -1
-        first = tl.min(index, axis=0)
+
+        fine = tl.full([SPANS * KEEP], float("inf"), tl.float32)
+        left = index
+        square = 0.0
+        first = tl.min(left, axis=0)
         while first < none:
-            other = tl.min(tl.where(index > first, index, none), axis=0)
-            # An odd candidate out is compared with itself.
+            other = tl.min(tl.where(left > first, left, none), axis=0)
             again = tl.where(other < none, other, first)
-            one = tl.zeros([BLOCK_D], tl.float64)
-            two = tl.zeros([BLOCK_D], tl.float64)
+            one_at = first.to(tl.int64) * pitch
+            two_at = again.to(tl.int64) * pitch
+            dot_one = tl.zeros([BLOCK_D], tl.float32)
+            dot_two = tl.zeros([BLOCK_D], tl.float32)
+            squares = tl.zeros([BLOCK_D], tl.float32)
+            for start in range(0, D, BLOCK_D):
+                d = start + tl.arange(0, BLOCK_D)
+                x = tl.load(x_ptr + d, mask=d < D, other=0.0).to(tl.float32)
+                x -= tl.load(g_ptr + d, mask=d < D, other=0.0)
+                m = tl.load(hi_ptr + one_at + d, mask=d < D, other=0.0).to(tl.float32)
+                m += tl.load(lo_ptr + one_at + d, mask=d < D, other=0.0).to(tl.float32)
+                dot_one += x * m
+                m = tl.load(hi_ptr + two_at + d, mask=d < D, other=0.0).to(tl.float32)
+                m += tl.load(lo_ptr + two_at + d, mask=d < D, other=0.0).to(tl.float32)
+                dot_two += x * m
+                squares += x * x
+            s_one = tl.load(h_ptr + first) - tl.sum(dot_one, axis=0)
+            s_two = tl.load(h_ptr + again) - tl.sum(dot_two, axis=0)
+            fine = tl.where(index == first, s_one, tl.where(index == again, s_two, fine))
+            square = tl.sum(squares, axis=0)
+            left = tl.where(left > other, left, none)
+            first = tl.min(left, axis=0)
+        b = tl.sqrt(square) * (1.01 + D * 1.2e-7) + 1e-18
+        error = b * slope + floor + D * 2.2204461e-16 * (b + length) * (b + length)
+        # Scores near the end of fp32 exclude nothing: they are below 1e6 times their error.
+        error = tl.where(error < 1e31, error, float("inf"))
+        index = tl.where(fine > tl.min(fine, axis=0) + 2.02 * error, none, index)
+
+        best = tl.full([], float("inf"), tl.float64)
+        winner = tl.min(index, axis=0)
+        first = winner
+        if tl.min(tl.where(index > first, index, none), axis=0) == none:
+            first = none  # decided
+        while first < none:
+            mu_ptr = centers_ptr + first.to(tl.int64) * D
+            distances = tl.zeros([BLOCK_D], tl.float64)
             for start in range(0, D, BLOCK_D):
                 d = start + tl.arange(0, BLOCK_D)
                 x = tl.load(x_ptr + d, mask=d < D, other=0.0).to(tl.float32).to(tl.float64)
-                mu = tl.load(centers_ptr + first.to(tl.int64) * D + d, mask=d < D, other=0.0)
-                nu = tl.load(centers_ptr + again.to(tl.int64) * D + d, mask=d < D, other=0.0)
-                one += (x - mu.to(tl.float64)) * (x - mu.to(tl.float64))
-                two += (x - nu.to(tl.float64)) * (x - nu.to(tl.float64))
-            distance = tl.sum(one, axis=0)
-            if distance < best or winner < 0:
-                best = distance
-                winner = first
-            distance = tl.sum(two, axis=0)
+                difference = x - tl.load(mu_ptr + d, mask=d < D, other=0.0).to(tl.float64)
+                distances += difference * difference
+            distance = tl.sum(distances, axis=0)
             if distance < best:
                 best = distance
-                winner = again
-            index = tl.where(index > other, index, none)
-            first = tl.min(index, axis=0)
+                winner = first
+            first = tl.min(tl.where(index > first, index, none), axis=0)
         tl.store(out_ptr + row, winner.to(tl.int64))
         entry += tl.num_programs(0)
 

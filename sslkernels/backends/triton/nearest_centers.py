@@ -6,7 +6,8 @@ The steps, for a chunk of rows (so that the workspace stays small) and every set
 2. filter all rows, one launch for all sets (``center_filter.center_filter_kernel``);
 3. decide, or list the rows with a few candidates, too many, or no bound (``center_choice``);
 4. filter the rows with too many again, with split operands and x - g; decide or list;
-5. float64 distances to the candidates of listed rows, or to every center where no bound holds.
+5. fp32 scores of the candidates of listed rows, float64 distances to those that fp32 cannot tell
+   apart, or to every center where no bound holds.
 
 ``exact=False`` stops after 3; rows without a bound still take 5. Problems too small to fill the
 device go straight to float64. The host waits for nothing: lists and their lengths stay on the
@@ -26,6 +27,7 @@ from sslkernels.backends.triton import center_filter as filtering
 from sslkernels.backends.triton import launch, tiles
 from sslkernels.backends.triton.center_table import (
     CENTER_BLOCK,
+    PITCH,
     CenterSet,
     CenterTable,
     center_table,
@@ -33,7 +35,7 @@ from sslkernels.backends.triton.center_table import (
 )
 
 _CHOICE_BLOCK = 128
-_RECHECK_BLOCK = 256
+_RECHECK_BLOCK, _RECHECK_WARPS = 256, 1
 _SCAN_C, _SCAN_D = 32, 32
 
 
@@ -127,7 +129,7 @@ def _filtered(
                     num_warps=4,
                 )
             if exact:
-                _recheck(rows, one, score, index, limit, few, counts, own, spans, device)
+                _recheck(rows, table, one, score, index, limit, few, counts, own, device)
             _scan(rows, one.centers, one.usable, every, counts, own)
 
 
@@ -187,6 +189,7 @@ def _filter(
 
 def _recheck(
     z: torch.Tensor,
+    table: CenterTable,
     one: CenterSet,
     score: torch.Tensor,
     index: torch.Tensor,
@@ -194,12 +197,17 @@ def _recheck(
     few: torch.Tensor,
     counts: torch.Tensor,
     out: torch.Tensor,
-    spans: int,
     device: launch.Device,
 ) -> None:
     choice.center_recheck_kernel[(min(len(z), 16 * device.processors),)](
         z,
         one.centers,
+        table.hi,
+        table.lo,
+        table.h_shifted,
+        table.g,
+        table.bounds,
+        table.spans,
         score,
         index,
         limit,
@@ -208,14 +216,16 @@ def _recheck(
         out,
         z.shape[1],
         z.stride(0),
+        table.hi.stride(0),
         one.first_span,
         one.num_spans,
-        spans,
+        len(table.spans),
         VEC=launch.vector_width(z),
         KEEP=filtering.KEEP,
         SPANS=tiles.CENTER_SPANS,
+        PITCH=PITCH,
         BLOCK_D=_RECHECK_BLOCK,
-        num_warps=1,
+        num_warps=_RECHECK_WARPS,
     )
 
 
@@ -343,16 +353,18 @@ def _center_cases(dtype: torch.dtype, name: str, centers: str) -> Iterator[launc
         choice.center_recheck_kernel,
         f"{name} {centers}",
         rows
-        | dict.fromkeys(("score_ptr", "limit_ptr"), "*fp32")
-        | dict.fromkeys(("index_ptr", "few_ptr", "counts_ptr"), "*i32")
-        | dict.fromkeys(("D", "stride_zn", "first_span", "num_spans", "all_spans"), "i32"),
+        | dict.fromkeys(("hi_ptr", "lo_ptr"), "*bf16")
+        | dict.fromkeys(("h_ptr", "g_ptr", "bounds_ptr", "score_ptr", "limit_ptr"), "*fp32")
+        | dict.fromkeys(("spans_ptr", "index_ptr", "few_ptr", "counts_ptr"), "*i32")
+        | dict.fromkeys(choice.RECHECK_SIZES, "i32"),
         {
             "VEC": 16 // dtype.itemsize,
             "KEEP": filtering.KEEP,
             "SPANS": tiles.CENTER_SPANS,
+            "PITCH": PITCH,
             "BLOCK_D": _RECHECK_BLOCK,
         },
-        1,
+        _RECHECK_WARPS,
         3,
         "streaming",
     )
