@@ -91,8 +91,8 @@ def problem(
 @pytest.mark.parametrize(
     ("n", "d", "c", "layout", "separation"),
     [
-        (60, 40, 9, "contiguous", 1.0),
-        (40, 70, 150, "padded", 0.05),
+        (40, 40, 9, "contiguous", 1.0),
+        (24, 70, 150, "padded", 0.05),
         (30, 7, 30, "transposed", 0.3),
         (3, 1, 2, "contiguous", 1.0),
     ],
@@ -112,7 +112,7 @@ def test_equals_float64(
 
 
 def test_without_counts_nothing_is_left_out(device: torch.device) -> None:
-    z, classes, centers, _ = problem(60, 20, 8, torch.float32)
+    z, classes, centers, _ = problem(40, 20, 8, torch.float32)
     check(z.to(device), classes.to(device), centers.to(device), None)
 
 
@@ -123,7 +123,7 @@ def test_by_parts(whole: bool, device: torch.device, monkeypatch: pytest.MonkeyP
     tile = tiles.CenterTile(32, 32, 64, 4, 2)
     monkeypatch.setattr(tiles, "projections_tile", lambda device: tile)
     monkeypatch.setattr(tiles, "PROJECTION_TABLE", 1 << 20 if whole else 0)
-    n, c = 80, 260  # nine column tiles: a wave is one row tile of the interpreter's device
+    n, c = 40, 260  # nine column tiles: a wave is one row tile of the interpreter's device
     z, classes, centers, counts = problem(n, 20, c, torch.float32, separation=0.1)
     check(z.to(device), classes.to(device), centers.to(device), counts.to(device))
 
@@ -131,7 +131,7 @@ def test_by_parts(whole: bool, device: torch.device, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("directional", [True, False])
 def test_agrees_with_the_torch_backend(directional: bool, device: torch.device) -> None:
     """Rows of one class are many, and most of them are mistaken for others."""
-    inputs = [t.to(device) for t in problem(150, 24, 6, torch.bfloat16, separation=0.2)]
+    inputs = [t.to(device) for t in problem(60, 24, 6, torch.bfloat16, separation=0.2)]
     got = projections.class_projections(*inputs, directional)
     expected = dense.class_projections(*inputs, directional)
     assert torch.equal(got[0], expected[0]) and torch.equal(got[1], expected[1])
@@ -139,7 +139,7 @@ def test_agrees_with_the_torch_backend(directional: bool, device: torch.device) 
 
 
 def test_repetition_gives_the_same_bits(device: torch.device) -> None:
-    z, classes, centers, counts = (t.to(device) for t in problem(60, 33, 12, torch.bfloat16))
+    z, classes, centers, counts = (t.to(device) for t in problem(30, 33, 12, torch.bfloat16))
     first = projections.class_projections(z, classes, centers, counts, True)
     second = projections.class_projections(z, classes, centers, counts, True)
     for one, two in zip(first, second, strict=True):
@@ -148,7 +148,7 @@ def test_repetition_gives_the_same_bits(device: torch.device) -> None:
 
 @pytest.mark.parametrize(("dtype", "offset"), [(DTYPES[0], 1e5), (DTYPES[1], 50), (DTYPES[2], 500)])
 def test_large_common_offset(dtype: torch.dtype, offset: float, device: torch.device) -> None:
-    z, classes, centers, counts = problem(80, 20, 12, dtype, offset=offset)
+    z, classes, centers, counts = problem(40, 20, 12, dtype, offset=offset)
     check(z.to(device), classes.to(device), centers.to(device), counts.to(device))
 
 
@@ -158,7 +158,7 @@ def test_ties_go_to_the_lowest_class(device: torch.device) -> None:
     centers = torch.randint(-8, 9, (12, 16), generator=g).double()
     centers[5] = centers[2]
     centers[9] = centers[2]
-    first, second = torch.randint(12, (2, 60), generator=g)
+    first, second = torch.randint(12, (2, 40), generator=g)
     z = ((centers[first] + centers[second]) / 2).float()
     check(z.to(device), first.to(device), centers.to(device), torch.full((12,), 5, device=device))
 
@@ -172,7 +172,7 @@ def test_every_center_is_the_same(device: torch.device) -> None:
 
 def test_close_means(device: torch.device) -> None:
     """Pairs whose distance has lost its digits beside the other means."""
-    z, classes, centers, counts = problem(120, 30, 10, torch.float32)
+    z, classes, centers, counts = problem(40, 30, 10, torch.float32)
     centers[2:] = centers[2] + 1e-4 * torch.randn(
         8, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )
@@ -182,14 +182,14 @@ def test_close_means(device: torch.device) -> None:
 @pytest.mark.parametrize("scale", [1e-30, 1e25])
 def test_extreme_scales(scale: float, device: torch.device) -> None:
     """Squares that overflow or vanish in fp32; rows that are far beyond all centers."""
-    z, classes, centers, counts = problem(60, 9, 6, torch.float64)
+    z, classes, centers, counts = problem(30, 9, 6, torch.float64)
     z[::5] *= 1e11
     z, centers = (z * scale).float(), centers * scale
     check(z.to(device), classes.to(device), centers.to(device), counts.to(device))
 
 
 def test_rows_and_centers_that_are_not_finite(device: torch.device) -> None:
-    z, classes, centers, counts = problem(80, 10, 9, torch.float32)
+    z, classes, centers, counts = problem(40, 10, 9, torch.float32)
     z[3, 1], z[8, 0] = torch.nan, -torch.inf
     classes[3] = classes[8] = 4
     centers[5] = torch.nan
@@ -216,7 +216,7 @@ def test_nothing_to_do(device: torch.device) -> None:
 
 
 def test_public_statistics(device: torch.device) -> None:
-    z, classes, _, _ = problem(90, 20, 6, torch.float32)
+    z, classes, _, _ = problem(50, 20, 6, torch.float32)
     z, classes = z.to(device), classes.to(device)
     m = ssk.class_moments(z, classes, 6, ignore_index=-1)
     found = {}

@@ -35,8 +35,9 @@ h. Rounding c, p, limit and the terms of h to fp32 adds 2^-21 of them, the float
 everything about two means so close that h_yj has lost digits. Rows whose size fp32 cannot take have
 an infinite bound.
 
-The product is stored, for as many rows as stay in the L2 cache, and a kernel over rows asks the
-questions: two fp32 sums of a 128 x 128 tile leave no registers to ask them in.
+The product is stored, for a bounded number of rows, and a kernel over rows asks the questions: two
+fp32 sums of a 128 x 128 tile leave no registers to ask them in, and what is written and read so is
+little beside the operands.
 """
 
 from __future__ import annotations

@@ -362,7 +362,8 @@ def unit_stretches(programs: int, rows: int, device: Device) -> int:
 HALVES = Operand(torch.float16, 2, "halves", "ieee")  # of rows brought to one length
 
 PROJECTION_TABLE = 64 << 20  # bytes of products of all centers; beyond, by parts
-PROJECTION_WORKSPACE = (64 << 20, 256 << 20)  # bytes at a time: with that table, and by parts
+# Bytes at a time, with that table and by parts: enough that launches do not decide the time.
+PROJECTION_WORKSPACE = (128 << 20, 256 << 20)
 
 
 def projections_tile(device: Device) -> CenterTile:
