@@ -23,6 +23,7 @@ _PASSES = {
     "nearest_center": "nearest_centers",  # a module of the same name would hide the function
     "nt_xent_forward": "nt_xent",
     "nt_xent_backward": "nt_xent_gradient",
+    "scatter_update": "scatter",
     "sigreg_forward": "sigreg",
     "sigreg_backward": "sigreg_gradient",
     "unit_moments": "unit_row_moments",
@@ -68,6 +69,8 @@ def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
             return f"takes compute capability 8.0 or newer, {tensor.device} has {major}.{minor}"
     if pass_name in ("cdnv_sum", "cosine_gap_sum"):
         return None  # class means are float64 and multiplied as three tf32 products
+    if pass_name == "scatter_update" and tensor.dtype == torch.float64:
+        return None
     if tensor.dtype == torch.float64:
         return "GPUs have no fast float64 products: float64 is served through the torch backend"
     if tensor.dtype not in _DTYPES:
