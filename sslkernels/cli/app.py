@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from sslkernels import __version__
+from sslkernels.cli import torchrun
 from sslkernels.cli.console import fail
 
 _COMMANDS = ("report", "demo", "info", "bench")  # each a function in a module of its name
@@ -61,6 +62,8 @@ def run(args: Sequence[str] | None = None) -> int:
     """Run one command; 0, 2 for what the user can put right, 130 when interrupted."""
     signal.signal(signal.SIGTERM, _stop)
     given = sys.argv[1:] if args is None else list(args)
+    if given[:1] == ["report"]:
+        torchrun.hush()
     try:
         _check_environment()
         status = application(given)(given, prog_name="sslkernels", standalone_mode=False)

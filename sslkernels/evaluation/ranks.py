@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from sslkernels.evaluation.parts import Part
 
 T = TypeVar("T")
+
+
+class RankLost(RuntimeError):
+    """A collective has failed: another rank has died or left."""
 
 
 class Ranks:
@@ -48,10 +53,21 @@ class Ranks:
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self._group)
+        with _collective():
+            dist.all_gather_object(values, value, group=self._group)
         return values
 
     def reduce(self, part: Part) -> None:
         """Merge an accumulator over all ranks."""
         if self.size > 1:
-            part.all_reduce(self._group)
+            with _collective():
+                part.all_reduce(self._group)
+
+
+@contextlib.contextmanager
+def _collective() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).split(". ")[0].splitlines()[0]
+        raise RankLost(f"another rank has left: {reason}") from error
