@@ -12,6 +12,7 @@ import torch
 from sslkernels.data import Chunk, DataError, Source, on_device
 from sslkernels.evaluation.labelings import Labeling
 
+_SMALL, _LARGE = 1e-15, 1e15  # lengths whose squares are exact enough in float32
 LISTED = 20  # bad rows that a report names; all are counted
 
 
@@ -88,6 +89,10 @@ def unit(z: torch.Tensor) -> torch.Tensor:
     """``z / ||z||`` in float32 (float64 for float64 rows); a row of zeros stays zero."""
     x = z if z.dtype in (torch.float32, torch.float64) else z.float()
     lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    extreme = ~((lengths > _SMALL) & (lengths < _LARGE)).squeeze(1)
+    if extreme.any():
+        wide = torch.linalg.vector_norm(x[extreme].double(), dim=1, keepdim=True)
+        lengths[extreme] = wide.to(x.dtype)
     return x / lengths.masked_fill_(lengths == 0, 1.0)
 
 

@@ -74,8 +74,7 @@ class TrainPass(Parts):
         self._scatters: dict[int, ScatterSums] = {}
         if settings.spectrum:
             self._choose_scatters()
-        everything = self.everything
-        self.sample = Sample(num_rows, everything.dim, everything.device, settings)
+        self.sample = Sample(num_rows, self.everything, settings)
         untested = [k for k, labels in enumerate(labelings) if not labels.tested]
         self.few_shot = FewShotHits(first, settings, untested, training=True)
         parts: dict[str, Part] = {"sample": self.sample, "few_shot": self.few_shot}

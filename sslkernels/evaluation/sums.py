@@ -37,25 +37,25 @@ class ScatterSums(Sums):
 class Sample(Sums):
     """The same rows of the data, drawn by seed, on however many ranks they are read."""
 
-    def __init__(self, num_rows: int, dim: int, device: torch.device, settings: Settings) -> None:
+    def __init__(self, num_rows: int, m: ClassMoments, settings: Settings) -> None:
         draw = np.random.default_rng((settings.seed, _SAMPLE))
         size = min(settings.uniformity_rows, num_rows)
         self.index = np.sort(draw.choice(num_rows, size, replace=False, shuffle=False))
         super().__init__(
-            rows=torch.zeros(size, dim, device=device),
-            seen=torch.zeros(size, dtype=torch.int64, device=device),
+            rows=torch.zeros(size, m.dim, dtype=m.dtype, device=m.device),
+            seen=torch.zeros(size, dtype=torch.int64, device=m.device),
         )
 
     def update(self, rows: Rows) -> None:
         at = places(rows.index, self.index)
         slots = torch.from_numpy(np.searchsorted(self.index, rows.index[at.numpy()]))
         slots = slots.to(rows.z.device)
-        self._sums["rows"][slots] = unit(rows.z[at.to(rows.z.device)]).float()
+        self._sums["rows"][slots] = unit(rows.z[at.to(rows.z.device)])
         self._sums["seen"][slots] = 1
 
     @property
     def rows(self) -> torch.Tensor:
-        """Unit rows, float32; those that were left out as bad are missing."""
+        """Unit rows, in float64 if the rows are; those that were left out as bad are missing."""
         return self._sums["rows"][self._sums["seen"] > 0]
 
 
