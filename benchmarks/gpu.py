@@ -18,38 +18,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 import sslkernels as ssk
+from benchmarks import gpu_losses, gpu_statistics
+from benchmarks.gpu_jobs import Job, l2_bytes, rotations
 from benchmarks.vicreg import official_formula
 
 BUDGET_SECONDS = 420.0  # no workload starts after this
 SAMPLES = 50
-
-
-class Job(NamedTuple):
-    """One contender on one workload. ``run`` takes one of the input sets of the workload."""
-
-    workload: str
-    contender: str  # the first of a workload is ours
-    run: Callable[..., Any]
-    inputs: list[tuple[Any, ...]]
-    error: Callable[[Any], float]  # of a result on the first input set
-    amount: float  # floating-point operations or bytes that the job cannot do without
-    unit: str  # "FLOP" or "B"
-    ceiling: str  # a key of ceilings()
-    setting: str = "highest"  # torch.set_float32_matmul_precision
-
-
-def l2_bytes() -> int:
-    return int(torch.cuda.get_device_properties(0).L2_cache_size)
-
-
-def rotations(bytes_per_input: int) -> int:
-    """How many input sets exceed twice the L2 cache; at least two."""
-    return max(2, 1 + 2 * l2_bytes() // bytes_per_input)
 
 
 def median_seconds(run: Callable[..., Any], inputs: list[tuple[Any, ...]]) -> tuple[float, int]:
@@ -197,27 +176,11 @@ def column_moments() -> Iterator[list[Job]]:
         ]
 
 
-def statistics_of_classes() -> Iterator[list[Job]]:
-    """Class moments, nearest centers and pairs of means."""
-    from benchmarks.gpu_statistics import WORKLOADS as workloads  # which imports this module
-
-    for workload in workloads:
-        yield from workload()
-
-
-def other_losses() -> Iterator[list[Job]]:
-    """Barlow Twins, NT-Xent and SIGReg."""
-    from benchmarks.gpu_losses import WORKLOADS as workloads  # which imports this module
-
-    for workload in workloads:
-        yield from workload()
-
-
 WORKLOADS: tuple[Callable[[], Iterator[list[Job]]], ...] = (
     vicreg,
     column_moments,
-    statistics_of_classes,
-    other_losses,
+    *gpu_statistics.WORKLOADS,
+    *gpu_losses.WORKLOADS,
 )
 
 

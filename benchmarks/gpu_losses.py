@@ -11,7 +11,7 @@ import torch
 
 import sslkernels as ssk
 from benchmarks.barlow_twins import published_formula
-from benchmarks.gpu import Job, rotations
+from benchmarks.gpu_jobs import Job, rotations
 from benchmarks.nt_xent import TEMPERATURE
 from benchmarks.sigreg import KNOTS, TARGET, WEIGHTS, T
 from sslkernels.reference.sigreg import slices

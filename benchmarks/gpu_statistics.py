@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import Job, rotations
+from benchmarks.gpu_jobs import Job, rotations
 from sslkernels.backends import torch as dense
 from sslkernels.backends.triton.class_moments import class_moments_update
 from sslkernels.backends.triton.nearest_centers import nearest_center, nearest_centers
