@@ -80,7 +80,9 @@ class Inputs:
         """
 
         def sources(paths: dict[str, str]) -> dict[str, Source]:
-            return open_sources(paths, skip_bad=skip_bad) if paths else {}
+            if not paths:
+                return {}
+            return open_sources(paths.get("", paths), skip_bad=skip_bad)
 
         test = sources(self.test)
         if not self.test_labels:

@@ -207,3 +207,77 @@ def test_as_a_process_with_nothing_on_stderr(data, tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "fine" in done.stdout
+
+
+def test_layers_in_one_call(command, data, tmp_path):
+    """Named by their files or by the user; as one file of [L, N, D] the same."""
+    for part in ("train", "test"):
+        np.save(tmp_path / f"{part}2.npy", 2 * data[part] ** 2)
+        np.save(tmp_path / f"both_{part}.npy", np.stack([data[part], 2 * data[part] ** 2]))
+    args = [*options(), "--test", "test2.npy", "--few-shot", "1,2,3,4,5", "--top-k", "1,2,3,4"]
+    args[:1] = ["train.npy", "deep=train2.npy"]
+    code, out, err = command("report", *args, "--out", "a")
+    assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 100
+    report = written(tmp_path / "a")
+    assert [entry["name"] for entry in report["embeddings"]] == ["train", "deep"]
+    assert report["embeddings"][1]["inputs"] == {
+        "train": {"path": "train2.npy", "shape": [97, 8], "dtype": "float32"},
+        "test": {"path": "test2.npy", "shape": [41, 8], "dtype": "float32"},
+    }
+    args = [*options(), "--few-shot", "1,2,3,4,5", "--top-k", "1,2,3,4", "--out", "b"]
+    args[args.index("train.npy")], args[args.index("test.npy")] = "both_train.npy", "both_test.npy"
+    assert command("report", *args)[0] == 0
+    rows = written(tmp_path / "b")["rows"]
+    names = {"train": "0", "deep": "1"}
+    assert rows == [{**row, "embeddings": names[row["embeddings"]]} for row in report["rows"]]
+
+
+def test_everything_at_once_is_no_wider_than_100_columns(command, data, tmp_path):
+    name, long = "a_very_long_name_of_a_labeling", "a_very_long_name_of_a_layer"
+    np.save(tmp_path / "w.npy", np.ones((6, 8)))
+    np.save(tmp_path / "b.npy", np.ones(6))
+    args = [f"{long}=train.npy", f"{long}2=train.npy", "--labels", f"{name}=train_fine.npy"]
+    args += ["--test", "test.npy"] * 2 + ["--test-labels", f"{name}=test_fine.npy"]
+    args += ["--view", f"{long}=train.npy", "--view", f"{long}2=train.npy", "--few-shot", "1,20"]
+    args += ["--weights", f"{name}=w.npy", "--bias", f"{name}=b.npy", "--few-shot-repeats", "2"]
+    code, out, err = command("report", *args, "--normalize")
+    assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 100
+    for word in ("NC3", "NC4", "align-", "uni-", "20-shot", "a_very_long_nam…"):
+        assert word in out
+
+
+def test_no_labels_and_little_else(command, data, tmp_path):
+    code, out, _ = command("report", "train.npy", "--out", "a")
+    assert code == 0
+    assert "No labels" in out and "RankMe" in out
+    args = ["--no-spectrum", "--no-directional", "--uniformity-rows", 0]
+    assert command("report", "train.npy", *args, "--out", "b")[0] == 0
+    code, out, _ = command("report", *options(("fine",)), *args, "--out", "c")
+    assert code == 0
+    assert not {"RankMe", "directional", "uni-"} & set(out.split())
+    check(written(tmp_path / "c"), data, "fine")
+
+
+def test_shards_that_cannot_be_read(command, data, tmp_path):
+    (tmp_path / "z").mkdir()
+    (tmp_path / "y").mkdir()
+    for i, rows in enumerate((slice(0, 30), slice(30, 60), slice(60, 97))):
+        np.save(tmp_path / f"z/z_{i}.npy", data["train"][rows])
+        np.save(tmp_path / f"y/y_{i}.npy", data["train_fine"][rows])
+    whole = (tmp_path / "z/z_1.npy").read_bytes()
+    (tmp_path / "z/z_1.npy").write_bytes(whole[:-1])
+    args = ["z", "--labels", "fine=y"]
+    code, _, err = command("report", *args)
+    assert code == 2 and "z/z_1.npy: truncated" in err
+    code, out, _ = command("report", *args, "--skip-bad")
+    assert code == 0
+    assert "Left out: z/z_1.npy: truncated" in " ".join(out.split())
+    report = written(tmp_path / "report")
+    (line,) = report["embeddings"][0]["skipped"]
+    assert line.startswith("z/z_1.npy: truncated")
+    kept = np.r_[0:30, 60:97]
+    z, fine = data["train"][kept], data["train_fine"][kept]
+    m = reference.class_moments(z, fine, 6)
+    assert labeling(report, "fine")["cdnv"] == pytest.approx(float(reference.cdnv(m)), rel=1e-6)
