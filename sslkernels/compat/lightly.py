@@ -22,6 +22,7 @@ from sslkernels.distributed.nt_xent import nt_xent
 from sslkernels.losses import _checks
 from sslkernels.losses.nt_xent import MIN_TEMPERATURE, nt_xent_terms
 from sslkernels.losses.vicreg import vicreg_terms
+from sslkernels.ops.vicreg import VICRegSettings
 
 
 class VICRegLoss(torch.nn.Module):
@@ -72,7 +73,8 @@ class VICRegLoss(torch.nn.Module):
         if group is None:
             _assert_views(z_a, z_b)
         weights = (self.lambda_param, self.mu_param, self.nu_param)
-        return vicreg_terms(z_a, z_b, *weights, 1.0, self.eps, group, ("z_a", "z_b"))[0]
+        settings = VICRegSettings(*weights, eps=self.eps)
+        return vicreg_terms(z_a, z_b, settings, group, ("z_a", "z_b"))[0]
 
 
 class BarlowTwinsLoss(torch.nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor
 from sslkernels.compat._shared import matrix
 from sslkernels.losses import _checks, covariance_loss
 from sslkernels.losses.vicreg import vicreg_terms
-from sslkernels.ops.vicreg import result_dtype
+from sslkernels.ops.vicreg import VICRegSettings, result_dtype
 
 _NAMES = ("embeddings", "ref_emb")
 
@@ -93,7 +93,8 @@ class VICRegLoss(torch.nn.Module):
             _checks.pair(embeddings, second, min_rows=2, names=_NAMES)
             return self.reducer(self._terms(embeddings, second), embeddings, None)
         weights = (self.invariance_lambda, self.variance_mu, self.covariance_v)
-        return vicreg_terms(embeddings, second, *weights, 1.0, self.eps, None, _NAMES)[0]
+        settings = VICRegSettings(*weights, eps=self.eps)
+        return vicreg_terms(embeddings, second, settings, None, _NAMES)[0]
 
     def _terms(self, x: Tensor, y: Tensor) -> dict[str, dict[str, Any]]:
         """What the original gives its reducers; only the covariance term is fused."""

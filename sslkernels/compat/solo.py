@@ -15,6 +15,7 @@ from sslkernels._checks import INT_DTYPES
 from sslkernels.compat._shared import barlow_twins, every_rank, matrix
 from sslkernels.losses.nt_xent import nt_xent_terms
 from sslkernels.losses.vicreg import vicreg_terms
+from sslkernels.ops.vicreg import VICRegSettings
 
 
 def vicreg_loss_func(
@@ -42,8 +43,8 @@ def vicreg_loss_func(
         tensor(1.9800)
     """
     matrix(z1, "z1")
-    weights = (sim_loss_weight, 2 * var_loss_weight, cov_loss_weight)
-    return vicreg_terms(z1, z2, *weights, 1.0, 1e-4, every_rank(), ("z1", "z2"))[0]
+    settings = VICRegSettings(sim_loss_weight, 2 * var_loss_weight, cov_loss_weight)
+    return vicreg_terms(z1, z2, settings, every_rank(), ("z1", "z2"))[0]
 
 
 def barlow_loss_func(

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sslkernels.backends import select
 from sslkernels.distributed.batch import Batch, gather
-from sslkernels.ops.vicreg import result_dtype
+from sslkernels.ops.vicreg import VICRegSettings, result_dtype
 
 
 class Local(NamedTuple):
@@ -47,9 +47,8 @@ class Moments(NamedTuple):
 def local_moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Means and m2 [2P, D] and the mean of (x - y)^2 of views [P, n, D], in one backend pass."""
     n = x.shape[1]
-    settings = (0.0, 0.0, 0.0, 1.0, 0.0, True, n > 1, False)
-    backend = select("vicreg", x)
-    terms, mean, var, _ = backend.vicreg_forward(x, y, *settings)
+    settings = VICRegSettings(variance=n > 1, covariance=False)
+    terms, mean, var, _ = select("vicreg", x).vicreg_forward(x, y, settings)
     if n == 1:  # a lone row: no variance, and itself the mean
         mean = torch.stack((x, y)).squeeze(2).double()
         var = torch.zeros_like(mean)

@@ -30,7 +30,7 @@ from sslkernels.distributed.moments import (
     gather_rows,
     local_moments,
 )
-from sslkernels.ops.vicreg import result_dtype, wide
+from sslkernels.ops.vicreg import VICRegSettings, result_dtype, wide
 
 
 def _problems(z: Tensor) -> Tensor:
@@ -69,8 +69,8 @@ def _narrow(
 
 class _VICReg(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, batch: Batch, *settings: float) -> Tensor:
-        sim, std, cov, gamma, eps = settings
+    def forward(ctx: Any, x: Tensor, y: Tensor, batch: Batch, settings: VICRegSettings) -> Tensor:
+        sim, std, cov, gamma, eps, *_ = settings
         views = [_problems(x), _problems(y)]
         p, n, d = views[0].shape
         total = batch.total
@@ -95,7 +95,7 @@ class _VICReg(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y, mean, var, products = ctx.saved_tensors
-        sim, std, cov, gamma, eps = ctx.settings
+        sim, std, cov, gamma, eps, *_ = ctx.settings
         batch = ctx.batch
         views = [_problems(x), _problems(y)]
         p, _, d = views[0].shape
@@ -126,10 +126,10 @@ class _VICReg(torch.autograd.Function):
                     if x.ndim == 2
                     else out.transpose(0, 1).unflatten(1, x.shape[1:-1])
                 )
-        return (*grads, *(None,) * 6)
+        return (*grads, None, None)
 
 
 @outside_graphs
-def vicreg(x: Tensor, y: Tensor, batch: Batch, *settings: float) -> Tensor:
-    """[4]: loss, invariance, variance, covariance; settings sim, std, cov, gamma, eps."""
-    return _VICReg.apply(x, y, batch, *settings)
+def vicreg(x: Tensor, y: Tensor, batch: Batch, settings: VICRegSettings) -> Tensor:
+    """[4]: loss, invariance, variance, covariance; every term is asked for."""
+    return _VICReg.apply(x, y, batch, settings)

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-import sslkernels.ops.vicreg  # noqa: F401  (registers the operator)
 from sslkernels._checks import FLOAT_DTYPES
 from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.vicreg import vicreg as _distributed_vicreg
 from sslkernels.losses import _checks
+from sslkernels.ops.vicreg import VICRegSettings
 
 _LOSS, _INVARIANCE, _VARIANCE, _COVARIANCE = range(4)
 
@@ -85,7 +85,8 @@ def vicreg_loss(
         >>> vicreg_loss(x, x + 1, sim_coeff=1.0)  # invariance 1, variance 0, covariance 4 + 4
         tensor(9.)
     """
-    return vicreg_terms(x, y, sim_coeff, std_coeff, cov_coeff, gamma, eps, group)[_LOSS]
+    settings = VICRegSettings(sim_coeff, std_coeff, cov_coeff, gamma, eps)
+    return vicreg_terms(x, y, settings, group)[_LOSS]
 
 
 def invariance_loss(x: Tensor, y: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ def invariance_loss(x: Tensor, y: Tensor) -> Tensor:
         tensor(4.)
     """
     _check_pair(x, y, min_rows=1)
-    return _terms(x, y, variance=False, covariance=False)[_INVARIANCE]
+    return _terms(x, y, VICRegSettings(variance=False, covariance=False))[_INVARIANCE]
 
 
 def variance_loss(z: Tensor, *, gamma: float = 1.0, eps: float = 1e-4) -> Tensor:
@@ -134,7 +135,8 @@ def variance_loss(z: Tensor, *, gamma: float = 1.0, eps: float = 1e-4) -> Tensor
         tensor(0.5000)
     """
     _check_view(z, "z", min_rows=2)
-    return _terms(z, None, gamma=gamma, eps=eps, invariance=False, covariance=False)[_VARIANCE]
+    settings = VICRegSettings(gamma=gamma, eps=eps, invariance=False, covariance=False)
+    return _terms(z, None, settings)[_VARIANCE]
 
 
 def covariance_loss(z: Tensor) -> Tensor:
@@ -157,7 +159,7 @@ def covariance_loss(z: Tensor) -> Tensor:
         tensor(4.)
     """
     _check_view(z, "z", min_rows=2)
-    return _terms(z, None, invariance=False, variance=False)[_COVARIANCE]
+    return _terms(z, None, VICRegSettings(invariance=False, variance=False))[_COVARIANCE]
 
 
 class VICRegLoss(torch.nn.Module):
@@ -193,8 +195,8 @@ class VICRegLoss(torch.nn.Module):
         self.eps = eps
 
     def _all_terms(self, x: Tensor, y: Tensor) -> Tensor:
-        settings = (self.sim_coeff, self.std_coeff, self.cov_coeff, self.gamma, self.eps)
-        return vicreg_terms(x, y, *settings, self.group)
+        options = (self.sim_coeff, self.std_coeff, self.cov_coeff, self.gamma, self.eps)
+        return vicreg_terms(x, y, VICRegSettings(*options), self.group)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of two views [N, D] or [N, ..., D], as :func:`vicreg_loss`."""
@@ -212,11 +214,7 @@ class VICRegLoss(torch.nn.Module):
 def vicreg_terms(
     x: Tensor,
     y: Tensor,
-    sim: float,
-    std: float,
-    cov: float,
-    gamma: float,
-    eps: float,
+    settings: VICRegSettings,
     group: Any,
     names: tuple[str, str] = ("x", "y"),
 ) -> Tensor:
@@ -224,28 +222,14 @@ def vicreg_terms(
     group = _distributed.found_group(group)
     if group is None:
         _check_pair(x, y, min_rows=2, names=names)
-        return _terms(x, y, sim, std, cov, gamma, eps)
-    settings = (sim, std, cov, gamma, eps)
+        return _terms(x, y, settings)
     check = partial(_check_pair, x, y, min_rows=1, names=names)
     batch = _distributed.agree(group, "VICReg", check, (x, y), settings, min_rows=2)
-    return _distributed_vicreg(x, y, batch, *settings)
+    return _distributed_vicreg(x, y, batch, settings)
 
 
-def _terms(
-    x: Tensor,
-    y: Tensor | None,
-    sim: float = 0.0,
-    std: float = 0.0,
-    cov: float = 0.0,
-    gamma: float = 1.0,
-    eps: float = 1e-4,
-    invariance: bool = True,
-    variance: bool = True,
-    covariance: bool = True,
-) -> Tensor:
-    return torch.ops.sslkernels.vicreg.default(
-        x, y, sim, std, cov, gamma, eps, invariance, variance, covariance
-    )[0]
+def _terms(x: Tensor, y: Tensor | None, settings: VICRegSettings) -> Tensor:
+    return torch.ops.sslkernels.vicreg.default(x, y, *settings)[0]
 
 
 def _check_view(z: Any, name: str, min_rows: int) -> None:

@@ -1,11 +1,11 @@
 """VICReg as one operator forward and one backward.
 
-``sslkernels::vicreg(x, y, sim, std, cov, gamma, eps, invariance, variance, covariance)
--> (terms, mean, var, gram)``
+``sslkernels::vicreg(x, y, *settings) -> (terms, mean, var, gram)``
 
-takes one view (``y`` is None) or two, [N, D] or [N, ..., D]. The backends see [P, N, D]: P separate
-problems, the product of the middle dimensions. With Z one view's rows of one problem, centered per
-column, v_j = sum_i z_ij^2 / (N-1) and V the number of views:
+takes one view (``y`` is None) or two, [N, D] or [N, ..., D], and the fields of
+:class:`VICRegSettings`. The backends see [P, N, D]: P separate problems, the product of the middle
+dimensions. With Z one view's rows of one problem, centered per column, v_j = sum_i z_ij^2 / (N-1)
+and V the number of views:
 
     invariance = mean (x - y)^2                                              (0 for one view)
     variance   = mean over views, problems and columns of max(0, gamma - sqrt(v_j + eps))
@@ -25,8 +25,7 @@ magnitude unless nearly all columns are constant.
 What every backend implements, on checked tensors of one device, x and y being [P, N, D] with any
 strides (zero included):
 
-``vicreg_forward(x, y, sim, std, cov, gamma, eps, invariance, variance, covariance)
--> (terms, mean, var, gram)``
+``vicreg_forward(x, y, settings) -> (terms, mean, var, gram)``
 
 * ``terms`` [4]: loss, invariance, variance, covariance; a term whose flag is False is 0. float64
   for float64 input and float32 for any other (the "result dtype").
@@ -37,8 +36,8 @@ strides (zero included):
 * ``gram`` [V, P, M, M] in the result dtype, contiguous, both triangles, unscaled: Z Z^T with M = N
   if ``wide(N, D)``, else Z^T Z with its DIAGONAL SET TO ZERO and M = D. M = 0 without covariance.
 
-``vicreg_backward(grad, x, y, mean, var, gram, sim, std, cov, gamma, eps,
-invariance, variance, covariance, need_x, need_y) -> (grad_x | None, grad_y | None)``
+``vicreg_backward(grad, x, y, mean, var, gram, settings, need_x, need_y)
+-> (grad_x | None, grad_y | None)``
 
 * ``grad`` [4]: gradient of ``terms``, result dtype, any stride (0 included), on x's device; never
   read on the host for a device tensor. With g_t = grad[0] * coefficient_t + grad[t]:
@@ -57,25 +56,41 @@ Any backend's backward serves any backend's forward. Neither pass synchronises a
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sslkernels.backends import select
 
-_TERMS = "bool invariance, bool variance, bool covariance"
-_COEFFICIENTS = "float sim, float std, float cov, float gamma, float eps"
+
+class VICRegSettings(NamedTuple):
+    """The options of both operators, in their order."""
+
+    sim: float = 0.0  # weight in the loss of the invariance term,
+    std: float = 0.0  # the variance term
+    cov: float = 0.0  # and the covariance term
+    gamma: float = 1.0  # standard deviation below which a column counts
+    eps: float = 1e-4  # added to variances before the square root
+    invariance: bool = True  # whether the term is asked for
+    variance: bool = True
+    covariance: bool = True
+
+
+_SETTINGS = (
+    "float sim, float std, float cov, float gamma, float eps, "
+    "bool invariance, bool variance, bool covariance"
+)
 
 torch.library.define(
     "sslkernels::vicreg",
-    f"(Tensor x, Tensor? y, {_COEFFICIENTS}, {_TERMS}) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"(Tensor x, Tensor? y, {_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 torch.library.define(
     "sslkernels::vicreg_backward",
     "(Tensor grad, Tensor x, Tensor? y, Tensor mean, Tensor var, Tensor gram, "
-    f"{_COEFFICIENTS}, {_TERMS}, bool need_x, bool need_y, str backend) -> (Tensor, Tensor)",
+    f"{_SETTINGS}, bool need_x, bool need_y, str backend) -> (Tensor, Tensor)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
@@ -89,6 +104,25 @@ def result_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def empty_results(
+    x: Tensor,  # [P, N, D]
+    y: Tensor | None,
+    settings: VICRegSettings,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Terms, mean, var and gram for a forward pass to fill."""
+    p, n, d = x.shape
+    views = 1 if y is None else 2
+    moments = (views, p, d if settings.variance or settings.covariance else 0)
+    side = (n if wide(n, d) else d) if settings.covariance else 0
+    dtype = result_dtype(x.dtype)
+    return (
+        x.new_empty(4, dtype=dtype),
+        x.new_empty(moments, dtype=torch.float64),
+        x.new_empty(moments, dtype=torch.float64),
+        x.new_empty((views, p, side, side), dtype=dtype),
+    )
+
+
 def _problems(z: Tensor) -> Tensor:
     """[N, D] or [N, ..., D] as [P, N, D], a view wherever the middle dimensions allow one."""
     return z.unsqueeze(0) if z.ndim == 2 else z.flatten(1, -2).transpose(0, 1)
@@ -100,25 +134,16 @@ def _unproblems(grad: Tensor, z: Tensor) -> Tensor:
 
 
 @torch.library.impl("sslkernels::vicreg", "CompositeExplicitAutograd")
-def _forward(
-    x: Tensor,
-    y: Tensor | None,
-    sim: float,
-    std: float,
-    cov: float,
-    gamma: float,
-    eps: float,
-    invariance: bool,
-    variance: bool,
-    covariance: bool,
+def _forward(x: Tensor, y: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    other = None if y is None else _problems(y)
+    return select("vicreg", x).vicreg_forward(_problems(x), other, VICRegSettings(*settings))
+
+
+@torch.library.register_fake("sslkernels::vicreg")
+def _forward_fake(
+    x: Tensor, y: Tensor | None, *settings: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    backend = select("vicreg", x)
-    return backend.vicreg_forward(
-        _problems(x),
-        None if y is None else _problems(y),
-        *(sim, std, cov, gamma, eps),
-        *(invariance, variance, covariance),
-    )
+    return empty_results(_problems(x), y, VICRegSettings(*settings))
 
 
 @torch.library.impl("sslkernels::vicreg_backward", "CompositeExplicitAutograd")
@@ -129,26 +154,16 @@ def _backward(
     mean: Tensor,
     var: Tensor,
     gram: Tensor,
-    sim: float,
-    std: float,
-    cov: float,
-    gamma: float,
-    eps: float,
-    invariance: bool,
-    variance: bool,
-    covariance: bool,
-    need_x: bool,
-    need_y: bool,
-    backend: str,
+    *options: Any,
 ) -> tuple[Tensor, Tensor]:
     """An unneeded gradient is an empty tensor: an operator cannot return None."""
+    *settings, need_x, need_y, backend = options
     grad_x, grad_y = importlib.import_module(backend).vicreg_backward(
         grad,
         _problems(x),
         None if y is None else _problems(y),
         *(mean, var, gram),
-        *(sim, std, cov, gamma, eps),
-        *(invariance, variance, covariance),
+        VICRegSettings(*settings),
         *(need_x, need_y),
     )
     return (
@@ -157,52 +172,12 @@ def _backward(
     )
 
 
-@torch.library.register_fake("sslkernels::vicreg")
-def _forward_fake(
-    x: Tensor,
-    y: Tensor | None,
-    sim: float,
-    std: float,
-    cov: float,
-    gamma: float,
-    eps: float,
-    invariance: bool,
-    variance: bool,
-    covariance: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    p, n, d = _problems(x).shape
-    views = 1 if y is None else 2
-    kept = d if variance or covariance else 0
-    side = (n if wide(n, d) else d) if covariance else 0
-    dtype = result_dtype(x.dtype)
-    return (
-        x.new_empty(4, dtype=dtype),
-        x.new_empty((views, p, kept), dtype=torch.float64),
-        x.new_empty((views, p, kept), dtype=torch.float64),
-        x.new_empty((views, p, side, side), dtype=dtype),
-    )
-
-
 @torch.library.register_fake("sslkernels::vicreg_backward")
 def _backward_fake(
-    grad: Tensor,
-    x: Tensor,
-    y: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    gram: Tensor,
-    sim: float,
-    std: float,
-    cov: float,
-    gamma: float,
-    eps: float,
-    invariance: bool,
-    variance: bool,
-    covariance: bool,
-    need_x: bool,
-    need_y: bool,
-    backend: str,
+    grad: Tensor, x: Tensor, y: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor]:
+    *_, need_x, need_y, _backend = options
+
     def like(z: Tensor | None, needed: bool) -> Tensor:
         if z is None or not needed:
             return x.new_empty(0)
@@ -229,14 +204,15 @@ class _VICReg(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        nothing = (None,) * len(ctx.settings)
         if grad is None:
-            return (None,) * 10
+            return (None, None, *nothing)
         x, y, mean, var, gram = ctx.saved_tensors
         need_x, need_y = ctx.needs_input_grad[:2]
         grad_x, grad_y = torch.ops.sslkernels.vicreg_backward.default(
             grad, x, y, mean, var, gram, *ctx.settings, need_x, need_y, ctx.backend
         )
-        return (grad_x if need_x else None, grad_y if need_y else None, *(None,) * 8)
+        return (grad_x if need_x else None, grad_y if need_y else None, *nothing)
 
 
 class _VICRegBackward(torch.autograd.Function):

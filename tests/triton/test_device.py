@@ -11,17 +11,17 @@ import torch
 import triton
 
 from sslkernels.backends.triton import column_moments, launch, tiles, vicreg
+from sslkernels.ops.vicreg import VICRegSettings
 
 pytestmark = pytest.mark.device_only
 
-SETTINGS = (25.0, 25.0, 1.0, 1.0, 1e-4)
-ALL = (True, True, True)
+SETTINGS = VICRegSettings(25.0, 25.0, 1.0)
 
 
 def step(x, y, grad):
-    forward = vicreg.vicreg_forward(x, y, *SETTINGS, *ALL)
+    forward = vicreg.vicreg_forward(x, y, SETTINGS)
     needs = (True, y is not None)
-    return forward[0], *vicreg.vicreg_backward(grad, x, y, *forward[1:], *SETTINGS, *ALL, *needs)
+    return forward[0], *vicreg.vicreg_backward(grad, x, y, *forward[1:], SETTINGS, *needs)
 
 
 def views(n, d, dtype, device="cuda", seed=0):
@@ -50,9 +50,9 @@ def test_more_than_2_31_elements() -> None:
     s = sum((c.double() - true_mean).T @ (c.double() - true_mean) for c in chunks)
     s.fill_diagonal_(0)
     z = x[0, rows].double() - true_mean
-    sd = (true_var + SETTINGS[-1]).sqrt()
-    true = (1 + SETTINGS[2]) * 4 / (d * (n - 1) ** 2) * (z @ s)
-    true -= (1 + SETTINGS[1]) * torch.where(sd < 1, z / (d * (n - 1) * sd), 0)
+    sd = (true_var + SETTINGS.eps).sqrt()
+    true = (1 + SETTINGS.cov) * 4 / (d * (n - 1) ** 2) * (z @ s)
+    true -= (1 + SETTINGS.std) * torch.where(sd < 1, z / (d * (n - 1) * sd), 0)
     error = (grad_x[0, rows].double() - true).norm(dim=1) / true.norm(dim=1)
     assert error.max() < 2.0**-6
 
@@ -137,12 +137,13 @@ def test_no_stray_access() -> None:
     script = """
 import torch
 from sslkernels.backends.triton import vicreg
+from sslkernels.ops.vicreg import VICRegSettings
 for n, d in ((33, 77), (77, 33), (130, 1000)):
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.randn(1, n, d, device="cuda", dtype=dtype)
-        s = (25.0, 25.0, 1.0, 1.0, 1e-4, True, True, True)
-        f = vicreg.vicreg_forward(x, x, *s)
-        vicreg.vicreg_backward(torch.ones(4, device="cuda"), x, x, *f[1:], *s, True, True)
+        s = VICRegSettings(25.0, 25.0, 1.0)
+        f = vicreg.vicreg_forward(x, x, s)
+        vicreg.vicreg_backward(torch.ones(4, device="cuda"), x, x, *f[1:], s, True, True)
 torch.cuda.synchronize()
 """
     command = [tool, "--error-exitcode", "9", sys.executable, "-c", script]

@@ -17,7 +17,7 @@ import torch
 import sslkernels as ssk
 from sslkernels import reference
 from sslkernels.backends.triton import tiles, vicreg
-from sslkernels.ops.vicreg import wide
+from sslkernels.ops.vicreg import VICRegSettings, wide
 from sslkernels.reference import vicreg as exact
 
 SETTINGS = (25.0, 25.0, 1.0, 1.0, 1e-4)  # sim, std, cov, gamma, eps
@@ -48,8 +48,9 @@ def views(
 
 
 def run(x, y, grad, flags=ALL, needs=(True, True)):
-    forward = vicreg.vicreg_forward(x, y, *SETTINGS, *flags)
-    return forward, vicreg.vicreg_backward(grad, x, y, *forward[1:], *SETTINGS, *flags, *needs)
+    settings = VICRegSettings(*SETTINGS, *flags)
+    forward = vicreg.vicreg_forward(x, y, settings)
+    return forward, vicreg.vicreg_backward(grad, x, y, *forward[1:], settings, *needs)
 
 
 def upstream(device: torch.device) -> torch.Tensor:

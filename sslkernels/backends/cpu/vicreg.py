@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import _CODES
-from sslkernels.ops.vicreg import result_dtype, wide
+from sslkernels.ops.vicreg import VICRegSettings, empty_results, wide
 
 Problems = tuple[int, int, int, int, int, int, int, int]
 
@@ -20,33 +20,17 @@ def _problems(z: Tensor) -> Problems:
 def vicreg_forward(
     x: Tensor,  # [P, N, D]
     y: Tensor | None,
-    sim: float,
-    std: float,
-    cov: float,
-    gamma: float,
-    eps: float,
-    invariance: bool,
-    variance: bool,
-    covariance: bool,
+    settings: VICRegSettings,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    p, n, d = x.shape
-    views = 1 if y is None else 2
-    narrow_side = wide(n, d)
-    side = (n if narrow_side else d) if covariance else 0
-    moments = (views, p, d if variance or covariance else 0)
-    dtype = result_dtype(x.dtype)
-    terms = torch.empty(4, dtype=dtype)
-    mean = torch.empty(moments, dtype=torch.float64)
-    var = torch.empty(moments, dtype=torch.float64)
-    gram = torch.empty((views, p, side, side), dtype=dtype)
+    results = empty_results(x, y, settings)
     _C.vicreg_forward(
         _problems(x),
         None if y is None else _problems(y),
-        (sim, std, cov, gamma, eps, invariance, variance, covariance, narrow_side),
+        (*settings, wide(*x.shape[1:])),
         torch.get_num_threads(),
-        *(t.data_ptr() for t in (terms, mean, var, gram)),
+        *(t.data_ptr() for t in results),
     )
-    return terms, mean, var, gram
+    return results
 
 
 def vicreg_backward(
@@ -56,14 +40,7 @@ def vicreg_backward(
     mean: Tensor,
     var: Tensor,
     gram: Tensor,
-    sim: float,
-    std: float,
-    cov: float,
-    gamma: float,
-    eps: float,
-    invariance: bool,
-    variance: bool,
-    covariance: bool,
+    settings: VICRegSettings,
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -73,7 +50,7 @@ def vicreg_backward(
         grad.tolist(),
         _problems(x),
         None if y is None else _problems(y),
-        (sim, std, cov, gamma, eps, invariance, variance, covariance, wide(*x.shape[1:])),
+        (*settings, wide(*x.shape[1:])),
         torch.get_num_threads(),
         *(t.data_ptr() for t in (mean, var, gram)),
         *(0 if g is None else g.data_ptr() for g in (grad_x, grad_y)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslkernels.ops.vicreg import result_dtype, wide
+from sslkernels.ops.vicreg import VICRegSettings, empty_results, result_dtype, wide
 
 
 def _centered(z: Tensor, mean: Tensor) -> Tensor:
@@ -38,24 +38,14 @@ def _gram(centered: Tensor) -> Tensor:
 def vicreg_forward(
     x: Tensor,  # [P, N, D]
     y: Tensor | None,
-    sim: float,
-    std: float,
-    cov: float,
-    gamma: float,
-    eps: float,
-    invariance: bool,
-    variance: bool,
-    covariance: bool,
+    settings: VICRegSettings,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     p, n, d = x.shape
     views = (x,) if y is None else (x, y)
     dtype = result_dtype(x.dtype)
-    moments = (len(views), p, d if variance or covariance else 0)
-    side = (n if wide(n, d) else d) if covariance else 0
+    _, mean, var, gram = empty_results(x, y, settings)
     terms = x.new_zeros(4, dtype=torch.float64)
-    mean = x.new_empty(moments, dtype=torch.float64)
-    var = x.new_empty(moments, dtype=torch.float64)
-    gram = x.new_empty((len(views), p, side, side), dtype=dtype)
+    sim, std, cov, gamma, eps, invariance, variance, covariance = settings
     with torch.autocast(x.device.type, enabled=False):
         if invariance and y is not None:
             terms[1] = (x.to(dtype) - y.to(dtype)).square_().mean(dtype=torch.float64)
@@ -80,20 +70,14 @@ def vicreg_backward(
     mean: Tensor,
     var: Tensor,
     gram: Tensor,
-    sim: float,
-    std: float,
-    cov: float,
-    gamma: float,
-    eps: float,
-    invariance: bool,
-    variance: bool,
-    covariance: bool,
+    settings: VICRegSettings,
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     p, n, d = x.shape
     views = (x,) if y is None else (x, y)
     dtype = result_dtype(x.dtype)
+    sim, std, cov, gamma, eps, invariance, variance, covariance = settings
     total, *own = grad.double().unbind()
     on_invariance, on_variance, on_covariance = (
         total * coefficient + term for coefficient, term in zip((sim, std, cov), own, strict=True)

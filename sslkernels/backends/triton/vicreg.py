@@ -34,6 +34,7 @@ from sslkernels.backends.triton import column_moments as columns
 from sslkernels.backends.triton import gram as symmetric
 from sslkernels.backends.triton import launch, operands, tiles
 from sslkernels.backends.triton.vicreg_gradient import vicreg_backward
+from sslkernels.ops.vicreg import VICRegSettings
 from sslkernels.ops.vicreg import wide as takes_rows
 
 __all__ = ["vicreg_backward", "vicreg_forward"]
@@ -126,14 +127,7 @@ def terms_kernel(
 def vicreg_forward(
     x: torch.Tensor,
     y: torch.Tensor | None,
-    sim: float,
-    std: float,
-    cov: float,
-    gamma: float,
-    eps: float,
-    invariance: bool,
-    variance: bool,
-    covariance: bool,
+    settings: VICRegSettings,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     with launch.on_device(x):
         device = launch.device_of(x)
@@ -151,17 +145,17 @@ def vicreg_forward(
         in_passing = at_once == count and columns.row_splits(x, device)[0] == 1
         in_passing &= launch.vector_width(x, x if y is None else y) > 1
         copy = None
-        if covariance:
+        if settings.covariance:
             copy = operands.workspace(x, op.planes, at_once, side, stride, op.dtype)
         mean, var, sums = columns.column_moments(
-            *(x, y, gamma, eps, device),
+            *(x, y, settings.gamma, settings.eps, device),
             out=copy if in_passing else None,
             transpose=not wide,
             rounding=op.rounding,
         )
 
         scale = 2.0 ** -round(math.log2(max(n - 1, 1)))
-        shape = (views, p, side, side) if covariance else (views, p, 0, 0)
+        shape = (views, p, side, side) if settings.covariance else (views, p, 0, 0)
         gram = x.new_empty(shape, dtype=torch.float32)
         squares = sums
         if copy is not None:
@@ -192,18 +186,16 @@ def vicreg_forward(
             d,
             p,
             views,
-            sim,
-            std,
-            cov,
+            *settings[:3],  # sim, std, cov
             scale,
             int(wide),
-            int(invariance),
-            int(variance),
-            COVARIANCE=covariance,
+            int(settings.invariance),
+            int(settings.variance),
+            COVARIANCE=settings.covariance,
             BLOCK=1024,
             num_warps=4,
         )
-    if not (variance or covariance):
+    if not (settings.variance or settings.covariance):
         mean, var = mean[..., :0].contiguous(), var[..., :0].contiguous()
     return terms, mean, var, gram
 

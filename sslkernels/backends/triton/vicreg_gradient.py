@@ -11,6 +11,7 @@ import triton.language as tl
 
 from sslkernels.backends.triton import gram as symmetric
 from sslkernels.backends.triton import launch, numerics, operands, tiles
+from sslkernels.ops.vicreg import VICRegSettings
 from sslkernels.ops.vicreg import wide as takes_rows
 
 
@@ -205,18 +206,12 @@ def vicreg_backward(
     mean: torch.Tensor,
     var: torch.Tensor,
     gram: torch.Tensor,
-    sim: float,
-    std: float,
-    cov: float,
-    gamma: float,
-    eps: float,
-    invariance: bool,
-    variance: bool,
-    covariance: bool,
+    settings: VICRegSettings,
     need_x: bool,
     need_y: bool,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     need_y = need_y and y is not None
+    sim, std, cov, gamma, eps, invariance, variance, covariance = settings
     with launch.on_device(x):
         device = launch.device_of(x)
         p, n, d = x.shape
