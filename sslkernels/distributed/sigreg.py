@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.distributed.batch import Batch, add_up, agree, outside_graphs
-from sslkernels.ops.sigreg import sigreg
+from sslkernels.ops.sigreg import SIGRegSettings, sigreg
 
 
 class _Sum(torch.autograd.Function):
@@ -34,7 +34,7 @@ class _Sum(torch.autograd.Function):
 def total_sums(
     z: Tensor,
     step: Tensor,
-    settings: tuple[int, int, float, float, int],
+    settings: SIGRegSettings,
     others: tuple[Any, ...],
     group: Any,
     check: Callable[[], None],

@@ -27,6 +27,7 @@ from sslkernels._checks import positive_int
 from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.sigreg import total_sums
 from sslkernels.losses import _checks
+from sslkernels.ops.sigreg import SIGRegSettings
 from sslkernels.ops.sigreg import sigreg as _sums
 
 
@@ -88,8 +89,8 @@ def sigreg_loss(
         >>> bool(sigreg_loss(z) < 0.05 * sigreg_loss(0.5 * z))  # standard normal, and not
         True
     """
-    options = _options(num_slices, num_knots, t_min, t_max, seed)
-    return _terms(z, step, options, scale_by_n, group)[0]
+    settings = _checked(num_slices, num_knots, t_min, t_max, seed)
+    return _terms(z, step, settings, scale_by_n, group)[0]
 
 
 class SIGReg(torch.nn.Module):
@@ -125,7 +126,7 @@ class SIGReg(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.group = _distributed.valid_group(group)
-        self.num_slices, self.num_knots, self.t_min, self.t_max, self.seed = _options(
+        self.num_slices, self.num_knots, self.t_min, self.t_max, self.seed = _checked(
             num_slices, num_knots, t_min, t_max, seed
         )
         self.scale_by_n = scale_by_n
@@ -134,7 +135,7 @@ class SIGReg(torch.nn.Module):
     def _all_terms(self, z: Tensor) -> Tensor:
         step = self.step.clone()  # the backward pass draws the same slices again
         options = (self.num_slices, self.num_knots, self.t_min, self.t_max, self.seed)
-        terms = _terms(z, step, options, self.scale_by_n, self.group)
+        terms = _terms(z, step, SIGRegSettings(*options), self.scale_by_n, self.group)
         if self.training:
             self.step.add_(1)
         return terms
@@ -152,17 +153,16 @@ class SIGReg(torch.nn.Module):
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
-Options = tuple[int, int, float, float, int]
-
-
-def _options(num_slices: int, num_knots: int, t_min: float, t_max: float, seed: int) -> Options:
+def _checked(
+    num_slices: int, num_knots: int, t_min: float, t_max: float, seed: int
+) -> SIGRegSettings:
     if positive_int(num_knots, "num_knots") < 2:
         raise ValueError(f"num_knots: needs at least 2 knots, got {num_knots}")
     t_min, t_max = _checks.number(t_min, "t_min"), _checks.number(t_max, "t_max")
     if t_max <= t_min:
         raise ValueError(f"t_max: takes a number above t_min = {t_min:g}, got {t_max:g}")
     _position(seed, "seed")
-    return positive_int(num_slices, "num_slices"), num_knots, t_min, t_max, seed
+    return SIGRegSettings(positive_int(num_slices, "num_slices"), num_knots, t_min, t_max, seed)
 
 
 def _position(value: Any, name: str) -> None:
@@ -172,7 +172,9 @@ def _position(value: Any, name: str) -> None:
         raise ValueError(f"{name}: takes an int in [0, 2^63), got {value}")
 
 
-def _terms(z: Tensor, step: int | Tensor, options: Options, scale_by_n: bool, group: Any) -> Tensor:
+def _terms(
+    z: Tensor, step: int | Tensor, settings: SIGRegSettings, scale_by_n: bool, group: Any
+) -> Tensor:
     """[3]: loss, real, imaginary."""
     if not isinstance(step, Tensor):
         _position(step, "step")
@@ -186,14 +188,14 @@ def _terms(z: Tensor, step: int | Tensor, options: Options, scale_by_n: bool, gr
     check = partial(_checks.view, z, "z", min_rows=1)
     if group is None:
         check()
-        sums, n = _sums(z, step, *options), z.shape[0]
+        sums, n = _sums(z, step, *settings), z.shape[0]
     else:
-        sums, n = total_sums(z, step, options, (scale_by_n,), group, check)
-    num_slices, num_knots, t_min, t_max, _ = options
-    distance = (t_max - t_min) / (num_knots - 1)
-    t = t_min + distance * torch.arange(num_knots, dtype=torch.float64, device=z.device)
+        sums, n = total_sums(z, step, settings, (scale_by_n,), group, check)
+    num_slices, num_knots, t_min, *_ = settings
+    spacing = settings.spacing()
+    t = t_min + spacing * torch.arange(num_knots, dtype=torch.float64, device=z.device)
     target = torch.exp(-0.5 * t * t)
-    weight = 2 * distance * target
+    weight = 2 * spacing * target
     weight[0] *= 0.5
     weight[-1] *= 0.5
 

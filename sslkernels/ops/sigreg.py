@@ -15,13 +15,13 @@ the same from r_2 and r_3. Each slice is then divided by its norm.
 
 What every backend implements, on a checked z [N, D], any strides:
 
-``sigreg_forward(z, step, num_slices, num_knots, t_min, t_max, seed) -> sums``
+``sigreg_forward(z, step, settings) -> sums``, with :class:`SIGRegSettings`
 
 * ``step``: int64 of no dimension; on z's device or the CPU, and never read on the host for a z that
   lies elsewhere.
 * ``sums`` [num_slices, num_knots, 2] float64, contiguous: cosines, sines.
 
-``sigreg_backward(grad, z, step, num_slices, num_knots, t_min, t_max, seed) -> grad_z``
+``sigreg_backward(grad, z, step, settings) -> grad_z``
 
 * ``grad``: gradient of ``sums``, any strides; with g, h its two parts,
 
@@ -33,7 +33,7 @@ What every backend implements, on a checked z [N, D], any strides:
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,62 +41,49 @@ from torch import Tensor
 from sslkernels.backends import select
 
 
-@torch.library.custom_op("sslkernels::sigreg", mutates_args=())
-def sigreg(
-    z: Tensor,
-    step: Tensor,
-    num_slices: int,
-    num_knots: int,
-    t_min: float,
-    t_max: float,
-    seed: int,
-) -> Tensor:
-    backend = select("sigreg", z)
-    return backend.sigreg_forward(z, step, num_slices, num_knots, t_min, t_max, seed)
+class SIGRegSettings(NamedTuple):
+    """The options of both operators, in their order."""
+
+    num_slices: int  # random directions
+    num_knots: int  # equally spaced, at least 2
+    t_min: float  # the first knot
+    t_max: float  # the last one
+    seed: int  # the key of the slices' numbers
+
+    def spacing(self) -> float:
+        """The distance from knot to knot."""
+        return (self.t_max - self.t_min) / (self.num_knots - 1)
 
 
-@torch.library.custom_op("sslkernels::sigreg_backward", mutates_args=())
-def sigreg_backward(
-    grad: Tensor,
-    z: Tensor,
-    step: Tensor,
-    num_slices: int,
-    num_knots: int,
-    t_min: float,
-    t_max: float,
-    seed: int,
-    backend: str,
-) -> Tensor:
-    return importlib.import_module(backend).sigreg_backward(
-        grad, z, step, num_slices, num_knots, t_min, t_max, seed
-    )
+_SETTINGS = "SymInt num_slices, SymInt num_knots, float t_min, float t_max, SymInt seed"
+
+
+@torch.library.custom_op(
+    "sslkernels::sigreg", mutates_args=(), schema=f"(Tensor z, Tensor step, {_SETTINGS}) -> Tensor"
+)
+def sigreg(z: Tensor, step: Tensor, *settings: Any) -> Tensor:
+    return select("sigreg", z).sigreg_forward(z, step, SIGRegSettings(*settings))
+
+
+@torch.library.custom_op(
+    "sslkernels::sigreg_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad, Tensor z, Tensor step, {_SETTINGS}, str backend) -> Tensor",
+)
+def sigreg_backward(grad: Tensor, z: Tensor, step: Tensor, *options: Any) -> Tensor:
+    *settings, backend = options
+    passes = importlib.import_module(backend)
+    return passes.sigreg_backward(grad, z, step, SIGRegSettings(*settings))
 
 
 @sigreg.register_fake
-def _(
-    z: Tensor,
-    step: Tensor,
-    num_slices: int,
-    num_knots: int,
-    t_min: float,
-    t_max: float,
-    seed: int,
-) -> Tensor:
+def _(z: Tensor, step: Tensor, *settings: Any) -> Tensor:
+    num_slices, num_knots, *_ = settings
     return z.new_empty((num_slices, num_knots, 2), dtype=torch.float64)
 
 
 @sigreg_backward.register_fake
-def _(
-    grad: Tensor,
-    z: Tensor,
-    step: Tensor,
-    num_slices: int,
-    num_knots: int,
-    t_min: float,
-    t_max: float,
-    seed: int,
-    backend: str,
-) -> Tensor:
+def _(grad: Tensor, z: Tensor, *_: Any) -> Tensor:
     return z.new_empty(z.shape)
 
 
@@ -110,7 +97,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     z, step = ctx.saved_tensors
     grad_z = sigreg_backward(grad, z, step, *ctx.settings, ctx.backend)
-    return (grad_z, *(None,) * 6)
+    return (grad_z, None, *(None,) * len(ctx.settings))
 
 
 def _no_double_backward(ctx: Any, grad: Tensor) -> None:

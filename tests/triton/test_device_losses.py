@@ -14,12 +14,13 @@ from sslkernels.backends.triton import barlow_twins, nt_xent, sigreg
 from sslkernels.backends.triton.barlow_twins_gradient import barlow_twins_backward
 from sslkernels.backends.triton.nt_xent_gradient import nt_xent_backward
 from sslkernels.backends.triton.sigreg_gradient import sigreg_backward
+from sslkernels.ops.sigreg import SIGRegSettings
 from tests.triton.loss_cases import views as cpu_views
 
 pytestmark = pytest.mark.device_only
 
 Step = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, ...]]
-OPTIONS = (100, 17, 0.0, 3.0, 12345)  # slices, knots, t_min, t_max, seed
+SETTINGS = SIGRegSettings(num_slices=100, num_knots=17, t_min=0.0, t_max=3.0, seed=12345)
 
 
 def barlow_twins_step(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -37,8 +38,8 @@ def nt_xent_step(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 def sigreg_step(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
     step = torch.full((), 3, dtype=torch.int64, device=x.device)
-    sums = sigreg.sigreg_forward(x, step, *OPTIONS)
-    return sums, sigreg_backward(torch.ones_like(sums), x, step, *OPTIONS)
+    sums = sigreg.sigreg_forward(x, step, SETTINGS)
+    return sums, sigreg_backward(torch.ones_like(sums), x, step, SETTINGS)
 
 
 STEPS = (barlow_twins_step, nt_xent_step, sigreg_step)

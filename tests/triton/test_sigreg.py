@@ -9,6 +9,7 @@ import torch
 import sslkernels as ssk
 from sslkernels import reference
 from sslkernels.backends.triton import launch, sigreg, sigreg_slices, tiles
+from sslkernels.ops.sigreg import SIGRegSettings
 from sslkernels.reference.sigreg import slices
 from tests.triton import loss_cases
 from tests.triton.loss_cases import DTYPES, FLOOR, LAYOUTS, array, error, strided
@@ -41,9 +42,9 @@ def truth(z, step, grad, options):
 
 
 def run(z, step, grad, options):
-    step = torch.tensor(step)
-    sums = sigreg.sigreg_forward(z, step, *options)
-    return sums, sigreg.sigreg_backward(grad, z, step, *options)
+    step, settings = torch.tensor(step), SIGRegSettings(*options)
+    sums = sigreg.sigreg_forward(z, step, settings)
+    return sums, sigreg.sigreg_backward(grad, z, step, settings)
 
 
 def check(z, step=0, options=OPTIONS) -> None:

@@ -8,6 +8,9 @@ import math
 import torch
 from torch import Tensor
 
+from sslkernels.ops.sigreg import SIGRegSettings
+from sslkernels.ops.vicreg import result_dtype
+
 _PROJECTIONS = 2**21  # in memory at once
 _LOW = 0xFFFFFFFF
 
@@ -24,13 +27,13 @@ def _philox(counter: list[Tensor], seed: int) -> list[Tensor]:
     return c
 
 
-def _slices(num_slices: int, z: Tensor, step: Tensor, seed: int) -> Tensor:
+def _slices(settings: SIGRegSettings, z: Tensor, step: Tensor) -> Tensor:
     """Unit rows [num_slices, D] in float64, on z's device."""
     dim = z.shape[1]
     quad = torch.arange(-(-dim // 4), device=z.device)
-    row = torch.arange(num_slices, device=z.device).unsqueeze(1)
+    row = torch.arange(settings.num_slices, device=z.device).unsqueeze(1)
     halves = (step.to(z.device, non_blocking=True) >> shift & _LOW for shift in (0, 32))
-    words = _philox(list(torch.broadcast_tensors(quad, row, *halves)), seed)
+    words = _philox(list(torch.broadcast_tensors(quad, row, *halves)), settings.seed)
     r = [(word >> 8).double() for word in words]
     numbers = []
     for size, turn in ((r[0], r[1]), (r[2], r[3])):
@@ -42,32 +45,24 @@ def _slices(num_slices: int, z: Tensor, step: Tensor, seed: int) -> Tensor:
     return normal / torch.where(length > 0, length, 1.0)
 
 
-def _knots(num_knots: int, t_min: float, t_max: float) -> list[float]:
-    step = (t_max - t_min) / (num_knots - 1)
-    return [t_min + k * step for k in range(num_knots)]
-
-
-def _arithmetic(z: Tensor) -> torch.dtype:
-    return torch.float64 if z.dtype == torch.float64 else torch.float32
+def _knots(settings: SIGRegSettings) -> list[float]:
+    spacing = settings.spacing()
+    return [settings.t_min + k * spacing for k in range(settings.num_knots)]
 
 
 @torch.no_grad()
 def sigreg_forward(
     z: Tensor,  # [N, D]
     step: Tensor,
-    num_slices: int,
-    num_knots: int,
-    t_min: float,
-    t_max: float,
-    seed: int,
+    settings: SIGRegSettings,
 ) -> Tensor:
-    dtype = _arithmetic(z)
-    sums = z.new_zeros((num_slices, num_knots, 2), dtype=torch.float64)
+    dtype = result_dtype(z.dtype)
+    sums = z.new_zeros((settings.num_slices, settings.num_knots, 2), dtype=torch.float64)
     with torch.autocast(z.device.type, enabled=False):
-        slices = _slices(num_slices, z, step, seed).to(dtype)
-        for rows in z.split(max(1, _PROJECTIONS // num_slices)):
+        slices = _slices(settings, z, step).to(dtype)
+        for rows in z.split(max(1, _PROJECTIONS // settings.num_slices)):
             p = rows.to(dtype) @ slices.T
-            for k, t in enumerate(_knots(num_knots, t_min, t_max)):
+            for k, t in enumerate(_knots(settings)):
                 angle = t * p
                 sums[:, k, 0] += angle.cos().sum(0, dtype=torch.float64)
                 sums[:, k, 1] += angle.sin_().sum(0, dtype=torch.float64)
@@ -79,25 +74,21 @@ def sigreg_backward(
     grad: Tensor,  # [num_slices, num_knots, 2]
     z: Tensor,  # [N, D]
     step: Tensor,
-    num_slices: int,
-    num_knots: int,
-    t_min: float,
-    t_max: float,
-    seed: int,
+    settings: SIGRegSettings,
 ) -> Tensor:
-    dtype = _arithmetic(z)
+    dtype = result_dtype(z.dtype)
     out = torch.empty(z.shape, dtype=z.dtype, device=z.device)
-    chunk = max(1, _PROJECTIONS // num_slices)
+    chunk = max(1, _PROJECTIONS // settings.num_slices)
     # One scale, applied last, keeps gradients as small as loss scaling makes them in range.
     largest = grad.abs().amax()
     scale = torch.where(largest > 0, largest, 1.0)
     weights = (grad / scale).to(dtype)
     with torch.autocast(z.device.type, enabled=False):
-        slices = _slices(num_slices, z, step, seed).to(dtype)
+        slices = _slices(settings, z, step).to(dtype)
         for i in range(0, z.shape[0], chunk):
             p = z[i : i + chunk].to(dtype) @ slices.T
             on_p = torch.zeros_like(p)
-            for k, t in enumerate(_knots(num_knots, t_min, t_max)):
+            for k, t in enumerate(_knots(settings)):
                 angle = t * p
                 on_p.addcmul_(angle.cos(), weights[:, k, 1], value=t)
                 on_p.addcmul_(angle.sin_(), weights[:, k, 0], value=-t)

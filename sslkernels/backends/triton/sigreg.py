@@ -29,6 +29,7 @@ from sslkernels.backends.triton import gram as symmetric
 from sslkernels.backends.triton import launch, operands, tiles
 from sslkernels.backends.triton.sigreg_gradient import sigreg_backward
 from sslkernels.backends.triton.sigreg_slices import RESTART, slices, turned
+from sslkernels.ops.sigreg import SIGRegSettings
 
 __all__ = ["sigreg_backward", "sigreg_forward"]
 
@@ -117,12 +118,9 @@ def sigreg_reduce_kernel(
 def sigreg_forward(
     z: torch.Tensor,  # [N, D]
     step: torch.Tensor,
-    num_slices: int,
-    num_knots: int,
-    t_min: float,
-    t_max: float,
-    seed: int,
+    settings: SIGRegSettings,
 ) -> torch.Tensor:
+    num_slices, num_knots, t_min, _, seed = settings
     with launch.on_device(z):
         device = launch.device_of(z)
         z = launch.unit_columns(z)
@@ -143,7 +141,7 @@ def sigreg_forward(
         # 65535: the most programs along a grid's second axis.
         at_once = min(row_tiles, 65535, max(1, tiles.WORKSPACE // (num_knots * 2 * pitch * 4)))
         part = z.new_empty((at_once, num_knots, 2, pitch), dtype=torch.float32)
-        turns = (t_max - t_min) / (num_knots - 1) / (2 * math.pi)
+        turns = settings.spacing() / (2 * math.pi)
         for first in range(0, row_tiles, at_once):
             count = min(at_once, row_tiles - first)
             rows = copy[:, 0, first * tile.block :]

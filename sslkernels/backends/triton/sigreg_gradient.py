@@ -20,6 +20,7 @@ import triton.language as tl
 from sslkernels.backends.triton import gram as symmetric
 from sslkernels.backends.triton import launch, numerics, operands, products, tiles
 from sslkernels.backends.triton.sigreg_slices import RESTART, slices, turned
+from sslkernels.ops.sigreg import SIGRegSettings
 
 _SIZES = (
     *("N", "M", "K", "knots", "stride_slice", "slice_plane", "stride_z", "z_plane", "pitch"),
@@ -112,12 +113,9 @@ def sigreg_backward(
     grad: torch.Tensor,  # [num_slices, num_knots, 2]
     z: torch.Tensor,  # [N, D]
     step: torch.Tensor,
-    num_slices: int,
-    num_knots: int,
-    t_min: float,
-    t_max: float,
-    seed: int,
+    settings: SIGRegSettings,
 ) -> torch.Tensor:
+    num_slices, num_knots, t_min, _, seed = settings
     with launch.on_device(z):
         device = launch.device_of(z)
         out = z.new_empty(z.shape)
@@ -134,7 +132,7 @@ def sigreg_backward(
         zero = z.new_zeros((1, 1, d), dtype=torch.float64)
         operands.operands(z.unsqueeze(0), None, zero, None, 0, copy, None, False, op.rounding)
 
-        distance = (t_max - t_min) / (num_knots - 1)
+        distance = settings.spacing()
         largest = grad.abs().amax()
         scale = torch.where(largest > 0, largest, 1.0)
         knots = torch.arange(num_knots, dtype=torch.float64, device=z.device)
