@@ -7,9 +7,8 @@ import functools
 import torch
 import torch.nn.functional as F
 
+from benchmarks.losses import loss_case, two_views
 from benchmarks.registry import Case, Workload
-from benchmarks.vicreg import step, views
-from sslkernels import use_backend
 from sslkernels.losses import barlow_twins_loss
 
 SHAPES = [(64, 128), (256, 8192), (2048, 2048)]
@@ -27,33 +26,11 @@ def published_formula(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _build(n: int, d: int) -> Case:
-    x, y = views(n, d)
-
-    @functools.cache
-    def exact() -> tuple[torch.Tensor, ...]:
-        x64, y64 = (t.detach().double().requires_grad_() for t in (x, y))
-        with use_backend("torch"):
-            return step(barlow_twins_loss, x64, y64)
-
-    def error(result: tuple[torch.Tensor, ...]) -> float:
-        return max(
-            float((got.double() - want).norm() / want.norm())
-            for got, want in zip(result, exact(), strict=True)
-        )
-
-    jobs = (barlow_twins_loss, published_formula, torch.compile(published_formula))
-    side = min(n, d)
-    return Case(
-        contenders={
-            name: functools.partial(step, job, x, y)
-            for name, job in zip(CONTENDERS, jobs, strict=True)
-        },
-        error=error,
-        # Two half products forward and two products backward, on the cheaper side; square problems
-        # have one whole product forward.
-        amount=2 * (side * n * d + 2 * side * n * d),
-        unit="FLOP",
-    )
+    losses = (barlow_twins_loss, published_formula, torch.compile(published_formula))
+    # Two half products forward and two products backward, on the cheaper side; square problems
+    # have one whole product forward.
+    amount = 2 * (1 + 2) * min(n, d) * n * d
+    return loss_case(dict(zip(CONTENDERS, losses, strict=True)), two_views(n, d), amount)
 
 
 WORKLOADS = [

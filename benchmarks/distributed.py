@@ -29,7 +29,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import sslkernels as ssk
-from benchmarks.vicreg import official_formula, views
+from benchmarks.losses import two_views
+from benchmarks.vicreg import official_formula
 
 
 class _Gather(torch.autograd.Function):
@@ -63,7 +64,7 @@ def _products(out: object, a: list[int], b: list[int], **_: object) -> int:
 
 def _measure(n: int, d: int, repeats: int, rival: bool) -> dict[str, dict[str, float]]:
     rank, world = dist.get_rank(), dist.get_world_size()
-    whole = [z.detach() for z in views(n, d)]
+    whole = [z.detach() for z in two_views(n, d)]
     x, y = (z.chunk(world)[rank].clone().requires_grad_() for z in whole)
     exact = [z.double().requires_grad_() for z in whole]
     value, gradient = _step(ssk.vicreg_loss, *exact)

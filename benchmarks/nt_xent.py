@@ -8,9 +8,8 @@ import functools
 import torch
 import torch.nn.functional as F
 
+from benchmarks.losses import loss_case, two_views
 from benchmarks.registry import Case, Workload
-from benchmarks.vicreg import step, views
-from sslkernels import use_backend
 from sslkernels.losses import nt_xent_loss
 
 TEMPERATURE = 0.5
@@ -37,32 +36,11 @@ def masked_formula(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _build(n: int, d: int) -> Case:
-    x, y = views(n, d)
-
-    @functools.cache
-    def exact() -> tuple[torch.Tensor, ...]:
-        x64, y64 = (t.detach().double().requires_grad_() for t in (x, y))
-        with use_backend("torch"):
-            return step(functools.partial(nt_xent_loss, temperature=TEMPERATURE), x64, y64)
-
-    def error(result: tuple[torch.Tensor, ...]) -> float:
-        return max(
-            float((got.double() - want).norm() / want.norm())
-            for got, want in zip(result, exact(), strict=True)
-        )
-
     ours = functools.partial(nt_xent_loss, temperature=TEMPERATURE)
-    jobs = (ours, lightly_formula, torch.compile(masked_formula))
-    return Case(
-        contenders={
-            name: functools.partial(step, job, x, y)
-            for name, job in zip(CONTENDERS, jobs, strict=True)
-        },
-        error=error,
-        # Half of the symmetric product, twice, and one whole product with its result.
-        amount=2 * (2 * n) ** 2 * d * (0.5 + 0.5 + 1),
-        unit="FLOP",
-    )
+    losses = (ours, lightly_formula, torch.compile(masked_formula))
+    # Half of the symmetric product, twice, and one whole product with its result.
+    amount = 2 * (2 * n) ** 2 * d * (0.5 + 0.5 + 1)
+    return loss_case(dict(zip(CONTENDERS, losses, strict=True)), two_views(n, d), amount)
 
 
 WORKLOADS = [

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import torch
 
+from benchmarks.losses import loss_case
 from benchmarks.registry import Case, Workload
-from sslkernels import use_backend
 from sslkernels.losses import sigreg_loss
 from sslkernels.reference.sigreg import slices
 
@@ -30,11 +30,6 @@ def epps_pulley(z: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     return (error @ WEIGHTS).mean() * len(z)
 
 
-def step(loss: Callable[[torch.Tensor], torch.Tensor], z: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    value = loss(z)
-    return (value.detach(), *torch.autograd.grad(value, z))
-
-
 def _build(n: int, d: int, m: int) -> Case:
     z = torch.randn(n, d, generator=torch.Generator().manual_seed(0)).requires_grad_()
     same = torch.from_numpy(slices(m, d)).T.float()  # what ours draws at step 0
@@ -45,33 +40,14 @@ def _build(n: int, d: int, m: int) -> Case:
         drawn.div_(drawn.norm(dim=0))
         return formula(z, same)
 
-    @functools.cache
-    def exact() -> tuple[torch.Tensor, ...]:
-        with use_backend("torch"):
-            z64 = z.detach().double().requires_grad_()
-            return step(functools.partial(sigreg_loss, num_slices=m), z64)
-
-    def error(result: tuple[torch.Tensor, ...]) -> float:
-        return max(
-            float((got.double() - want).norm() / want.norm())
-            for got, want in zip(result, exact(), strict=True)
-        )
-
-    jobs = (
+    losses = (
         functools.partial(sigreg_loss, num_slices=m),
         functools.partial(drawing, epps_pulley),
         functools.partial(drawing, torch.compile(epps_pulley)),
     )
-    return Case(
-        contenders={
-            name: functools.partial(step, job, z)
-            for name, job in zip(CONTENDERS, jobs, strict=True)
-        },
-        error=error,
-        # Projections, once for each pass, and the product that leads back; six operations per knot.
-        amount=n * m * (3 * 2.0 * d + 2 * 6 * KNOTS),
-        unit="FLOP",
-    )
+    # Projections, once for each pass, and the product that leads back; six operations per knot.
+    amount = n * m * (3 * 2.0 * d + 2 * 6 * KNOTS)
+    return loss_case(dict(zip(CONTENDERS, losses, strict=True)), (z,), amount)
 
 
 WORKLOADS = [

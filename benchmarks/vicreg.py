@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
-import sslkernels as ssk
+from benchmarks.losses import loss_case, two_views
 from benchmarks.registry import Case, Workload
+from sslkernels.losses import vicreg_loss
 
 SHAPES = [(64, 128), (256, 2048), (256, 8192), (1024, 8192), (2048, 2048), (2048, 8192)]
 CONTENDERS = ("sslkernels", "official, eager", "official, torch.compile")
@@ -33,51 +33,11 @@ def official_formula(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return 25.0 * invariance + 25.0 * variance + covariance
 
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def step(loss: Loss, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Loss and both gradients, as a training step needs them."""
-    value = loss(x, y)
-    return (value.detach(), *torch.autograd.grad(value, (x, y)))
-
-
-def views(n: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two correlated views of full rank, with features of unequal variance."""
-    g = torch.Generator().manual_seed(0)
-    base = torch.randn(n, d, generator=g) * torch.linspace(0.3, 1.5, d)
-    x, y = (base + 0.3 * torch.randn(n, d, generator=g) for _ in range(2))
-    return x.requires_grad_(), y.requires_grad_()
-
-
 def _build(n: int, d: int) -> Case:
-    x, y = views(n, d)
-
-    @functools.cache
-    def exact() -> tuple[torch.Tensor, ...]:
-        x64, y64 = (t.detach().double().requires_grad_() for t in (x, y))
-        with ssk.use_backend("torch"):
-            return step(ssk.vicreg_loss, x64, y64)
-
-    def error(result: tuple[torch.Tensor, ...]) -> float:
-        return max(
-            float((got.double() - want).norm() / want.norm())
-            for got, want in zip(result, exact(), strict=True)
-        )
-
-    compiled = torch.compile(official_formula)
-    jobs = (ssk.vicreg_loss, official_formula, compiled)
-    side = min(n, d)
-    return Case(
-        contenders={
-            name: functools.partial(step, job, x, y)
-            for name, job in zip(CONTENDERS, jobs, strict=True)
-        },
-        error=error,
-        # Two views: half of the symmetric Gram product forward, one full product backward.
-        amount=2 * (side * n * d + 2 * side * n * d),
-        unit="FLOP",
-    )
+    losses = (vicreg_loss, official_formula, torch.compile(official_formula))
+    # Two views: half of the symmetric Gram product forward, one full product backward.
+    amount = 2 * (1 + 2) * min(n, d) * n * d
+    return loss_case(dict(zip(CONTENDERS, losses, strict=True)), two_views(n, d), amount)
 
 
 WORKLOADS = [
