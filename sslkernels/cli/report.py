@@ -150,7 +150,7 @@ def report(
     ] = 30.0,
     chunk_mb: Annotated[
         int, typer.Option("--chunk-mb", min=1, help="Size of the chunks that are read, in MiB.")
-    ] = 128,
+    ] = 256,
     chunk_rows: Annotated[
         int | None,
         typer.Option(

@@ -62,7 +62,7 @@ def evaluate(
     ignore_index: int = -100,
     skip_bad: bool = False,
     chunk_rows: int | None = None,
-    chunk_bytes: int = 128 << 20,
+    chunk_bytes: int = 256 << 20,
     device: torch.device | str | None = None,
     group: Any = None,
     checkpoint: Any = None,
@@ -105,7 +105,7 @@ def evaluate(
         ignore_index: rows with this label are skipped in that labeling.
         skip_bad: leave out rows with NaN or infinity and shards that cannot be read, and list them
             in the result; otherwise they are errors.
-        chunk_rows, chunk_bytes: rows read at a time; by default 128 MiB of them.
+        chunk_rows, chunk_bytes: rows read at a time; by default 256 MiB of them.
         device: where rows are measured; by default that of ``z``, the CPU for files.
         group: ``"world"`` or a ``torch.distributed`` group: every rank names the same files or
             arrays and reads its share (a stream is the rank's own share); the result is that of
