@@ -19,6 +19,7 @@ _UNNAMED = "labels"
 # How errors of evaluate() call what is wrong, and how its user here does.
 _OPTIONS = {
     "labels": "--labels",
+    "superclasses": "--superclasses",
     "z_test": "--test",
     "labels_test": "--test-labels",
     "z_view": "--view",
@@ -35,6 +36,7 @@ class Inputs:
     test: dict[str, str]
     view: dict[str, str]
     labels: dict[str, str]
+    superclasses: dict[str, str]
     test_labels: dict[str, str]
     weights: dict[str, str]
     bias: dict[str, str]
@@ -44,6 +46,7 @@ class Inputs:
         cls,
         train: Sequence[str],
         labels: Sequence[str] | None,
+        superclasses: Sequence[str] | None,
         test: Sequence[str] | None,
         test_labels: Sequence[str] | None,
         view: Sequence[str] | None,
@@ -67,6 +70,7 @@ class Inputs:
             named.matched("--test", test, list(trains)) if test else {},
             named.matched("--view", view, list(trains)) if view else {},
             on_train,
+            named.by_name("--superclasses", superclasses or (), "superclasses"),
             on_test,
             named.by_name("--weights", weights or (), ""),
             named.by_name("--bias", bias or (), ""),
@@ -107,11 +111,14 @@ class Opened:
         """What :func:`sslkernels.evaluate` takes.
 
         Raises:
-            DataError: weights cannot be read.
+            DataError: weights or superclasses cannot be read.
         """
         return {
             "z": self.train,
             "labels": self.given.labels or None,
+            "superclasses": {
+                name: _array(path, "superclasses") for name, path in self.given.superclasses.items()
+            },
             "z_test": self.test or None,
             "labels_test": self.given.test_labels or None,
             "z_view": self.view or None,
@@ -123,7 +130,11 @@ class Opened:
         """The files behind the numbers, for the report."""
         roles = {"train": self.train, "test": self.test, "view": self.view}
         return {
-            "labels": {"train": self.given.labels, "test": self.given.test_labels},
+            "labels": {
+                "train": self.given.labels,
+                "superclasses": self.given.superclasses,
+                "test": self.given.test_labels,
+            },
             "classifiers": {"weights": self.given.weights, "bias": self.given.bias},
             "embeddings": {
                 name: {
@@ -146,14 +157,14 @@ def _described(source: Source) -> dict[str, Any]:
 
 def _arrays(paths: Mapping[str, str]) -> Any:
     """Arrays by labeling; a bare one without a name; None of none."""
-    arrays = {name: _array(path) for name, path in paths.items()}
+    arrays = {name: _array(path, "weights") for name, path in paths.items()}
     return arrays[""] if list(arrays) == [""] else arrays or None
 
 
-def _array(path: str) -> np.ndarray:
+def _array(path: str, what: str) -> np.ndarray:
     file = NpyFile.open(path)
     if not file.shape or 0 in file.shape:
-        raise DataError(f"{path}: holds no weights: shape {list(file.shape)}")
+        raise DataError(f"{path}: holds no {what}: shape {list(file.shape)}")
     (rows,) = file.read([0, file.shape[0]])
     return np.array(rows)
 

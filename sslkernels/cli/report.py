@@ -53,6 +53,16 @@ def report(
             show_default=False,
         ),
     ] = None,
+    superclasses: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--superclasses",
+            metavar="[NAME=]FILE.npy",
+            help="The superclass of each class of the first labeling, [C] integers: one more "
+            "labeling, merged from that one. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     test: Annotated[
         list[str] | None,
         typer.Option(
@@ -187,7 +197,7 @@ def report(
       --checkpoint progress.ckpt
     """
     with one_line_errors():
-        given = Inputs.named(train, labels, test, test_labels, view, weights, bias)
+        given = Inputs.named(train, labels, superclasses, test, test_labels, view, weights, bias)
         options: dict[str, Any] = {
             "top_k": _numbers("--top-k", top_k),
             "few_shot": _numbers("--few-shot", few_shot) if few_shot is not None else (),

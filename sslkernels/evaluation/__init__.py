@@ -105,7 +105,8 @@ def evaluate(
         ignore_index: rows with this label are skipped in that labeling.
         skip_bad: leave out rows with NaN or infinity and shards that cannot be read, and list them
             in the result; otherwise they are errors.
-        chunk_rows, chunk_bytes: rows read at a time; by default 256 MiB of them.
+        chunk_rows, chunk_bytes: rows read at a time; by default at most 256 MiB of
+            them, and as many chunks for each rank.
         device: where rows are measured; by default that of ``z``, the CPU for files.
         group: ``"world"`` or a ``torch.distributed`` group: every rank names the same files or
             arrays and reads its share (a stream is the rank's own share); the result is that of
@@ -170,7 +171,9 @@ def evaluate(
             )
     if settings.few_shot and ranks.size > 1 and any(job.private for job in jobs.values()):
         raise ValueError("few_shot: over several ranks takes files or arrays that all ranks see")
-    rows = {name: chunk_rows or job.chunk_rows(chunk_bytes) for name, job in jobs.items()}
+    rows = {
+        name: chunk_rows or job.chunk_rows(chunk_bytes, ranks.size) for name, job in jobs.items()
+    }
     run = {
         "inputs": {name: {**job.identity(), "chunk_rows": rows[name]} for name, job in jobs.items()}
         if checkpoint is not None

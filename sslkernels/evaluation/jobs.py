@@ -43,9 +43,13 @@ class Job:
     def skipped(self) -> list[str]:
         return [line for source in self.sources for line in source.skipped]
 
-    def chunk_rows(self, size: int) -> int:
-        """Rows of about ``size`` bytes."""
-        return max(1, size // (self.train.row_bytes or 4096))
+    def chunk_rows(self, size: int, ranks: int) -> int:
+        """Rows of at most about ``size`` bytes, so many that all ranks get as many chunks."""
+        most = max(1, size // (self.train.row_bytes or 4096))
+        if self.train.rows is None or self.train.private:
+            return most
+        share = -(-self.train.rows // ranks)
+        return max(1, -(-share // -(-share // most)))
 
     def identity(self) -> dict[str, Any]:
         return {

@@ -13,6 +13,7 @@ from sslkernels.reference.barlow_twins import (
 from sslkernels.reference.cdnv import cdnv
 from sslkernels.reference.class_moments import ClassMoments, class_means, class_moments
 from sslkernels.reference.directional_cdnv import directional_cdnv
+from sslkernels.reference.evaluate import evaluate
 from sslkernels.reference.few_shot import FewShot, few_shot_ncc
 from sslkernels.reference.ncc import ncc_accuracy, ncc_predict, squared_distances
 from sslkernels.reference.ncc_scores import NCCScores, ncc_scores
@@ -54,6 +55,7 @@ __all__ = [
     "covariance_grad",
     "covariance_loss",
     "directional_cdnv",
+    "evaluate",
     "few_shot_ncc",
     "invariance_loss",
     "ncc_accuracy",

@@ -101,6 +101,20 @@ def test_unnamed_test_labels_fit_the_only_labeling(command, data, tmp_path):
     assert labeling(written(tmp_path / "report"), "digits")["ncc_test"] is not None
 
 
+def test_superclasses_from_a_file(command, data, tmp_path):
+    fine = np.load("train_fine.npy")
+    parents = np.arange(fine.max() + 1) // 3
+    np.save("parents.npy", parents)
+    np.save("over.npy", np.where(fine >= 0, parents[fine.clip(0)], fine))
+    given = ("report", "train.npy", "--labels", "fine=train_fine.npy")
+    assert command(*given, "--superclasses", "over=parents.npy", "--out", "a")[0] == 0
+    assert command(*given, "--labels", "over=over.npy", "--out", "b")[0] == 0
+    a, b = (written(tmp_path / out) for out in "ab")
+    assert labeling(a, "over") == labeling(b, "over")
+    code, _, err = command(*given, "--superclasses", "over=over.npy")
+    assert code == 2 and "--superclasses: 'over' takes" in err
+
+
 def test_a_labeling_without_test_labels(command, data):
     args = [*options(("fine",)), "--labels", "chance=train_chance.npy"]
     code, out, _ = command("report", *args)

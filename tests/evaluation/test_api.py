@@ -72,6 +72,41 @@ def test_labelings_that_only_look_coarser():
     assert_equal(table(ssk.evaluate(Z, labels)), expected(Z, labels))
 
 
+def test_superclasses_have_no_labels_of_their_own():
+    parents, some = [0, 1, 1, 0, 2], np.where(np.arange(N) % 7 == 3, -100, FINE)
+    given = {"superclasses": {"over": parents}, "few_shot": (2,), "few_shot_repeats": 2}
+    tested = {"z_test": Z_TEST, "labels_test": {"fine": FINE_TEST}}
+    found = ssk.evaluate(Z, {"fine": some, "chance": CHANCE}, **given, **tested)
+    want = reference.evaluate(Z, {"fine": some, "chance": CHANCE}, **given, **tested)
+    assert_equal(table(found), want)
+
+    class Batches:
+        def __iter__(self):
+            return iter(zip(np.array_split(Z, 4), np.array_split(FINE, 4), strict=True))
+
+    found = ssk.evaluate(Batches(), num_classes=C, superclasses={"over": torch.tensor(parents)})
+    assert_equal(
+        table(found), reference.evaluate(Z, {"labels": FINE}, superclasses={"over": parents})
+    )
+
+
+@pytest.mark.parametrize(
+    ("parents", "words"),
+    [
+        ([0, 1], "superclasses: 'over' takes 5 integers"),
+        ([0.5] * 5, "superclasses: 'over' takes 5 integers"),
+        ([0, 1, -1, 0, 0], "superclasses: 'over' takes integers from 0, got -1"),
+    ],
+)
+def test_superclasses_that_do_not_fit(parents, words):
+    with pytest.raises(ValueError, match=words):
+        ssk.evaluate(Z, FINE, superclasses={"over": parents})
+    with pytest.raises(ValueError, match="superclasses: there is a labeling 'labels' already"):
+        ssk.evaluate(Z, FINE, superclasses={"labels": [0] * 5})
+    with pytest.raises(ValueError, match="superclasses: needs labels"):
+        ssk.evaluate(Z, superclasses={"over": [0] * 5})
+
+
 def test_test_rows_and_ignored_rows():
     train, test = np.where(FINE == 1, 255, FINE), np.where(FINE_TEST == 2, 255, FINE_TEST)
     found = ssk.evaluate(
