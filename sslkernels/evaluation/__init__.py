@@ -211,6 +211,7 @@ def evaluate(
             heads,
             skipped=job.skipped,
             cdnv_matrix=limit,
+            ranks=ranks,
         )
         if progress.active:
             progress.finish(name, packed(result))

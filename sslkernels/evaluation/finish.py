@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sslkernels.evaluation.labelings import Labeling
+from sslkernels.evaluation.ranks import Ranks
 from sslkernels.evaluation.result import (
     NCC,
     EmbeddingsResult,
@@ -35,15 +36,25 @@ def finish(
     *,
     skipped: list[str],
     cdnv_matrix: int,
+    ranks: Ranks,
 ) -> EmbeddingsResult:
+    """The result, the same on every rank; the labelings are shared out among them."""
     second = sums.second
     total, whole = None, None
     if settings.spectrum:
         total = second.total()
         whole = spectrum(total, alpha_ranks=settings.alpha_ranks)
+
+    def own() -> dict[str, LabelingResult]:
+        return {
+            item.name: _labeling(k, item, sums, total, whole, settings, classifiers, cdnv_matrix)
+            for k, item in enumerate(labelings)
+            if k % ranks.size == ranks.rank
+        }
+
+    shares = ranks.gather(ranks.together(own))
     results = {
-        labels.name: _labeling(k, labels, sums, total, whole, settings, classifiers, cdnv_matrix)
-        for k, labels in enumerate(labelings)
+        labels.name: shares[k % ranks.size][labels.name] for k, labels in enumerate(labelings)
     }
     return EmbeddingsResult(
         name=name,
