@@ -79,7 +79,8 @@ class Plain:
         room = 2.0**-50 * (d + 16)
         mu = self.mu[self.usable].astype(np.longdouble)
         v = np.sqrt(((mu - mu.mean(0)) ** 2).sum(1)) if len(mu) else np.zeros(0)
-        unit = 2.0**-53 if p.z.dtype == torch.float64 else 2.0**-24
+        # Centers nearer each other than this share of their lengths are multiplied as differences.
+        unit, near = (2.0**-53, 2.0**-12) if p.z.dtype == torch.float64 else (2.0**-24, 2.0**-5)
         for i in range(n):
             y = self.y[i]
             if y < 0:
@@ -120,7 +121,7 @@ class Plain:
             # The last: by how much of itself 1 / d^4 may be off. torch takes distances between
             # means from products, and by differences below 1e-4 of their terms.
             for name, u, size, turned in (
-                ("cpu", unit, np.minimum(reach, 64 * np.sqrt(between)), 16 * unit),
+                ("cpu", unit, np.minimum(reach, 2 / near * np.sqrt(between)), 16 * unit),
                 ("torch", 2.0**-53, reach, 2.0**-48 * np.minimum(1 + reach**2 / between, 1e4)),
             ):
                 e = 16 * u * np.sqrt(own) * size + 2.0**-52 * np.abs(t)
