@@ -60,6 +60,8 @@ def close(found, z, labels, want, z_test=None, labels_test=None):
         if statistic.endswith("alpha"):
             continue  # of eigenvalues that may be nothing but rounding; see test_alpha
         gain = condition(z, labels[labeling]) if labeling else 1.0
+        if statistic == "nc1":
+            gain = max(gain, flatness(z, labels[labeling]))
         slack = 1e-6
         if statistic.startswith(("ncc_top", "ncc_leave")):
             x, own = rows[split]
@@ -90,6 +92,18 @@ def condition(z, labels):
     means = [z[labels[labels >= 0] == c].mean(0) for c in np.unique(labels[labels >= 0])]
     gaps = [np.linalg.norm(a - b) for a, b in itertools.combinations(means, 2)]
     return float(1 + np.linalg.norm(z, axis=1).max() / max(min(gaps, default=1.0), 1e-9))
+
+
+def flatness(z, labels):
+    """How large the rows are beside the direction in which the class means lie closest to a plane:
+    NC1 divides by their spread along it. A tenth of it, for `close`: 4e-7 is a few roundings of
+    float32 rows and means."""
+    z = z[labels >= 0]
+    means = np.array([z[labels[labels >= 0] == c].mean(0) for c in np.unique(labels[labels >= 0])])
+    spread = np.linalg.svd(means - means.mean(0), compute_uv=False) / len(means) ** 0.5
+    spread = spread[: len(means) - 1]
+    spread = spread[spread > 1e-9 * spread.max(initial=0)]
+    return float(np.linalg.norm(z, axis=1).max() / spread.min()) / 10 if len(spread) else 1.0
 
 
 @settings(max_examples=40, deadline=None)
