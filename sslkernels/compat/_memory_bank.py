@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslkernels.distributed.batch import Batch, gather, once_differentiable, outside_graphs
-from sslkernels.ops.nt_xent import result_dtype
+from sslkernels.ops.vicreg import result_dtype
 
 _LOGITS = 2**20  # logits in memory at once: 4 MB, which caches hold
 _LEAST = 256  # rows of the bank at a time, however many rows are in the batch

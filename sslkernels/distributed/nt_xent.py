@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from sslkernels.distributed.batch import Batch, gather, once_differentiable, outside_graphs
-from sslkernels.ops.nt_xent import MIN_NORM, result_dtype
+from sslkernels.ops.nt_xent import MIN_NORM
+from sslkernels.ops.vicreg import result_dtype
 
 _LOGITS = 2**22  # logits in memory at once
 

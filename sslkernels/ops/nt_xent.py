@@ -40,12 +40,9 @@ import torch
 from torch import Tensor
 
 from sslkernels.backends import select
+from sslkernels.ops.vicreg import result_dtype
 
 MIN_NORM = 1e-12  # as torch.nn.functional.normalize
-
-
-def result_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @torch.library.custom_op("sslkernels::nt_xent", mutates_args=())

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import view
-from sslkernels.ops.nt_xent import result_dtype
+from sslkernels.ops.vicreg import result_dtype
 
 
 def nt_xent_forward(x: Tensor, y: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sslkernels.ops.nt_xent import MIN_NORM, result_dtype
+from sslkernels.ops.nt_xent import MIN_NORM
+from sslkernels.ops.vicreg import result_dtype
 
 _LOGITS = 2**22  # logits in memory at once
 
