@@ -86,7 +86,7 @@ class Inputs:
         def sources(paths: dict[str, str]) -> dict[str, Source]:
             if not paths:
                 return {}
-            return open_sources(paths.get("", paths), skip_bad=skip_bad)
+            return open_sources(paths, skip_bad=skip_bad)
 
         test = sources(self.test)
         if not self.test_labels:

@@ -38,14 +38,21 @@ def open_source(obj: Any, *, name: str = "z", skip_bad: bool = False, spool: Any
 def open_sources(
     obj: Any, *, name: str = "z", skip_bad: bool = False, spool: Any = None
 ) -> dict[str, Source]:
-    """Named sources: ``"0"`` to ``"L-1"`` of [L, N, D], the names of a dict, else ``""`` alone."""
+    """Named sources: ``"0"`` to ``"L-1"`` of [L, N, D], the names of a dict, else ``""`` alone.
+
+    In a dict, an array [L, N, D] named "a" makes "a.0" to "a.L-1"; one named "", "0" to "L-1".
+    """
     if isinstance(obj, Source):
         return {"": obj}
     if isinstance(obj, Mapping):
         opened: dict[str, Source] = {}
         for key, value in obj.items():
-            inner = open_sources(value, name=str(key), skip_bad=skip_bad, spool=spool)
-            opened.update({f"{key}.{k}" if k else str(key): s for k, s in inner.items()})
+            outer = str(key)
+            inner = open_sources(value, name=outer or name, skip_bad=skip_bad, spool=spool)
+            more = {f"{outer}.{k}" if outer and k else outer or k: s for k, s in inner.items()}
+            if twice := opened.keys() & more.keys():
+                raise DataError(f"{name}: the name {min(twice)!r} is given twice")
+            opened.update(more)
         if not opened:
             raise DataError(f"{name}: an empty dict holds no embeddings")
         return opened

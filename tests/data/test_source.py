@@ -202,6 +202,25 @@ def test_named_sources(tmp_path):
     assert open_source(sources["a"]) is sources["a"]
 
 
+def test_an_empty_name_is_no_part_of_the_names_of_layers(tmp_path):
+    layers = np.stack([Z, 2 * Z])
+    np.save(tmp_path / "z.npy", layers)
+    for opened in (layers, tmp_path / "z.npy"):
+        sources = open_sources({"": opened, "b": Z})
+        assert list(sources) == ["0", "1", "b"]
+        np.testing.assert_array_equal(gathered(sources["1"]), layers[1])
+    assert sources["1"].locate(3) == f"{tmp_path}/z.npy[1]: row 3"
+    assert open_sources({"": layers})["1"].locate(3) == "z[1]: row 3"
+    assert list(open_sources({"": Z})) == [""]
+
+
+def test_a_name_given_twice():
+    layers = np.stack([Z, Z])
+    for opened in ({"": layers, "1": Z}, {"a.1": Z, "a": layers}):
+        with pytest.raises(DataError, match=r"z: the name '(a\.)?1' is given twice"):
+            open_sources(opened)
+
+
 def test_a_list_of_files_is_read_in_its_order(tmp_path):
     np.save(tmp_path / "b.npy", Z[:20])
     np.save(tmp_path / "a.npy", Z[20:])
