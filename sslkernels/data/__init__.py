@@ -3,7 +3,7 @@
 from sslkernels.data.device import on_device
 from sslkernels.data.errors import DataError
 from sslkernels.data.labels import open_labels
-from sslkernels.data.npy import NpyFile, open_embeddings, read_labels
+from sslkernels.data.npy import NpyFile
 from sslkernels.data.source import Chunk, Source, open_source, open_sources
 
 __all__ = [
@@ -12,9 +12,7 @@ __all__ = [
     "NpyFile",
     "Source",
     "on_device",
-    "open_embeddings",
     "open_labels",
     "open_source",
     "open_sources",
-    "read_labels",
 ]

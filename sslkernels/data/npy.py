@@ -14,7 +14,6 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from sslkernels.data.errors import DataError
-from sslkernels.data.integers import checked_labels
 from sslkernels.data.pages import mapped_rows
 
 _FLOATS = ("float16", "float32", "float64")
@@ -83,11 +82,6 @@ class NpyFile:
     def row_bytes(self) -> int:
         return self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
 
-    def chunks(self, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-        """``(first row, array)`` for consecutive chunks of at most ``rows`` rows."""
-        starts = range(0, self.shape[0], rows)
-        yield from zip(starts, self.read([*starts, self.shape[0]]), strict=True)
-
     def read(self, cuts: Sequence[int]) -> Iterator[np.ndarray]:
         """Rows ``cuts[0]:cuts[1]``, ``cuts[1]:cuts[2]``, ... as views of the file's pages."""
         order: Literal["C", "F"] = "F" if self.fortran_order else "C"
@@ -110,15 +104,6 @@ class NpyFile:
             )
             for i, start in enumerate(starts)
         }
-
-
-def open_embeddings(path: str | os.PathLike[str]) -> NpyFile:
-    """Embeddings [N, D] of float16, float32 or float64, with at least one row and column.
-
-    Raises:
-        DataError: the file is missing, cut short, or holds something else.
-    """
-    return two_dimensional(_floats(NpyFile.open(path)))
 
 
 def open_layers(path: str) -> dict[str, tuple[str, NpyFile]]:
@@ -147,29 +132,6 @@ def two_dimensional(file: NpyFile) -> NpyFile:
             rows=file.shape[0],
         )
     return file
-
-
-def read_labels(path: str | os.PathLike[str], rows: int, of: str, ignore: int) -> np.ndarray:
-    """Labels as int64 [rows], each ``ignore`` or not negative.
-
-    Args:
-        path: an integer ``.npy`` file of shape [rows].
-        rows: how many embeddings they belong to.
-        of: the file of those embeddings, for the error message.
-        ignore: the label of rows to be skipped.
-
-    Raises:
-        DataError: the file is missing, cut short, of another shape or dtype, or holds a negative
-            label; the message names the first such row.
-    """
-    file = NpyFile.open(path)
-    if file.dtype.kind not in "iu":
-        raise DataError(f"{file.path}: labels are integers, got {file.dtype}")
-    if len(file.shape) != 1:
-        raise DataError(f"{file.path}: labels have shape [N], got {list(file.shape)}")
-    if file.shape[0] != rows:
-        raise DataError(f"{file.path}: {file.shape[0]} labels for the {rows} rows of {of}")
-    return checked_labels(file.read([*range(0, rows, 1 << 20), rows]), rows, file.path, ignore)
 
 
 def _guess(start: bytes) -> str:
