@@ -10,7 +10,10 @@ from __future__ import annotations
 import ctypes
 import itertools
 import mmap
+import os
+import queue
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -73,8 +76,59 @@ def drop_with(rows: np.ndarray, pages: object) -> None:
     ``pages`` owns the map, which is kept until then.
     """
     if _DONTNEED is not None and rows.nbytes:
-        address, length = rows.ctypes.data, rows.nbytes
-        weakref.finalize(rows, _drop, pages, address, length).atexit = False
+        _sweeper.watch(rows, pages)
+
+
+class _Watched(weakref.ref):
+    """Rows, and what is left to do once they are gone."""
+
+    __slots__ = ("address", "length", "pages")
+    address: int
+    length: int
+    pages: object
+
+
+class _Sweeper:
+    """Drops pages in a thread of its own.
+
+    The rows' last reference may end anywhere in the main thread. Python code that ran there, as
+    ``weakref.finalize`` does, could be where Ctrl-C is raised, and an exception in a finalizer is
+    printed and forgotten: the program would go on. Here nothing but ``put``, which is not Python
+    code, runs at that place.
+    """
+
+    def __init__(self) -> None:
+        self._gone: queue.SimpleQueue[_Watched] = queue.SimpleQueue()
+        self._watched: dict[int, _Watched] = {}  # alive, so that they are called
+        self._thread: threading.Thread | None = None
+
+    def watch(self, rows: np.ndarray, pages: object) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._sweep, name="sslkernels page sweeper", daemon=True
+            )
+            self._thread.start()
+        watched = _Watched(rows, self._gone.put)
+        watched.address, watched.length, watched.pages = rows.ctypes.data, rows.nbytes, pages
+        self._watched[id(watched)] = watched
+
+    def _sweep(self) -> None:
+        while True:
+            rows = self._gone.get()
+            _advise(rows.address, rows.length, _DONTNEED)
+            del self._watched[id(rows)], rows  # and with it, perhaps, the map
+
+
+_sweeper = _Sweeper()
+
+
+def _new_sweeper() -> None:
+    global _sweeper
+    _sweeper = _Sweeper()
+
+
+if hasattr(os, "register_at_fork"):  # a child has the rows but not the thread
+    os.register_at_fork(after_in_child=_new_sweeper)
 
 
 def fault_in(z: torch.Tensor) -> None:
@@ -90,10 +144,6 @@ def fault_in(z: torch.Tensor) -> None:
     resident = np.empty(-(-length // mmap.PAGESIZE), dtype=np.uint8)
     if _mincore(begin, length, resident.ctypes.data) == 0 and not (resident & 1).all():
         _advise(z.data_ptr(), z.nbytes, _POPULATE_READ)
-
-
-def _drop(pages: object, address: int, length: int) -> None:
-    _advise(address, length, _DONTNEED)
 
 
 def advise(rows: np.ndarray, advice: int | None) -> None:
