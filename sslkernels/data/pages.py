@@ -70,8 +70,9 @@ def mapped_rows(
 
 
 def drop_with(rows: np.ndarray, pages: object) -> None:
-    """Drop the pages under ``rows`` from this process when the array (and every view) is gone.
+    """Drop the pages under ``rows`` from this process when the array is gone.
 
+    Tensors made of it keep it. A NumPy view does not, and maps the pages that it reads again.
     Only for pages of a file that are unchanged or shared: private changes would be lost.
     ``pages`` owns the map, which is kept until then.
     """
