@@ -101,10 +101,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
         here = Path(__file__).parent
-        only = [f"--workload={text}" for text in args.only]
+        workloads = [f"--workload={text}" for text in args.only]
         quiet = ["-q", "-W", "ignore", "-p", "no:cacheprovider", "--benchmark-quiet"]
         output = ["--benchmark-json", str(raw)]
-        status = pytest.main([str(here / "test_cpu.py"), *quiet, *output, *only])
+        status = pytest.main([str(here / "test_cpu.py"), *quiet, *output, *workloads])
         found = json.loads(raw.read_text())["benchmarks"] if raw.exists() else []
     stats = ("median", "min", "max")
     rows = [{**b["extra_info"], **{k: b["stats"][k] for k in stats}} for b in found]

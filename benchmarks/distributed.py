@@ -32,6 +32,8 @@ import sslkernels as ssk
 from benchmarks.losses import two_views
 from benchmarks.vicreg import official_formula
 
+_Loss = Callable[[Tensor, Tensor], Tensor]
+
 
 class _Gather(torch.autograd.Function):
     """All ranks' rows; backward adds up what all ranks ask of this one's."""
@@ -53,7 +55,7 @@ def _official(x: Tensor, y: Tensor) -> Tensor:
     return official_formula(*(_Gather.apply(z).flatten(0, 1) for z in (x, y)))
 
 
-def _step(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _step(loss: _Loss, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     value = loss(x, y)
     return value.detach(), torch.autograd.grad(value, (x, y))[0]
 
@@ -70,7 +72,7 @@ def _measure(n: int, d: int, repeats: int, rival: bool) -> dict[str, dict[str, f
     value, gradient = _step(ssk.vicreg_loss, *exact)
     gradient = gradient.chunk(world)[rank] * world
     del whole, exact
-    jobs = {"sslkernels": partial(ssk.vicreg_loss, group="world")}
+    jobs: dict[str, _Loss] = {"sslkernels": partial(ssk.vicreg_loss, group="world")}
     if rival:
         jobs["official, gathered"] = _official
     found = {}

@@ -32,15 +32,10 @@ def _embeddings(n: int, d: int, classes: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def _empty(classes: list[int], d: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    new = {"dtype": torch.float64, "device": "cuda"}
-    return [
-        (
-            torch.zeros(c, dtype=torch.int64, device="cuda"),
-            torch.zeros(c, d, **new),
-            torch.zeros(c, **new),
-        )
-        for c in classes
-    ]
+    def zeros(*size: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        return torch.zeros(size, dtype=dtype, device="cuda")
+
+    return [(zeros(c, dtype=torch.int64), zeros(c, d), zeros(c)) for c in classes]
 
 
 def _exact_moments(

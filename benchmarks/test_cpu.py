@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+from pytest_benchmark.fixture import BenchmarkFixture
+
 from benchmarks.cpu import WORKLOADS
 from benchmarks.registry import Case, Workload
 
@@ -25,7 +27,7 @@ def peak_memory(workload: Workload, contender: str) -> float:
     return float(done.stdout.split()[-1]) if done.returncode == 0 else float("nan")
 
 
-def test_contender(benchmark, name: str, contender: str) -> None:
+def test_contender(benchmark: BenchmarkFixture, name: str, contender: str) -> None:
     workload = BY_NAME[name]
     job = case(name).contenders[contender]
     benchmark.group = name

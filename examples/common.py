@@ -19,14 +19,14 @@ def criterion(name: str, *, gather_distributed: bool = False) -> nn.Module:
     """VICReg's loss by the one import that differs."""
     if name == "sslkernels":
         from sslkernels.compat.lightly import VICRegLoss
-    elif name == "lightly":
+
+        return VICRegLoss(gather_distributed=gather_distributed)
+    if name == "lightly":
         # The same as `from lightly.loss import VICRegLoss`, where torchvision is not installed.
         import lightly_losses
 
-        VICRegLoss = lightly_losses.load().VICRegLoss
-    else:
-        VICRegLoss = OfficialFormula
-    return VICRegLoss(gather_distributed=gather_distributed)
+        return lightly_losses.load().VICRegLoss(gather_distributed=gather_distributed)
+    return OfficialFormula(gather_distributed=gather_distributed)
 
 
 class OfficialFormula(nn.Module):
