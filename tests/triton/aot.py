@@ -9,11 +9,11 @@ which yields every configuration that its launcher can pick. All of them are com
 the other targets, so are the products; of the other kernels, whose code hardly depends on the
 target, enough to show every value of every argument.
 
-``device`` is one of DEVICES below; the cases come from the functions of ``tiles.py`` that the
-launcher calls, so that what is proven is what runs. Pointers are compiled as 16-byte aligned, as
-torch allocates them. ``kind`` says what the machine code must contain: "product" tensor-core
-instructions, "streaming" 128-bit global loads, "other" neither. No kernel may spill, and none may
-take more shared memory than the target has.
+``device`` is one of DEVICES below; the cases come from the functions of ``tiles.py`` and
+``class_tiles.py`` that the launcher calls, so that what is proven is what runs. Pointers are
+compiled as 16-byte aligned, as torch allocates them. ``kind`` says what the machine code must
+contain: "product" tensor-core instructions, "streaming" 128-bit global loads, "other" neither. No
+kernel may spill, and none may take more shared memory than the target has.
 
 ``python -m tests.triton.aot --write docs/kernels.md`` writes the table.
 """

@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 
 import sslkernels as ssk
 from sslkernels.backends import torch as dense
-from sslkernels.backends.triton import projections, tiles
+from sslkernels.backends.triton import class_tiles, projections
 from tests.inputs import lay_out
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -119,10 +119,10 @@ def test_without_counts_nothing_is_left_out(device: torch.device) -> None:
 @pytest.mark.parametrize("whole", [True, False])
 def test_by_parts(whole: bool, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several parts of rows, with the table of all centers and with a table for each part."""
-    monkeypatch.setattr(tiles, "PROJECTION_WORKSPACE", (1, 1))
-    tile = tiles.CenterTile(32, 32, 64, 4, 2)
-    monkeypatch.setattr(tiles, "projections_tile", lambda device: tile)
-    monkeypatch.setattr(tiles, "PROJECTION_TABLE", 1 << 20 if whole else 0)
+    monkeypatch.setattr(class_tiles, "PROJECTION_WORKSPACE", (1, 1))
+    tile = class_tiles.CenterTile(32, 32, 64, 4, 2)
+    monkeypatch.setattr(class_tiles, "projections_tile", lambda device: tile)
+    monkeypatch.setattr(class_tiles, "PROJECTION_TABLE", 1 << 20 if whole else 0)
     n, c = 40, 260  # nine column tiles: a wave is one row tile of the interpreter's device
     z, classes, centers, counts = problem(n, 20, c, torch.float32, separation=0.1)
     check(z.to(device), classes.to(device), centers.to(device), counts.to(device))
@@ -235,7 +235,7 @@ def test_does_not_wait_and_can_be_captured(
     directional: bool, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not whole:
-        monkeypatch.setattr(tiles, "PROJECTION_TABLE", 0)
+        monkeypatch.setattr(class_tiles, "PROJECTION_TABLE", 0)
     inputs = [t.cuda() for t in problem(20_000, 256, 300, torch.bfloat16, separation=0.1)]
     projections.class_projections(*inputs, directional)  # compiles
     torch.cuda.synchronize()

@@ -10,7 +10,7 @@ import pytest
 import torch
 import triton
 
-from sslkernels.backends.triton import column_moments, launch, tiles, vicreg
+from sslkernels.backends.triton import column_moments, launch, tuning, vicreg
 from sslkernels.ops.vicreg import VICRegSettings
 
 pytestmark = pytest.mark.device_only
@@ -113,7 +113,7 @@ def test_ragged_batches_do_not_recompile() -> None:
 def test_autotuned_choices_agree(monkeypatch) -> None:
     x, y, grad = views(384, 1536, torch.bfloat16)
     expected = step(x, y, grad)
-    monkeypatch.setattr(tiles, "AUTOTUNE", True)
+    monkeypatch.setattr(tuning, "AUTOTUNE", True)
     for ours, direct in zip(step(x, y, grad), expected, strict=True):
         torch.testing.assert_close(
             ours, direct, rtol=2.0**-7, atol=2.0**-7 * direct.abs().max().item()

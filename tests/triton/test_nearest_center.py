@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("triton")
 
 import sslkernels as ssk
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import class_tiles, launch
 from sslkernels.backends.triton import nearest_centers as passes
 from sslkernels.backends.triton.center_table import CenterTable, center_table
 from tests.inputs import lay_out
@@ -22,7 +22,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 @pytest.fixture(autouse=True)
 def filtered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small problems take the filter too."""
-    monkeypatch.setattr(tiles, "CENTER_SCAN", 0)
+    monkeypatch.setattr(class_tiles, "CENTER_SCAN", 0)
 
 
 def distances(z: torch.Tensor, centers: torch.Tensor) -> np.ndarray:
@@ -169,13 +169,13 @@ def test_sets_of_centers_in_one_launch(dtype: torch.dtype, device: torch.device)
 
 
 def test_rows_in_parts(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
-    monkeypatch.setattr(tiles, "CENTER_WORKSPACE", 0)
+    monkeypatch.setattr(class_tiles, "CENTER_WORKSPACE", 0)
     z, centers = normal(1100, 2).half().to(device), normal(5, 2, seed=8).to(device)
     check(z, centers, passes.nearest_center(z, centers, True))
 
 
 def test_small_problems_are_scanned(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
-    monkeypatch.setattr(tiles, "CENTER_SCAN", 1 << 24)
+    monkeypatch.setattr(class_tiles, "CENTER_SCAN", 1 << 24)
     z, centers = normal(20, 70).bfloat16(), normal(40, 70, seed=9)
     z[2, 3], centers[1] = torch.inf, torch.nan
     z, centers = z.to(device), centers.to(device)
@@ -206,7 +206,7 @@ def test_the_bound_holds(dtype: torch.dtype, device: torch.device) -> None:
     n, d, c = 40, 70, 50
     z, centers = (normal(n, d) + 0.5).to(dtype).to(device), normal(c, d, seed=11).to(device)
     for split in (False, True):
-        tile = tiles.center_candidates(dtype, launch.INTERPRETER)[1]
+        tile = class_tiles.center_candidates(dtype, launch.INTERPRETER)[1]
         table = center_table(z, [centers], tile, launch.INTERPRETER)
         shape = (n, len(table.spans), 4)
         score = torch.empty(shape, device=device)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import triton
 
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import arithmetic, launch, tiles, tuning
 
 H100 = launch.Device("cuda", 90, 32, 132, 232448)
 
@@ -41,13 +41,13 @@ def test_problems_share_a_launch_while_they_fit_the_cache() -> None:
 )
 def test_operands_follow_dtype_and_setting(dtype, precision, planes, monkeypatch) -> None:
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
-    op = tiles.operand(dtype, H100)
-    assert op.planes == planes and op in tiles.operands(H100) and tiles.serves(op, dtype)
+    op = arithmetic.operand(dtype, H100)
+    assert op.planes == planes and op in arithmetic.operands(H100) and arithmetic.serves(op, dtype)
 
 
 def test_autotuning_keeps_the_fastest(monkeypatch) -> None:
-    monkeypatch.setattr(tiles, "AUTOTUNE", True)
-    monkeypatch.setattr(tiles, "INTERPRETED", False)
+    monkeypatch.setattr(tuning, "AUTOTUNE", True)
+    monkeypatch.setattr(tuning, "INTERPRETED", False)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(triton.testing, "do_bench", lambda run, return_mode: run())
     timed = []
@@ -57,10 +57,10 @@ def test_autotuning_keeps_the_fastest(monkeypatch) -> None:
         return candidate
 
     for _ in range(2):
-        assert tiles.pick((3, 1, 2), "a key of this test", run) == 1
+        assert tuning.pick((3, 1, 2), "a key of this test", run) == 1
     assert timed == [3, 1, 2]
 
 
 def test_without_autotuning_the_first_is_taken(monkeypatch) -> None:
-    monkeypatch.setattr(tiles, "AUTOTUNE", False)
-    assert tiles.pick((3, 1), "another key", lambda candidate: 1 / 0) == 3
+    monkeypatch.setattr(tuning, "AUTOTUNE", False)
+    assert tuning.pick((3, 1), "another key", lambda candidate: 1 / 0) == 3

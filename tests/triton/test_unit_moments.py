@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("triton")
 
 import sslkernels as ssk
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import class_tiles, launch
 from sslkernels.backends.triton import unit_row_moments as passes
 from tests.inputs import LAYOUTS, lay_out
 
@@ -42,7 +42,7 @@ def test_layouts(layout: str, device: torch.device) -> None:
 
 
 def test_stretches_merge(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "unit_stretches", lambda programs, rows, device: 7)
+    monkeypatch.setattr(class_tiles, "unit_stretches", lambda programs, rows, device: 7)
     for n in (100, 98, 20, 5):
         check(normal(n, 16).bfloat16().to(device))
 
@@ -74,9 +74,9 @@ def test_public_normalized_std(device: torch.device) -> None:
 
 def test_stretches_fill_the_device() -> None:
     device = launch.Device("cuda", 90, 32, 132, 232448)
-    assert tiles.unit_stretches(16, 1_281_167, device) == 132
-    assert tiles.unit_stretches(1, 10**9, device) == 16 * 132
-    assert tiles.unit_stretches(1, 63, device) == 1
+    assert class_tiles.unit_stretches(16, 1_281_167, device) == 132
+    assert class_tiles.unit_stretches(1, 10**9, device) == 16 * 132
+    assert class_tiles.unit_stretches(1, 63, device) == 1
 
 
 @pytest.mark.device_only

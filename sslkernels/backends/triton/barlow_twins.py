@@ -11,8 +11,8 @@ The N x N side takes two symmetric products (``gram.py``, both views in one laun
 one product, whose parts are added where its squares are summed.
 
 **Accuracy.** Moments, c and sums across tiles are float64; products accumulate in fp32 from
-operands as ``tiles.operand`` has them: normalized columns, and in backward the Gram matrices, are
-rounded once, to bf16 for bf16, to tf32 for fp16 and "high" fp32, to 22 bits at "highest".
+operands as ``arithmetic.operand`` has them: normalized columns, and in backward the Gram matrices,
+are rounded once, to bf16 for bf16, to tf32 for fp16 and "high" fp32, to 22 bits at "highest".
 
 Extra memory, with R = min(N, D) and b bytes per element of an operand (2 for bf16; 4 for fp16 and
 fp32, 8 for fp32 at "highest"): 2 b N D; on the D x D side 4 R^2 per part of a split contraction;
@@ -29,8 +29,8 @@ import torch
 import triton
 import triton.language as tl
 
+from sslkernels.backends.triton import arithmetic, launch, operands, products, tiles, tuning
 from sslkernels.backends.triton import gram as symmetric
-from sslkernels.backends.triton import launch, operands, products, tiles
 from sslkernels.backends.triton.barlow_twins_gradient import barlow_twins_backward
 from sslkernels.backends.triton.barlow_twins_operands import BLOCK, standardized
 from sslkernels.backends.triton.column_moments import column_moments
@@ -145,7 +145,7 @@ def barlow_twins_forward(
         n, d = x.shape
         wide = takes_rows(n, d)
         side, depth = (n, d) if wide else (d, n)
-        op = tiles.operand(x.dtype, device)
+        op = arithmetic.operand(x.dtype, device)
         mean, var, _ = column_moments(x.unsqueeze(0), y.unsqueeze(0), 0.0, 0.0, device)
         columns = x.new_empty((5, d), dtype=torch.float64)
         copy = operands.workspace(x, op.planes, 2, side, operands.padded(depth), op.dtype)
@@ -170,8 +170,8 @@ def barlow_twins_forward(
                 extra = (gram, unused, 1.0, 1.0)
                 symmetric.gram(copy, squares_epilogue, extra, how, op.precision)
 
-            key = ("barlow_twins", x.device, tiles.bucket(n), d, op)
-            grams(tiles.pick(tiles.gram(n, op.dtype, device), key, grams))
+            key = ("barlow_twins", x.device, tuning.bucket(n), d, op)
+            grams(tuning.pick(tiles.gram(n, op.dtype, device), key, grams))
             gram_inner_kernel[(slots,)](gram, squares, n, **blocks_of, num_warps=4)
         else:
             parts = products.splits(d, d, copy.shape[3], op, device)

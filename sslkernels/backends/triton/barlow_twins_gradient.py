@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import launch, numerics, operands, products, tiles
+from sslkernels.backends.triton import arithmetic, launch, numerics, operands, products, tiles
 from sslkernels.backends.triton.barlow_twins_operands import (
     BLOCK,
     load_centered,
@@ -138,7 +138,7 @@ def barlow_twins_backward(
             return None, None
         x, y = launch.unit_columns(x), launch.unit_columns(y)
         wide = takes_rows(n, d)
-        op = tiles.operand(x.dtype, device)
+        op = arithmetic.operand(x.dtype, device)
         side, stride = (n if wide else d), operands.padded(n if wide else d)
         copy = operands.workspace(x, op.planes, 2, d if wide else n, stride, op.dtype)
         standardized(x, y, columns, columns[2:], copy, wide, op.rounding)

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import arithmetic, launch, tiles
 from sslkernels.backends.triton.operands import PAD, load_mean, store_operand
 
 BLOCK = tiles.CENTER.block_n  # rows that share a sum
@@ -209,7 +209,7 @@ def matrices(
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
     tile = tiles.CENTER
     for dtype, name in launch.TRITON_TYPE.items():
-        served = [op for op in tiles.operands(device) if tiles.serves(op, dtype)]
+        served = [op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)]
         plain = [(op, f, t, True) for op in served for f in (False, True) for t in (False, True)]
         for op, first, turned, aligned in (*plain, (served[-1], True, True, False)):
             yield launch.AotCase(
@@ -237,7 +237,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
                 3,
                 "streaming" if aligned else "other",
             )
-    for op in tiles.operands(device):
+    for op in arithmetic.operands(device):
         yield launch.AotCase(
             matrices_kernel,
             str(op),

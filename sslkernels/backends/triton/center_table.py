@@ -12,7 +12,7 @@ import torch
 import triton
 
 from sslkernels.backends.triton import center_filter as filtering
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import class_tiles, launch
 
 CENTER_BLOCK = 256  # columns per step of center_kernel
 PITCH = 64  # the table's rows are padded to multiples of every BLOCK_K
@@ -47,12 +47,15 @@ class CenterTable(NamedTuple):
 
 
 def center_table(
-    z: torch.Tensor, centers: Sequence[torch.Tensor], tile: tiles.CenterTiles, device: launch.Device
+    z: torch.Tensor,
+    centers: Sequence[torch.Tensor],
+    tile: class_tiles.CenterTiles,
+    device: launch.Device,
 ) -> CenterTable:
     n, d = z.shape
     block = tile.first.block_c
     rows = [triton.cdiv(c.shape[0], block) * block for c in centers]
-    span_rows = [tiles.center_span(n, d, r, z.dtype, tile.first, device) for r in rows]
+    span_rows = [class_tiles.center_span(n, d, r, z.dtype, tile.first, device) for r in rows]
     num_spans = [triton.cdiv(r, s) for r, s in zip(rows, span_rows, strict=True)]
     pitch = triton.cdiv(d, PITCH) * PITCH
     new = z.new_empty

@@ -29,9 +29,10 @@ follow the rows and the classes that occur. Nothing is read back by the host.
 
 **K labelings, one read of z.** Sorting all rows by K labels would gather z K times from memory.
 So rows are first cut into blocks such that one column slice of a block stays in the L2 cache
-(``tiles.class_moments``): keys are (block, label), and programs run slice by slice, block by block,
-the K labelings of a block back to back. The price is a segment per class and block instead of per
-class; where that writes more than the K - 1 reads saved, there is one block and z is read K times.
+(``class_tiles.class_moments``): keys are (block, label), and programs run slice by slice, block by
+block, the K labelings of a block back to back. The price is a segment per class and block instead
+of per class; where that writes more than the K - 1 reads saved, there is one block and z is read K
+times.
 
 Launches, for every K: keys, (torch) sort, segment count, (torch) prefix sum, segments; then per
 labeling: merge, commit. With more than one block also a sort of the segments by class.
@@ -45,7 +46,7 @@ import torch
 import triton
 
 from sslkernels.backends.triton import class_kernels as kernels
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import class_tiles, launch
 
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -78,7 +79,7 @@ def _update(
     labels: torch.Tensor,
     states: Sequence[State],
     ignore_index: int,
-    tile: tiles.ClassMoments | None,
+    tile: class_tiles.ClassMoments | None,
 ) -> torch.Tensor:
     k, n = labels.shape
     report = labels.new_full((k, 2), _NO_ROW)
@@ -88,7 +89,7 @@ def _update(
     with launch.on_device(z):
         z = launch.unit_columns(z)
         classes = [counts.shape[0] for counts, _, _ in states]
-        tile = tile or tiles.class_moments(n, z.shape[1], classes, z.dtype)
+        tile = tile or class_tiles.class_moments(n, z.shape[1], classes, z.dtype)
         key_stride = max(classes) + 1
         block_rows = tile.block_tiles * tile.rows
         num_tiles = triton.cdiv(n, tile.rows)
@@ -136,7 +137,7 @@ def _segments(
     z: torch.Tensor,
     keys: torch.Tensor,
     rows: torch.Tensor,
-    tile: tiles.ClassMoments,
+    tile: class_tiles.ClassMoments,
     key_stride: int,
     runs: int,
 ) -> list[torch.Tensor]:
@@ -192,7 +193,7 @@ def _merge(
     segments: list[torch.Tensor],
     labels: torch.Tensor,
     report: torch.Tensor,
-    tile: tiles.ClassMoments,
+    tile: class_tiles.ClassMoments,
     key_stride: int,
     scattered: bool,
 ) -> None:
@@ -262,7 +263,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
             3,
             "other",
         )
-        for rows in tiles.CLASS_TILE_ROWS:
+        for rows in class_tiles.CLASS_TILE_ROWS:
             yield launch.AotCase(
                 kernels.class_segments_kernel,
                 f"{key} {rows}",
@@ -274,7 +275,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
                 "other",
             )
     for dtype, name in launch.TRITON_TYPE.items():
-        for tile in tiles.class_moments_candidates(dtype):
+        for tile in class_tiles.class_moments_candidates(dtype):
             yield launch.AotCase(
                 kernels.class_moments_kernel,
                 f"{name} {tile}",
@@ -300,7 +301,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
                 3,
                 "streaming",
             )
-        for block_d in sorted({t.block_d for t in tiles.class_moments_candidates(dtype)}):
+        for block_d in sorted({t.block_d for t in class_tiles.class_moments_candidates(dtype)}):
             for ordered in (False, True):
                 yield launch.AotCase(
                     kernels.class_merge_kernel,

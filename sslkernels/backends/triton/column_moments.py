@@ -24,7 +24,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import arithmetic, launch, tiles
 from sslkernels.backends.triton.operands import PAD, center_block
 
 
@@ -334,7 +334,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
     tile = tiles.moments(device)
     floats = {"gamma": "fp32", "eps": "fp32"}
     for dtype, name in launch.TRITON_TYPE.items():
-        ops = [op for op in tiles.operands(device) if tiles.serves(op, dtype)]
+        ops = [op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)]
         plain = [(v, s, None, False, True) for v in (1, 2) for s in (True, False)]
         copies = [(v, True, op, t, True) for v in (1, 2) for op in ops for t in (False, True)]
         unaligned = [(2, s, None, False, False) for s in (True, False)]

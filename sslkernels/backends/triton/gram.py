@@ -41,7 +41,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import launch, numerics, tiles
+from sslkernels.backends.triton import arithmetic, launch, numerics, tiles
 
 SUB_ROWS = 16  # rows of a tile that one program of the second stage adds up
 
@@ -311,7 +311,7 @@ def epilogue_cases(
     """Every configuration of the product with one epilogue; ``extra`` gives its argument types."""
     name = epilogue.__name__
     sizes = dict.fromkeys(_SIZES, "i32")
-    for op in tiles.operands(device):
+    for op in arithmetic.operands(device):
         for tile in tiles.gram_candidates(op.dtype, device):
             for split in (False, True):
                 yield launch.AotCase(

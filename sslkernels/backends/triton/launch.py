@@ -110,7 +110,7 @@ class AotCase(NamedTuple):
 
     A module of kernels defines ``aot_cases(device: Device) -> Iterator[AotCase]`` and yields every
     configuration that its launcher can pick on that device, taken from the same functions of
-    ``tiles.py`` that the launcher calls.
+    ``tiles.py`` and ``class_tiles.py`` that the launcher calls.
     """
 
     kernel: Any  # the @triton.jit function

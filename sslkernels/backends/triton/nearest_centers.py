@@ -24,7 +24,7 @@ import triton
 
 from sslkernels.backends.triton import center_choice as choice
 from sslkernels.backends.triton import center_filter as filtering
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import class_tiles, launch
 from sslkernels.backends.triton.center_table import (
     CENTER_BLOCK,
     PITCH,
@@ -66,12 +66,12 @@ def nearest_centers(
         used = [k for k, c in enumerate(centers) if c.shape[0] and z.shape[0]]
         for k in set(range(len(centers))) - set(used):
             out[k].fill_(-1)
-        small = [k for k in used if z.shape[0] * centers[k].numel() <= tiles.CENTER_SCAN]
+        small = [k for k in used if z.shape[0] * centers[k].numel() <= class_tiles.CENTER_SCAN]
         for k in small:
             _scan(z, centers[k], usable_centers(centers[k]), None, None, out[k])
         large = [k for k in used if k not in small]
         if large:
-            tile = tiles.center_tiles(z.shape[0], z.dtype, launch.device_of(z))
+            tile = class_tiles.center_tiles(z.shape[0], z.dtype, launch.device_of(z))
             _filtered(z, [centers[k] for k in large], exact, [out[k] for k in large], tile)
     return tuple(out)
 
@@ -81,12 +81,12 @@ def _filtered(
     centers: Sequence[torch.Tensor],
     exact: bool,
     out: Sequence[torch.Tensor],
-    tile: tiles.CenterTiles,
+    tile: class_tiles.CenterTiles,
 ) -> None:
     device = launch.device_of(z)
     table = center_table(z, centers, tile, device)
     spans, sets = len(table.spans), len(centers)
-    n = min(len(z), max(1024, tiles.CENTER_WORKSPACE // (spans * (8 * filtering.KEEP + 4))))
+    n = min(len(z), max(1024, class_tiles.CENTER_WORKSPACE // (spans * (8 * filtering.KEEP + 4))))
     score = z.new_empty((n, spans, filtering.KEEP), dtype=torch.float32)
     index = torch.empty_like(score, dtype=torch.int32)
     rest = z.new_empty((n, spans), dtype=torch.float32)
@@ -144,7 +144,7 @@ def _filter(
     index: torch.Tensor,
     rest: torch.Tensor,
     error: torch.Tensor,
-    tile: tiles.CenterTile,
+    tile: class_tiles.CenterTile,
     device: launch.Device,
 ) -> None:
     """One pass over all rows, or the finer one over listed rows."""
@@ -222,7 +222,7 @@ def _recheck(
         len(table.spans),
         VEC=launch.vector_width(z),
         KEEP=filtering.KEEP,
-        SPANS=tiles.CENTER_SPANS,
+        SPANS=class_tiles.CENTER_SPANS,
         PITCH=PITCH,
         BLOCK_D=_RECHECK_BLOCK,
         num_warps=_RECHECK_WARPS,
@@ -262,7 +262,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
     """Every configuration that the launchers can pick, for aligned rows."""
     for dtype, name in launch.TRITON_TYPE.items():
         product = "fp16" if dtype == torch.float16 else "bf16"
-        large, small = tiles.center_candidates(dtype, device)
+        large, small = class_tiles.center_candidates(dtype, device)
         used = ((large.first, False), (small.first, False), (large.split, True))
         for (tile, split), even in itertools.product(used, (True, False)):
             yield launch.AotCase(
@@ -360,7 +360,7 @@ def _center_cases(dtype: torch.dtype, name: str, centers: str) -> Iterator[launc
         {
             "VEC": 16 // dtype.itemsize,
             "KEEP": filtering.KEEP,
-            "SPANS": tiles.CENTER_SPANS,
+            "SPANS": class_tiles.CENTER_SPANS,
             "PITCH": PITCH,
             "BLOCK_D": _RECHECK_BLOCK,
         },

@@ -11,8 +11,9 @@ about 0, and keeps the digits of cosines near 1, which a low temperature magnifi
 float64 in a fixed order: no atomics, the same input gives the same bits.
 
 **Accuracy.** Norms are float64, products accumulate in fp32, sums of exponentials in fp32 within
-a split and float64 across. Unit rows enter the products as ``tiles.operand`` says: bf16 for bf16,
-tf32 for fp16 and "high" fp32 (cosines then err by about 2^-12 / sqrt(D)), 22 bits at "highest".
+a split and float64 across. Unit rows enter the products as ``arithmetic.operand`` says: bf16 for
+bf16, tf32 for fp16 and "high" fp32 (cosines then err by about 2^-12 / sqrt(D)), 22 bits at
+"highest".
 
 Extra memory, with b bytes per element of an operand (2 for bf16; 4 for fp16 and fp32, 8 for fp32 at
 "highest"): b (2N) D for the unit rows; backward as much again for their transpose, a workspace for
@@ -28,8 +29,8 @@ import torch
 import triton
 import triton.language as tl
 
+from sslkernels.backends.triton import arithmetic, launch, tiles, tuning
 from sslkernels.backends.triton import gram as symmetric
-from sslkernels.backends.triton import launch, tiles
 from sslkernels.backends.triton.nt_xent_gradient import nt_xent_backward
 from sslkernels.backends.triton.nt_xent_rows import unit_rows, unit_workspace
 from sslkernels.backends.triton.vicreg import sum_of
@@ -173,7 +174,7 @@ def nt_xent_forward(
         x, y = launch.unit_columns(x), launch.unit_columns(y)
         n, d = x.shape
         m = 2 * n
-        op = tiles.operand(x.dtype, device)
+        op = arithmetic.operand(x.dtype, device)
         units = unit_workspace(x, op)
         unit_rows(x, y, units, None, op.rounding)
         rows = x.new_empty((2, m), dtype=torch.float64)
@@ -206,8 +207,8 @@ def nt_xent_forward(
             )
             return part, splits
 
-        key = ("nt_xent", x.device, tiles.bucket(m), d, op)
-        choice = tiles.pick(tiles.logits(m, op, device), key, logits)
+        key = ("nt_xent", x.device, tuning.bucket(m), d, op)
+        choice = tuning.pick(tiles.logits(m, op, device), key, logits)
         part, splits = logits(choice)
         nt_xent_merge_kernel[(blocks,)](
             part, rows, sums, m, splits, 1.0 / temperature, BLOCK=_MERGE, num_warps=4
@@ -217,7 +218,7 @@ def nt_xent_forward(
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in tiles.operands(device):
+    for op in arithmetic.operands(device):
         for tile in tiles.logits_candidates(op, device):
             yield launch.AotCase(
                 nt_xent_forward_kernel,

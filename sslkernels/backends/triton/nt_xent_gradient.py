@@ -17,8 +17,8 @@ import torch
 import triton
 import triton.language as tl
 
+from sslkernels.backends.triton import arithmetic, launch, operands, products, tiles
 from sslkernels.backends.triton import gram as symmetric
-from sslkernels.backends.triton import launch, operands, products, tiles
 from sslkernels.backends.triton.nt_xent_rows import finish_rows, unit_rows, unit_workspace
 
 _LOG2E = tl.constexpr(math.log2(math.e))
@@ -111,7 +111,7 @@ def nt_xent_backward(
         n, d = x.shape
         m = 2 * n
         begin, end = (0 if need_x else n), (m if need_y else n)
-        op = tiles.operand(x.dtype, device)
+        op = arithmetic.operand(x.dtype, device)
         stride = operands.padded(m)
         units = unit_workspace(x, op)
         turned = x.new_empty((op.planes, d, stride), dtype=op.dtype)
@@ -158,7 +158,7 @@ def nt_xent_backward(
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in tiles.operands(device):
+    for op in arithmetic.operands(device):
         for tile in tiles.logits_candidates(op, device):
             operand = f"*{launch.TRITON_TYPE[op.dtype]}"
             yield launch.AotCase(

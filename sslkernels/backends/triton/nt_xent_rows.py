@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import launch, numerics, tiles
+from sslkernels.backends.triton import arithmetic, launch, numerics, tiles
 from sslkernels.backends.triton.operands import PAD, padded, store_operand
 from sslkernels.ops.nt_xent import MIN_NORM
 
@@ -95,7 +95,7 @@ def unit_rows_kernel(
         tl.store(norm_ptr + rows, norm, mask=inside)
 
 
-def unit_workspace(x: torch.Tensor, op: tiles.Operand) -> torch.Tensor:
+def unit_workspace(x: torch.Tensor, op: arithmetic.Operand) -> torch.Tensor:
     """[planes, 2N and more, D padded]: a tile that begins at any row ends inside."""
     n, d = x.shape
     return x.new_empty((op.planes, 2 * n + tiles.LARGEST, padded(d)), dtype=op.dtype)
@@ -280,7 +280,7 @@ def finish_rows(
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
     for dtype, name in launch.TRITON_TYPE.items():
         views = dict.fromkeys(("x_ptr", "y_ptr"), f"*{name}")
-        served = [op for op in tiles.operands(device) if tiles.serves(op, dtype)]
+        served = [op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)]
         plain = [(op, turned, True) for op in served for turned in (False, True)]
         for op, turned, aligned in (*plain, (served[-1], True, False)):
             tile = tiles.ROWS

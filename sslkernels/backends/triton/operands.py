@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import launch, numerics, tiles
+from sslkernels.backends.triton import arithmetic, launch, numerics, tiles
 
 PAD = 16  # elements: a multiple of every 128-bit vector
 
@@ -225,7 +225,7 @@ def operands(
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
     tile = tiles.CENTER
     for dtype, name in launch.TRITON_TYPE.items():
-        for op in (op for op in tiles.operands(device) if tiles.serves(op, dtype)):
+        for op in (op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)):
             out = f"*{launch.TRITON_TYPE[op.dtype]}"
             for gram, transpose, aligned in (
                 *((g, t, True) for g in (False, True) for t in (False, True)),

@@ -5,8 +5,9 @@ tile in registers and added up there; the sums of tiles are added in float64, in
 
 **CDNV.** ``V_ij = (var_i + var_j) / (2 d_ij^2)`` with ``d_ij^2 = n_i + n_j - 2 m_i.m_j`` from means
 centered by their mean g and divided by a power of two near the largest ||m_i|| (V does not change,
-and fp32 neither overflows nor underflows). Operands keep 22 bits or more (``tiles.exact``: three
-tf32 products; one tf32 product loses three digits), so d^2 is good to about 2^-20 (n_i + n_j).
+and fp32 neither overflows nor underflows). Operands keep 22 bits or more (``arithmetic.exact``:
+three tf32 products; one tf32 product loses three digits), so d^2 is good to about
+2^-20 (n_i + n_j).
 A pair whose d^2 is below LOST (n_i + n_j) has lost more than four of those bits. A tile that holds
 such a pair (or a V beyond fp32) is marked by an infinite sum; a second kernel, whose programs
 return at once for every other tile, recomputes its pairs in float64 from differences of the means
@@ -26,7 +27,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import gram, launch, tiles
+from sslkernels.backends.triton import arithmetic, class_tiles, gram, launch
 from sslkernels.backends.triton.operands import store_operand
 
 LOST = 1 / 16
@@ -244,14 +245,14 @@ def scale_of(norm: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
 
 def _operand(
     mean: torch.Tensor, g: torch.Tensor, scale: torch.Tensor
-) -> tuple[tiles.Operand, gram.Plan, torch.Tensor]:
+) -> tuple[arithmetic.Operand, gram.Plan, torch.Tensor]:
     c, d = mean.shape
     device = launch.device_of(mean)
-    op = tiles.exact(device)
+    op = arithmetic.exact(device)
     pitch = triton.cdiv(d, _PITCH) * _PITCH
     a = mean.new_empty((op.planes, 1, c, pitch), dtype=op.dtype)
     centered_rows(mean, g, scale, a, op)
-    tile = tiles.pairs(op.dtype, device)
+    tile = class_tiles.pairs(op.dtype, device)
     return op, gram.plan(1, c, pitch, 2 * op.planes - 1, tile, device), a
 
 
@@ -260,7 +261,7 @@ def centered_rows(
     g: torch.Tensor,  # [D] float64
     scale: torch.Tensor,  # [C] float64
     out: torch.Tensor,  # [planes, .., C or more, pitch], pitch a multiple of _PITCH
-    op: tiles.Operand,
+    op: arithmetic.Operand,
 ) -> None:
     """(mean - g) scale as a product's operand."""
     pair_rows_kernel[(mean.shape[0],)](
@@ -279,7 +280,7 @@ def centered_rows(
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
     """Every configuration that the launchers can pick."""
-    op = tiles.exact(device)
+    op = arithmetic.exact(device)
     yield launch.AotCase(
         pair_norms_kernel,
         str(_ROW_BLOCK),
@@ -299,7 +300,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
         3,
         "other",
     )
-    block = tiles.pairs(op.dtype, device).block
+    block = class_tiles.pairs(op.dtype, device).block
     yield launch.AotCase(
         cdnv_direct_kernel,
         str(block),

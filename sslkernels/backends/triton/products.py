@@ -9,8 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
+from sslkernels.backends.triton import arithmetic, launch, tiles
 from sslkernels.backends.triton import gram as symmetric
-from sslkernels.backends.triton import launch, tiles
 
 _SIZES = (
     *("N", "D", "R", "GROUP", "per_split", "out_plane"),
@@ -66,7 +66,7 @@ def product_kernel(
     tl.store(out_ptr + (r * D + c), acc, mask=(r < N - top) & (c < D - left))
 
 
-def splits(n: int, d: int, r: int, op: tiles.Operand, device: launch.Device) -> int:
+def splits(n: int, d: int, r: int, op: arithmetic.Operand, device: launch.Device) -> int:
     """Into how many parts :func:`product` cuts the contraction."""
     tile = tiles.product(n, d, op.dtype, device)
     count = triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_d)
@@ -79,7 +79,7 @@ def product(
     a: torch.Tensor,  # [planes, N, R], R contiguous and a multiple of 16
     b: torch.Tensor,  # [planes, D, R]
     out: torch.Tensor,  # fp32 [splits, N, D], rows contiguous: parts for the caller to add in order
-    op: tiles.Operand,
+    op: arithmetic.Operand,
     device: launch.Device,
 ) -> None:
     """One launch. ``out`` has as many parts as :func:`splits` says, or for fewer rows than it was
@@ -116,7 +116,7 @@ def product(
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in tiles.operands(device):
+    for op in arithmetic.operands(device):
         for tile in tiles.backward_candidates(op.dtype, device, True):
             yield launch.AotCase(
                 product_kernel,

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 import triton
 
-from sslkernels.backends.triton import launch, pairs, tiles
+from sslkernels.backends.triton import arithmetic, class_tiles, launch, pairs, tiles
 from sslkernels.backends.triton import projection_kernels as kernels
 from sslkernels.backends.triton.center_table import usable_centers
 from sslkernels.backends.triton.operands import PAD
@@ -104,8 +104,8 @@ def _centers(centers: torch.Tensor, counts: torch.Tensor | None) -> _Centers:
     unscale = torch.exp2(torch.floor(torch.log2(norm.sqrt().clamp(min=2.0**-100))) - 13)
     # Tiles read past the last class.
     shape = (triton.cdiv(c, tiles.LARGEST) * tiles.LARGEST, triton.cdiv(d, _PITCH) * _PITCH)
-    rows = centers.new_empty((tiles.HALVES.planes, *shape), dtype=tiles.HALVES.dtype)
-    pairs.centered_rows(finite, g, (power / unscale).where(filled, 0.0), rows, tiles.HALVES)
+    rows = centers.new_empty((arithmetic.HALVES.planes, *shape), dtype=arithmetic.HALVES.dtype)
+    pairs.centered_rows(finite, g, (power / unscale).where(filled, 0.0), rows, arithmetic.HALVES)
     factor = torch.full_like(norm, torch.inf)
     if counts is not None:
         factor = (counts.double() / (counts - 1)).square()
@@ -134,9 +134,9 @@ def _rows(
     """Fills ``rank`` and ``alone``; returns the rows' sums in class order, float64 [N]."""
     (n, d), c = z.shape, len(table.given)
     device = launch.device_of(z)
-    tile = tiles.projections_tile(device)
+    tile = class_tiles.projections_tile(device)
     planes, _, pitch = table.rows.shape
-    part, whole = tiles.projection_rows(
+    part, whole = class_tiles.projection_rows(
         n, c, planes * pitch * table.rows.element_size(), tile, device
     )
     out_pitch = triton.cdiv(c, PAD) * PAD
@@ -175,7 +175,7 @@ def _rows(
             pitch,
             a.stride(0),
             DIRECTIONAL=directional,
-            ROUNDING=tiles.HALVES.rounding,
+            ROUNDING=arithmetic.HALVES.rounding,
             VEC=vec,
             PAD=PAD,
             BLOCK=_ROW_BLOCK,
@@ -235,7 +235,7 @@ def _multiply(
 ) -> None:
     """Products of rows and all centers, one launch."""
     device = launch.device_of(out)
-    tile = tiles.projections_tile(device)
+    tile = class_tiles.projections_tile(device)
     c = len(table.given)
     row_tiles, col_tiles = triton.cdiv(len(out), tile.block_n), triton.cdiv(c, tile.block_c)
     rows, count = (out, out) if listed is None else listed
@@ -268,7 +268,7 @@ def _multiply(
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
     """Every configuration that the launchers can pick, for aligned rows."""
-    tile = tiles.projections_tile(device)
+    tile = class_tiles.projections_tile(device)
     for (dtype, name), directional in itertools.product(launch.TRITON_TYPE.items(), (True, False)):
         label = f"{name} {'directional' if directional else 'ranks'}"
         given = {"z_ptr": f"*{name}", **dict.fromkeys(("order_ptr", "class_ptr"), "*i64")}
@@ -282,7 +282,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
             given
             | {"g_ptr": "*fp64", "power_ptr": "*fp64", "a_ptr": "*fp16", "unscale_ptr": "*fp32"}
             | dict.fromkeys(kernels.ROWS_SIZES, "i32"),
-            asked | {"ROUNDING": tiles.HALVES.rounding, "BLOCK": _ROW_BLOCK},
+            asked | {"ROUNDING": arithmetic.HALVES.rounding, "BLOCK": _ROW_BLOCK},
             4,
             3,
             "streaming",
@@ -304,7 +304,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
         index = "*i32" if listed else "*fp32"
         yield launch.AotCase(
             kernels.projection_kernel,
-            f"{tiles.HALVES} {tile}{' of centers' if listed else ''}",
+            f"{arithmetic.HALVES} {tile}{' of centers' if listed else ''}",
             dict.fromkeys(("a_ptr", "v_ptr"), "*fp16")
             | dict.fromkeys(("a_unscale_ptr", "v_unscale_ptr", "out_ptr"), "*fp32")
             | {"list_ptr": index, "count_ptr": index}

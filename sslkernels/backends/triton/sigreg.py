@@ -11,9 +11,10 @@ A program projects BLOCK_N rows on BLOCK_M slices, a tile of a product, and walk
 additions, and taken anew at every RESTART-th. Rows lie along the tile's second dimension, whose
 sums stay within a few lanes. Nothing of size N x slices x knots or N x slices is kept.
 
-**Accuracy.** Projections accumulate in fp32 from operands as ``tiles.operand`` has them; angles and
-their functions are fp32 (turning adds at most about RESTART roundings), sums over a tile's rows
-fp32, sums of tiles float64 in a fixed order: no atomics, the same input gives the same bits.
+**Accuracy.** Projections accumulate in fp32 from operands as ``arithmetic.operand`` has them;
+angles and their functions are fp32 (turning adds at most about RESTART roundings), sums over a
+tile's rows fp32, sums of tiles float64 in a fixed order: no atomics, the same input gives the same
+bits.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ import torch
 import triton
 import triton.language as tl
 
+from sslkernels.backends.triton import arithmetic, launch, operands, tiles
 from sslkernels.backends.triton import gram as symmetric
-from sslkernels.backends.triton import launch, operands, tiles
 from sslkernels.backends.triton.sigreg_gradient import sigreg_backward
 from sslkernels.backends.triton.sigreg_slices import RESTART, slices, turned
 from sslkernels.ops.sigreg import SIGRegSettings
@@ -125,7 +126,7 @@ def sigreg_forward(
         device = launch.device_of(z)
         z = launch.unit_columns(z)
         n, d = z.shape
-        op = tiles.operand(z.dtype, device)
+        op = arithmetic.operand(z.dtype, device)
         tile = tiles.projections(op, device)
         stride = operands.padded(d)
         directions = z.new_empty((op.planes, num_slices + tile.block, stride), dtype=op.dtype)
@@ -176,7 +177,7 @@ def sigreg_forward(
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in tiles.operands(device):
+    for op in arithmetic.operands(device):
         tile = tiles.projections(op, device)
         operand = f"*{launch.TRITON_TYPE[op.dtype]}"
         yield launch.AotCase(

@@ -17,8 +17,8 @@ import torch
 import triton
 import triton.language as tl
 
+from sslkernels.backends.triton import arithmetic, launch, numerics, operands, products, tiles
 from sslkernels.backends.triton import gram as symmetric
-from sslkernels.backends.triton import launch, numerics, operands, products, tiles
 from sslkernels.backends.triton.sigreg_slices import RESTART, slices, turned
 from sslkernels.ops.sigreg import SIGRegSettings
 
@@ -121,7 +121,7 @@ def sigreg_backward(
         out = z.new_empty(z.shape)
         z = launch.unit_columns(z)
         n, d = z.shape
-        op = tiles.operand(z.dtype, device)
+        op = arithmetic.operand(z.dtype, device)
         tile = tiles.projections(op, device)
         stride, pitch = operands.padded(d), operands.padded(num_slices)
         directions = z.new_empty((op.planes, num_slices + tile.block, stride), dtype=op.dtype)
@@ -193,7 +193,7 @@ def sigreg_backward(
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in tiles.operands(device):
+    for op in arithmetic.operands(device):
         tile = tiles.projections(op, device)
         operand = f"*{launch.TRITON_TYPE[op.dtype]}"
         yield launch.AotCase(

@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import arithmetic, launch
 from sslkernels.backends.triton.operands import PAD, store_operand
 
 _HALF_TURN = tl.constexpr(math.pi)
@@ -135,7 +135,7 @@ def slices(
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in tiles.operands(device):
+    for op in arithmetic.operands(device):
         for transpose in (False, True):
             out = f"*{launch.TRITON_TYPE[op.dtype]}"
             yield launch.AotCase(

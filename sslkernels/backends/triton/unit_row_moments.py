@@ -19,7 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import launch, tiles
+from sslkernels.backends.triton import class_tiles, launch
 
 _ROW_BLOCK = 1024
 _ROW_WARPS = 2  # 128-bit loads of half-precision rows, whatever the warp size
@@ -99,13 +99,13 @@ def unit_moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     with launch.on_device(z):
         z = launch.unit_columns(z)
         vec = launch.vector_width(z)
-        tile = tiles.UNIT
+        tile = class_tiles.UNIT
         factor = z.new_empty(n, dtype=torch.float64)
         unit_lengths_kernel[(n,)](
             z, factor, d, z.stride(0), VEC=vec, BLOCK=_ROW_BLOCK, num_warps=_ROW_WARPS
         )
         blocks = triton.cdiv(d, tile.block_d)
-        stretch = triton.cdiv(n, tiles.unit_stretches(blocks, n, launch.device_of(z)))
+        stretch = triton.cdiv(n, class_tiles.unit_stretches(blocks, n, launch.device_of(z)))
         stretches = triton.cdiv(n, stretch)
         mean, m2 = z.new_empty((2, stretches, d), dtype=torch.float64)
         unit_columns_kernel[(blocks, stretches)](
@@ -131,7 +131,7 @@ def unit_moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
     """Every configuration that the launcher can pick, for aligned rows."""
-    tile = tiles.UNIT
+    tile = class_tiles.UNIT
     for dtype, name in launch.TRITON_TYPE.items():
         given = {"z_ptr": f"*{name}", "factor_ptr": "*fp64", "D": "i32", "stride_zn": "i32"}
         vec = 16 // dtype.itemsize

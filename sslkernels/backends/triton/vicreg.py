@@ -30,9 +30,9 @@ import torch
 import triton
 import triton.language as tl
 
+from sslkernels.backends.triton import arithmetic, launch, operands, tiles, tuning
 from sslkernels.backends.triton import column_moments as columns
 from sslkernels.backends.triton import gram as symmetric
-from sslkernels.backends.triton import launch, operands, tiles
 from sslkernels.backends.triton.vicreg_gradient import vicreg_backward
 from sslkernels.ops.vicreg import VICRegSettings
 from sslkernels.ops.vicreg import wide as takes_rows
@@ -138,7 +138,7 @@ def vicreg_forward(
         count = views * p
         wide = takes_rows(n, d)
         side, depth = (n, d) if wide else (d, n)
-        op = tiles.operand(x.dtype, device)
+        op = arithmetic.operand(x.dtype, device)
         stride = operands.padded(depth)
         at_once = tiles.problems_at_once(count, op.planes * side * stride * op.dtype.itemsize)
         # One program sees all rows, and has registers left over from its addresses.
@@ -173,8 +173,8 @@ def vicreg_forward(
                     symmetric.gram(part, squares_epilogue, extra, plan, op.precision, first)
                 return squares
 
-            key = ("gram", x.device, count, tiles.bucket(n), d, op)
-            squares = product(tiles.pick(tiles.gram(side, op.dtype, device), key, product))
+            key = ("gram", x.device, count, tuning.bucket(n), d, op)
+            squares = product(tuning.pick(tiles.gram(side, op.dtype, device), key, product))
         terms = x.new_empty(4, dtype=torch.float32)
         terms_kernel[(1,)](
             sums,

@@ -9,8 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
+from sslkernels.backends.triton import arithmetic, launch, numerics, operands, tiles, tuning
 from sslkernels.backends.triton import gram as symmetric
-from sslkernels.backends.triton import launch, numerics, operands, tiles
 from sslkernels.ops.vicreg import VICRegSettings
 from sslkernels.ops.vicreg import wide as takes_rows
 
@@ -224,7 +224,7 @@ def vicreg_backward(
         views = 1 if y is None else 2
         begin, end = (0 if need_x else p), (2 * p if need_y else p)
         wide = takes_rows(n, d)
-        op = tiles.operand(x.dtype, device)
+        op = arithmetic.operand(x.dtype, device)
         stride = operands.padded(n if wide else d)
         at_once = end - begin
         a = b = x
@@ -296,9 +296,9 @@ def vicreg_backward(
                     num_stages=tile.num_stages,
                 )
 
-        key = ("backward", x.device, end - begin, tiles.bucket(n), d, op, covariance)
+        key = ("backward", x.device, end - begin, tuning.bucket(n), d, op, covariance)
         choice = tiles.backward(n, d, op.dtype, device, covariance, vec > 1)
-        launch_all(tiles.pick(choice, key, launch_all))
+        launch_all(tuning.pick(choice, key, launch_all))
     return grad_x, grad_y
 
 
@@ -306,7 +306,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
     floats = ("sim", "std", "cov", "gamma", "eps")
     factors = ("of_invariance", "of_variance", "of_product", "of_diagonal")
     for dtype, name in launch.TRITON_TYPE.items():
-        served = [op for op in tiles.operands(device) if tiles.serves(op, dtype)]
+        served = [op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)]
         for op in served:
             for covariance, centered in ((True, True), (False, True), (False, False)):
                 if not covariance and op is not served[0]:

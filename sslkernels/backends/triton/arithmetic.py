@@ -1,0 +1,68 @@
+"""In what arithmetic a kernel multiplies, from dtype, device and torch's setting."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from sslkernels.backends.triton.launch import Device
+
+
+class Operand(NamedTuple):
+    """How data enters a product."""
+
+    dtype: torch.dtype  # of the copy that the product reads
+    planes: int  # 2: hi and lo, multiplied as three tf32 products (gram.py)
+    # "none", "tf32" (to nearest: the hardware would truncate), or two planes: "split" of tf32,
+    # "halves" of fp16.
+    rounding: str
+    precision: str  # tl.dot's input_precision
+
+    def __str__(self) -> str:
+        if self.dtype == torch.bfloat16:
+            return "bf16"
+        if self.planes == 2:
+            return "fp16x3" if self.dtype == torch.float16 else "tf32x3"
+        return self.precision
+
+
+def operand(dtype: torch.dtype, device: Device) -> Operand:
+    """bf16 stays bf16. fp32 follows ``torch.get_float32_matmul_precision()``: "highest" is three
+    tf32 products on CUDA and the matrix units' own fp32 on AMD, anything else one tf32 product.
+
+    fp16 is multiplied as tf32, which has fp16's 11 bits without its range: centered values and
+    entries of K overflow fp16 long before the loss does.
+    """
+    if dtype == torch.bfloat16:
+        return Operand(torch.bfloat16, 1, "none", "ieee")
+    if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
+        return exact(device)
+    return _tf32(device)
+
+
+def _tf32(device: Device) -> Operand:
+    if device.backend == "hip" and not str(device.arch).startswith("gfx942"):
+        return Operand(torch.float32, 1, "none", "ieee")
+    return Operand(torch.float32, 1, "tf32", "tf32")
+
+
+def exact(device: Device) -> Operand:
+    if device.backend == "hip":
+        return Operand(torch.float32, 1, "none", "ieee")
+    return Operand(torch.float32, 2, "split", "tf32")
+
+
+def operands(device: Device) -> tuple[Operand, ...]:
+    """Every answer of :func:`operand` on a device."""
+    return tuple(dict.fromkeys((operand(torch.bfloat16, device), _tf32(device), exact(device))))
+
+
+def serves(op: Operand, dtype: torch.dtype) -> bool:
+    """Whether :func:`operand` can answer ``op`` for inputs of ``dtype``."""
+    if dtype == torch.bfloat16 or op.dtype == torch.bfloat16:
+        return op.dtype == dtype
+    return dtype == torch.float32 or (op.planes == 1 and op.rounding != "none")
+
+
+HALVES = Operand(torch.float16, 2, "halves", "ieee")  # of rows brought to one length
