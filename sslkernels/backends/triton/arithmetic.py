@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,6 +18,17 @@ class Operand(NamedTuple):
     # "halves" of fp16.
     rounding: str
     precision: str  # tl.dot's input_precision
+
+    @property
+    def segments(self) -> int:
+        """Products in one: hi hi, or hi hi, hi lo and lo hi."""
+        return 2 * self.planes - 1
+
+    @property
+    def constexprs(self) -> dict[str, Any]:
+        """What a kernel that multiplies such data is compiled for."""
+        vector = 16 // self.dtype.itemsize
+        return {"SEGMENTS": self.segments, "PRECISION": self.precision, "VEC": vector}
 
     def __str__(self) -> str:
         if self.dtype == torch.bfloat16:

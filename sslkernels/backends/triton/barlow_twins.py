@@ -164,7 +164,7 @@ def barlow_twins_forward(
         if wide:
 
             def grams(tile: tiles.Gram) -> None:
-                how = symmetric.plan(2, n, depth, 2 * op.planes - 1, tile, device)
+                how = symmetric.plan(2, n, depth, op.segments, tile, device)
                 # What is summed here, squares of one matrix, is not what the loss needs.
                 unused = x.new_empty(2 * how.programs, dtype=torch.float64)
                 extra = (gram, unused, 1.0, 1.0)

@@ -181,8 +181,7 @@ def barlow_twins_backward(
                 lambda_,
                 FINISH=finish,
                 VEC=launch.vector_width(x, y),
-                BLOCK_N=tile.block_n,
-                BLOCK_D=tile.block_d,
+                **tile.constexprs,
                 num_warps=tile.num_warps,
             )
             if not finish:
@@ -210,8 +209,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
                 {
                     "FINISH": finish,
                     "VEC": 16 // dtype.itemsize if aligned else 1,
-                    "BLOCK_N": tile.block_n,
-                    "BLOCK_D": tile.block_d,
+                    **tile.constexprs,
                 },
                 tile.num_warps,
                 3,

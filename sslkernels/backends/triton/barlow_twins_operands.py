@@ -142,8 +142,7 @@ def standardized(
         ROUNDING=rounding,
         VEC=launch.vector_width(x, y),
         PAD=PAD,
-        BLOCK_N=tile.block_n,
-        BLOCK_D=tile.block_d,
+        **tile.constexprs,
         num_warps=tile.num_warps,
     )
 
@@ -230,8 +229,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
                     "ROUNDING": op.rounding,
                     "VEC": 16 // dtype.itemsize if aligned else 1,
                     "PAD": PAD,
-                    "BLOCK_N": tile.block_n,
-                    "BLOCK_D": tile.block_d,
+                    **tile.constexprs,
                 },
                 tile.num_warps,
                 3,

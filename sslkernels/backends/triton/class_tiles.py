@@ -76,6 +76,10 @@ class CenterTile(NamedTuple):
     num_warps: int
     num_stages: int
 
+    @property
+    def constexprs(self) -> dict[str, int]:
+        return {"BLOCK_N": self.block_n, "BLOCK_C": self.block_c, "BLOCK_K": self.block_k}
+
     def __str__(self) -> str:
         return f"{self.block_n}x{self.block_c}x{self.block_k}, {self.num_warps} warps"
 

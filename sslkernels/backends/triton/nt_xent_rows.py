@@ -130,8 +130,7 @@ def unit_rows(
         ROUNDING=rounding,
         VEC=launch.vector_width(x, y),
         PAD=PAD,
-        BLOCK_N=tile.block_n,
-        BLOCK_D=tile.block_d,
+        **tile.constexprs,
         num_warps=tile.num_warps,
     )
 
@@ -271,8 +270,7 @@ def finish_rows(
         splits,
         1.0 / (2 * n * temperature),
         VEC=vec,
-        BLOCK_N=tile.block_n,
-        BLOCK_D=tile.block_d,
+        **tile.constexprs,
         num_warps=tile.num_warps,
     )
 
@@ -300,8 +298,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
                     "ROUNDING": op.rounding,
                     "VEC": 16 // dtype.itemsize if aligned else 1,
                     "PAD": PAD,
-                    "BLOCK_N": tile.block_n,
-                    "BLOCK_D": tile.block_d,
+                    **tile.constexprs,
                 },
                 tile.num_warps,
                 3,
@@ -319,11 +316,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
                     **dict.fromkeys(_FINISH_SIZES, "i32"),
                     "inverse": "fp32",
                 },
-                {
-                    "VEC": 16 // dtype.itemsize if aligned else 1,
-                    "BLOCK_N": tile.block_n,
-                    "BLOCK_D": tile.block_d,
-                },
+                {"VEC": 16 // dtype.itemsize if aligned else 1, **tile.constexprs},
                 tile.num_warps,
                 3,
                 "streaming" if aligned else "other",

@@ -253,7 +253,7 @@ def _operand(
     a = mean.new_empty((op.planes, 1, c, pitch), dtype=op.dtype)
     centered_rows(mean, g, scale, a, op)
     tile = class_tiles.pairs(op.dtype, device)
-    return op, gram.plan(1, c, pitch, 2 * op.planes - 1, tile, device), a
+    return op, gram.plan(1, c, pitch, op.segments, tile, device), a
 
 
 def centered_rows(

@@ -70,7 +70,7 @@ def splits(n: int, d: int, r: int, op: arithmetic.Operand, device: launch.Device
     """Into how many parts :func:`product` cuts the contraction."""
     tile = tiles.product(n, d, op.dtype, device)
     count = triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_d)
-    steps = (2 * op.planes - 1) * triton.cdiv(r, tile.block_r)
+    steps = op.segments * triton.cdiv(r, tile.block_r)
     per_split = triton.cdiv(steps, tiles.splits(count, steps, device))
     return triton.cdiv(steps, per_split)
 
@@ -87,8 +87,7 @@ def product(
     _, n, r = a.shape
     d = b.shape[1]
     tile = tiles.product(n, d, op.dtype, device)
-    segments = 2 * op.planes - 1
-    steps = segments * triton.cdiv(r, tile.block_r)
+    steps = op.segments * triton.cdiv(r, tile.block_r)
     grid = (triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_d), out.shape[0])
     product_kernel[grid](
         a,
@@ -104,12 +103,8 @@ def product(
         b.stride(1),
         a.stride(0),
         b.stride(0),
-        SEGMENTS=segments,
-        PRECISION=op.precision,
-        VEC=16 // op.dtype.itemsize,
-        BLOCK_N=tile.block_n,
-        BLOCK_D=tile.block_d,
-        BLOCK_R=tile.block_r,
+        **op.constexprs,
+        **tile.constexprs,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
@@ -126,14 +121,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
                     "out_ptr": "*fp32",
                     **dict.fromkeys(_SIZES, "i32"),
                 },
-                {
-                    "SEGMENTS": 2 * op.planes - 1,
-                    "PRECISION": op.precision,
-                    "VEC": 16 // op.dtype.itemsize,
-                    "BLOCK_N": tile.block_n,
-                    "BLOCK_D": tile.block_d,
-                    "BLOCK_R": tile.block_r,
-                },
+                {**op.constexprs, **tile.constexprs},
                 tile.num_warps,
                 tile.num_stages,
                 "product",

@@ -258,9 +258,7 @@ def _multiply(
         out.stride(0),
         LISTED=listed is not None,
         PAD=PAD,
-        BLOCK_N=tile.block_n,
-        BLOCK_C=tile.block_c,
-        BLOCK_K=tile.block_k,
+        **tile.constexprs,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
@@ -309,13 +307,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
             | dict.fromkeys(("a_unscale_ptr", "v_unscale_ptr", "out_ptr"), "*fp32")
             | {"list_ptr": index, "count_ptr": index}
             | dict.fromkeys(kernels.PRODUCT_SIZES, "i32"),
-            {
-                "LISTED": listed,
-                "PAD": PAD,
-                "BLOCK_N": tile.block_n,
-                "BLOCK_C": tile.block_c,
-                "BLOCK_K": tile.block_k,
-            },
+            {"LISTED": listed, "PAD": PAD, **tile.constexprs},
             tile.num_warps,
             tile.num_stages,
             "product",

@@ -33,6 +33,10 @@ class Gram(NamedTuple):
     num_warps: int
     num_stages: int
 
+    @property
+    def constexprs(self) -> dict[str, int]:
+        return {"BLOCK": self.block, "BLOCK_K": self.block_k}
+
     def __str__(self) -> str:
         return f"{self.block}x{self.block}x{self.block_k}"
 
@@ -76,6 +80,10 @@ class Stream(NamedTuple):
     num_warps: int
     num_stages: int
 
+    @property
+    def constexprs(self) -> dict[str, int]:
+        return {"BLOCK_N": self.block_n, "BLOCK_D": self.block_d}
+
 
 CENTER = Stream(64, 64, 8, 1)
 
@@ -108,6 +116,10 @@ class Backward(NamedTuple):
     block_r: int
     num_warps: int
     num_stages: int
+
+    @property
+    def constexprs(self) -> dict[str, int]:
+        return {"BLOCK_N": self.block_n, "BLOCK_D": self.block_d, "BLOCK_R": self.block_r}
 
     def __str__(self) -> str:
         return f"{self.block_n}x{self.block_d}x{self.block_r}"

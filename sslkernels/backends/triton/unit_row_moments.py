@@ -118,8 +118,7 @@ def unit_moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             z.stride(0),
             stretch,
             VEC=vec,
-            BLOCK_N=tile.block_n,
-            BLOCK_D=tile.block_d,
+            **tile.constexprs,
             num_warps=tile.num_warps,
         )
         # The last stretch may be shorter.
@@ -150,7 +149,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
             given
             | {"mean_ptr": "*fp64", "m2_ptr": "*fp64"}
             | dict.fromkeys(("N", "stretch"), "i32"),
-            {"VEC": vec, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d},
+            {"VEC": vec, **tile.constexprs},
             tile.num_warps,
             3,
             "streaming",

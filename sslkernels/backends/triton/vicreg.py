@@ -161,7 +161,7 @@ def vicreg_forward(
         if copy is not None:
 
             def product(tile: tiles.Gram) -> torch.Tensor:
-                plan = symmetric.plan(at_once, side, stride, 2 * op.planes - 1, tile, device)
+                plan = symmetric.plan(at_once, side, stride, op.segments, tile, device)
                 squares = x.new_empty((count, plan.programs), dtype=torch.float64)
                 for first in range(0, count, at_once):
                     part = copy[:, : min(at_once, count - first)]
