@@ -10,13 +10,8 @@ import triton
 import triton.language as tl
 
 from sslkernels.backends.triton import arithmetic, launch, numerics, operands, products, tiles
-from sslkernels.backends.triton.barlow_twins_operands import (
-    BLOCK,
-    load_centered,
-    matrices,
-    standardized,
-)
-from sslkernels.backends.triton.operands import load_mean
+from sslkernels.backends.triton.barlow_twins_operands import BLOCK, matrices, standardized
+from sslkernels.backends.triton.operands import load_centered, load_mean
 from sslkernels.ops.vicreg import wide as takes_rows
 
 _SIZES = ("N", "D", "V", "first", "splits", "wide", "stride_xn", "stride_yn", "stride_grad")

@@ -10,30 +10,9 @@ import triton
 import triton.language as tl
 
 from sslkernels.backends.triton import arithmetic, launch, tiles
-from sslkernels.backends.triton.operands import PAD, load_mean, store_operand
+from sslkernels.backends.triton.operands import PAD, load_centered, load_mean, store_tile
 
 BLOCK = tiles.CENTER.block_n  # rows that share a sum
-
-
-@triton.jit
-def load_centered(z_ptr, stride_zn, hi, lo, rows, cols, N, D):
-    """fp32 z - mean of a tile; zero where there is no element."""
-    inside = (rows < N)[:, None] & (cols < D)[None, :]
-    at = rows.to(tl.int64)[:, None] * stride_zn + cols[None, :]
-    z = tl.load(z_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    return tl.where(inside, (z - hi[None, :]) - lo[None, :], 0.0)
-
-
-@triton.jit
-def store_turned(out_ptr, value, rows, cols, N, D, stride_out, plane_stride, TRANSPOSE, ROUNDING):
-    if TRANSPOSE:
-        at = cols.to(tl.int64)[:, None] * stride_out + rows[None, :]
-        mask = (cols < D)[:, None] & (rows < stride_out)[None, :]
-        store_operand(out_ptr, at, value.T, mask, plane_stride, ROUNDING)
-    else:
-        at = rows.to(tl.int64)[:, None] * stride_out + cols[None, :]
-        mask = (rows < N)[:, None] & (cols < stride_out)[None, :]
-        store_operand(out_ptr, at, value, mask, plane_stride, ROUNDING)
 
 
 @triton.jit
@@ -88,12 +67,12 @@ def standardize_kernel(
     hi, lo = load_mean(mean_ptr, cols, mask)
     x = load_centered(x_ptr, stride_xn, hi, lo, rows, cols, N, D)
     a = x * factor_x.to(tl.float32)[None, :]
-    store_turned(out_ptr, a, rows, cols, N, D, stride_out, plane_stride, TRANSPOSE, ROUNDING)
+    store_tile(out_ptr, a, rows, cols, N, D, stride_out, plane_stride, TRANSPOSE, ROUNDING)
     hi, lo = load_mean(mean_ptr + D, cols, mask)
     y = load_centered(y_ptr, stride_yn, hi, lo, rows, cols, N, D)
     b = y * factor_y.to(tl.float32)[None, :]
     out_ptr += stride_outv
-    store_turned(out_ptr, b, rows, cols, N, D, stride_out, plane_stride, TRANSPOSE, ROUNDING)
+    store_tile(out_ptr, b, rows, cols, N, D, stride_out, plane_stride, TRANSPOSE, ROUNDING)
     if FIRST:
         # Factors in float64: rounded ones would all err the same way, and 1 - c may be small.
         c = tl.sum(x * y, axis=0).to(tl.float64) * factor_x * factor_y
@@ -176,9 +155,8 @@ def matrices_kernel(
     else:
         at = rows.to(tl.int64)[:, None] * M + cols[None, :]
         value = tl.load(gram_ptr + at, mask=inside, other=0.0)
-    at = rows.to(tl.int64)[:, None] * stride_out + cols[None, :]
-    mask = (rows < M)[:, None] & (cols < stride_out)[None, :]
-    store_operand(out_ptr, at, value, mask, plane_stride // PAD * PAD, ROUNDING)
+    plane_stride = plane_stride // PAD * PAD
+    store_tile(out_ptr, value, rows, cols, M, M, stride_out, plane_stride, False, ROUNDING)
 
 
 def matrices(

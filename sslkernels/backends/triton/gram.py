@@ -120,6 +120,32 @@ def accumulate(
     return acc
 
 
+@triton.jit
+def whole_tile(
+    a_ptr,  # [planes, .., K], K contiguous
+    b_ptr,
+    top,  # row of A
+    left,  # row of B
+    stride_am,
+    stride_bm,
+    a_plane,
+    b_plane,
+    K,
+    SEGMENTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """fp32 [BLOCK, BLOCK]: all of A B^T from a row of each on. No masks by rows: both workspaces
+    have a tile more of them."""
+    return accumulate(
+        a_ptr + top.to(tl.int64) * stride_am,
+        b_ptr + left.to(tl.int64) * stride_bm,
+        *(BLOCK, BLOCK, stride_am, stride_bm, a_plane, b_plane, K),
+        *(0, SEGMENTS * tl.cdiv(K, BLOCK_K), SEGMENTS, PRECISION, BLOCK, BLOCK, BLOCK_K),
+    )
+
+
 @triton.jit(do_not_specialize=_SIZES)
 def gram_kernel(
     a_ptr,  # [planes, Q, M, K]

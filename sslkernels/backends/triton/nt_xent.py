@@ -84,12 +84,9 @@ def nt_xent_forward_kernel(
     first = tl.program_id(1) * per_split
     for tile in range(first, tl.minimum(first + per_split, tl.cdiv(M, BLOCK))):
         left = tile * BLOCK
-        acc = symmetric.accumulate(
-            unit_ptr + top.to(tl.int64) * stride_unit,
-            unit_ptr + left.to(tl.int64) * stride_unit,
-            # No mask by rows: the workspace has a tile more of them.
-            *(BLOCK, BLOCK, stride_unit, stride_unit, unit_plane, unit_plane, K),
-            *(0, SEGMENTS * tl.cdiv(K, BLOCK_K), SEGMENTS, PRECISION, BLOCK, BLOCK, BLOCK_K),
+        acc = symmetric.whole_tile(
+            *(unit_ptr, unit_ptr, top, left, stride_unit, stride_unit, unit_plane, unit_plane),
+            *(K, SEGMENTS, PRECISION, BLOCK, BLOCK_K),
         )
         t = acc * scale - scale
         # Few tiles hold the diagonal, positives or the end.

@@ -68,12 +68,9 @@ def nt_xent_weights_kernel(
     begin = tl.program_id(1) * BLOCK  # of the weights' rows
     top = first + begin
     left = tl.program_id(0) * BLOCK
-    acc = symmetric.accumulate(
-        unit_ptr + top.to(tl.int64) * stride_unit,
-        unit_ptr + left.to(tl.int64) * stride_unit,
-        # No mask by rows: the workspace has a tile more of them.
-        *(BLOCK, BLOCK, stride_unit, stride_unit, unit_plane, unit_plane, K),
-        *(0, SEGMENTS * tl.cdiv(K, BLOCK_K), SEGMENTS, PRECISION, BLOCK, BLOCK, BLOCK_K),
+    acc = symmetric.whole_tile(
+        *(unit_ptr, unit_ptr, top, left, stride_unit, stride_unit, unit_plane, unit_plane),
+        *(K, SEGMENTS, PRECISION, BLOCK, BLOCK_K),
     )
     r = tl.arange(0, BLOCK)
     rows = top + r

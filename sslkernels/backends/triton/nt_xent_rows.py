@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from sslkernels.backends.triton import arithmetic, launch, numerics, tiles
-from sslkernels.backends.triton.operands import PAD, padded, store_operand
+from sslkernels.backends.triton.operands import PAD, padded, store_tile
 from sslkernels.ops.nt_xent import MIN_NORM
 
 _MIN_NORM = tl.constexpr(MIN_NORM)
@@ -77,22 +77,18 @@ def unit_rows_kernel(
         square += tl.sum(z * z, axis=1)
     norm = tl.sqrt(square)
     factor = 1.0 / tl.where(norm < _MIN_NORM, _MIN_NORM, norm)  # keeps a NaN
-    inside = rows < 2 * N
     for left in range(0, stride_unit, BLOCK_D):
         cols = left + tl.arange(0, BLOCK_D)
         z = load_rows(x_ptr, y_ptr, stride_xn, stride_yn, rows, cols, N, D).to(tl.float64)
         unit = (z * factor[:, None]).to(tl.float32)
-        at = rows.to(tl.int64)[:, None] * stride_unit + cols[None, :]
-        mask = inside[:, None] & (cols < stride_unit)[None, :]
-        store_operand(unit_ptr, at, unit, mask, unit_plane, ROUNDING)
+        place = (rows, cols, 2 * N, D)
+        store_tile(unit_ptr, unit, *place, stride_unit, unit_plane, False, ROUNDING)
         if TRANSPOSE:
             stride_turned = stride_turned // PAD * PAD
             turned_plane = turned_plane // PAD * PAD
-            at = cols.to(tl.int64)[:, None] * stride_turned + rows[None, :]
-            mask = (cols < D)[:, None] & (rows < stride_turned)[None, :]
-            store_operand(turned_ptr, at, unit.T, mask, turned_plane, ROUNDING)
+            store_tile(turned_ptr, unit, *place, stride_turned, turned_plane, True, ROUNDING)
     if TRANSPOSE:
-        tl.store(norm_ptr + rows, norm, mask=inside)
+        tl.store(norm_ptr + rows, norm, mask=rows < 2 * N)
 
 
 def unit_workspace(x: torch.Tensor, op: arithmetic.Operand) -> torch.Tensor:

@@ -44,6 +44,39 @@ def load_mean(mean_ptr, cols, mask):
 
 
 @triton.jit
+def load_centered(z_ptr, stride_zn, hi, lo, rows, cols, N, D):
+    """fp32 z - mean of a tile, means as :func:`load_mean` has them; zero where there is none."""
+    inside = (rows < N)[:, None] & (cols < D)[None, :]
+    at = rows.to(tl.int64)[:, None] * stride_zn + cols[None, :]
+    z = tl.load(z_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    return tl.where(inside, (z - hi[None, :]) - lo[None, :], 0.0)
+
+
+@triton.jit
+def store_tile(
+    out_ptr,  # [N, D padded], or [D, N padded] if TRANSPOSE
+    value,  # [BLOCK_N, BLOCK_D], zero past N and D
+    rows,
+    cols,
+    N,
+    D,
+    stride_out,
+    plane_stride,
+    TRANSPOSE: tl.constexpr,
+    ROUNDING: tl.constexpr,
+):
+    """A tile of a product's operand, the padding of its rows included."""
+    if TRANSPOSE:
+        at = cols.to(tl.int64)[:, None] * stride_out + rows[None, :]
+        mask = (cols < D)[:, None] & (rows < stride_out)[None, :]
+        store_operand(out_ptr, at, value.T, mask, plane_stride, ROUNDING)
+    else:
+        at = rows.to(tl.int64)[:, None] * stride_out + cols[None, :]
+        mask = (rows < N)[:, None] & (cols < stride_out)[None, :]
+        store_operand(out_ptr, at, value, mask, plane_stride, ROUNDING)
+
+
+@triton.jit
 def center_block(
     z_ptr,  # [N, D] one problem of one view, unit column stride
     stride_zn,
@@ -59,18 +92,8 @@ def center_block(
     TRANSPOSE: tl.constexpr,
     ROUNDING: tl.constexpr,
 ):
-    inside = (rows < N)[:, None] & (cols < D)[None, :]
-    at = rows.to(tl.int64)[:, None] * stride_zn + cols[None, :]
-    z = tl.load(z_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    value = tl.where(inside, (z - hi[None, :]) - lo[None, :], 0.0)
-    if TRANSPOSE:
-        at = cols.to(tl.int64)[:, None] * stride_out + rows[None, :]
-        mask = (cols < D)[:, None] & (rows < stride_out)[None, :]
-        store_operand(out_ptr, at, value.T, mask, plane_stride, ROUNDING)
-    else:
-        at = rows.to(tl.int64)[:, None] * stride_out + cols[None, :]
-        mask = (rows < N)[:, None] & (cols < stride_out)[None, :]
-        store_operand(out_ptr, at, value, mask, plane_stride, ROUNDING)
+    value = load_centered(z_ptr, stride_zn, hi, lo, rows, cols, N, D)
+    store_tile(out_ptr, value, rows, cols, N, D, stride_out, plane_stride, TRANSPOSE, ROUNDING)
 
 
 _STRIDES = ("stride_xp", "stride_xn", "stride_yp", "stride_yn")

@@ -29,7 +29,7 @@ import triton.language as tl
 from sslkernels.backends.triton import arithmetic, launch, operands, tiles
 from sslkernels.backends.triton import gram as symmetric
 from sslkernels.backends.triton.sigreg_gradient import sigreg_backward
-from sslkernels.backends.triton.sigreg_slices import RESTART, slices, turned
+from sslkernels.backends.triton.sigreg_slices import RESTART, factors, turn, turned
 from sslkernels.ops.sigreg import SIGRegSettings
 
 __all__ = ["sigreg_backward", "sigreg_forward"]
@@ -67,12 +67,9 @@ def sigreg_forward_kernel(
     stride_z = stride_z // VEC * VEC
     top = tl.program_id(0) * BLOCK
     left = tl.program_id(1) * BLOCK
-    p = symmetric.accumulate(
-        slices_ptr + top.to(tl.int64) * stride_slice,
-        z_ptr + left.to(tl.int64) * stride_z,
-        *(BLOCK, BLOCK, stride_slice, stride_z),  # both have a tile more of rows: no masks
-        *(slice_plane // VEC * VEC, z_plane // VEC * VEC, K),
-        *(0, SEGMENTS * tl.cdiv(K, BLOCK_K), SEGMENTS, PRECISION, BLOCK, BLOCK, BLOCK_K),
+    p = symmetric.whole_tile(
+        *(slices_ptr, z_ptr, top, left, stride_slice, stride_z),
+        *(slice_plane // VEC * VEC, z_plane // VEC * VEC, K, SEGMENTS, PRECISION, BLOCK, BLOCK_K),
     )
     inside = (left + tl.arange(0, BLOCK) < N)[None, :]
     p = tl.where(inside, p, 0.0)
@@ -88,9 +85,7 @@ def sigreg_forward_kernel(
         for k in range(start, tl.minimum(start + RESTART, knots)):
             tl.store(part_ptr + 2 * k * pitch + at, tl.sum(cos, axis=1), mask=mask)
             tl.store(part_ptr + (2 * k + 1) * pitch + at, tl.sum(sin, axis=1), mask=mask)
-            next_cos = cos * cos_step - sin * sin_step
-            sin = sin * cos_step + cos * sin_step
-            cos = next_cos
+            cos, sin = turn(cos, sin, cos_step, sin_step)
 
 
 @triton.jit(do_not_specialize=["M", "pitch", "count", "more"])
@@ -121,21 +116,11 @@ def sigreg_forward(
     step: torch.Tensor,
     settings: SIGRegSettings,
 ) -> torch.Tensor:
-    num_slices, num_knots, t_min, _, seed = settings
+    num_slices, num_knots, t_min, *_ = settings
     with launch.on_device(z):
-        device = launch.device_of(z)
         z = launch.unit_columns(z)
-        n, d = z.shape
-        op = arithmetic.operand(z.dtype, device)
-        tile = tiles.projections(op, device)
-        stride = operands.padded(d)
-        directions = z.new_empty((op.planes, num_slices + tile.block, stride), dtype=op.dtype)
-        step = step.to(z.device, non_blocking=True)
-        slices(step, directions, None, num_slices, d, seed, op.rounding)
-        copy = operands.workspace(z, op.planes, 1, n + tile.block, stride, op.dtype)
-        zero = z.new_zeros((1, 1, d), dtype=torch.float64)
-        operands.operands(z.unsqueeze(0), None, zero, None, 0, copy, None, False, op.rounding)
-
+        op, tile, directions, _, copy = factors(z, step, settings, transpose=False)
+        n = z.shape[0]
         sums = z.new_empty((num_slices, num_knots, 2), dtype=torch.float64)
         pitch = operands.padded(num_slices)
         row_tiles = triton.cdiv(n, tile.block)
@@ -145,14 +130,14 @@ def sigreg_forward(
         turns = settings.spacing() / (2 * math.pi)
         for first in range(0, row_tiles, at_once):
             count = min(at_once, row_tiles - first)
-            rows = copy[:, 0, first * tile.block :]
+            rows = copy[:, first * tile.block :]
             sigreg_forward_kernel[(triton.cdiv(num_slices, tile.block), count)](
                 directions,
                 rows,
                 part,
                 n - first * tile.block,
                 num_slices,
-                stride,
+                copy.shape[2],
                 num_knots,
                 directions.stride(1),
                 directions.stride(0),

@@ -19,7 +19,7 @@ import triton.language as tl
 
 from sslkernels.backends.triton import arithmetic, launch, numerics, operands, products, tiles
 from sslkernels.backends.triton import gram as symmetric
-from sslkernels.backends.triton.sigreg_slices import RESTART, slices, turned
+from sslkernels.backends.triton.sigreg_slices import RESTART, factors, turn, turned
 from sslkernels.ops.sigreg import SIGRegSettings
 
 _SIZES = (
@@ -61,12 +61,9 @@ def sigreg_weights_kernel(
     stride_z = stride_z // VEC * VEC
     top = tl.program_id(1) * BLOCK
     left = tl.program_id(0) * BLOCK
-    p = symmetric.accumulate(
-        z_ptr + top.to(tl.int64) * stride_z,
-        slices_ptr + left.to(tl.int64) * stride_slice,
-        *(BLOCK, BLOCK, stride_z, stride_slice),  # both have a tile more of rows: no masks
-        *(z_plane // VEC * VEC, slice_plane // VEC * VEC, K),
-        *(0, SEGMENTS * tl.cdiv(K, BLOCK_K), SEGMENTS, PRECISION, BLOCK, BLOCK, BLOCK_K),
+    p = symmetric.whole_tile(
+        *(z_ptr, slices_ptr, top, left, stride_z, stride_slice),
+        *(z_plane // VEC * VEC, slice_plane // VEC * VEC, K, SEGMENTS, PRECISION, BLOCK, BLOCK_K),
     )
     cols = left + tl.arange(0, BLOCK)
     mask = cols < M
@@ -78,9 +75,7 @@ def sigreg_weights_kernel(
             g = tl.load(weights_ptr + 2 * k * pitch + cols, mask=mask, other=0.0)
             h = tl.load(weights_ptr + (2 * k + 1) * pitch + cols, mask=mask, other=0.0)
             q += h[None, :] * cos - g[None, :] * sin
-            next_cos = cos * cos_step - sin * sin_step
-            sin = sin * cos_step + cos * sin_step
-            cos = next_cos
+            cos, sin = turn(cos, sin, cos_step, sin_step)
     # What lies past the last slice was projected on nothing: it may be NaN.
     q = tl.where(mask[None, :], q, 0.0)
     stride_out = stride_out // PAD * PAD
@@ -115,22 +110,14 @@ def sigreg_backward(
     step: torch.Tensor,
     settings: SIGRegSettings,
 ) -> torch.Tensor:
-    num_slices, num_knots, t_min, _, seed = settings
+    num_slices, num_knots, t_min, *_ = settings
     with launch.on_device(z):
         device = launch.device_of(z)
         out = z.new_empty(z.shape)
         z = launch.unit_columns(z)
+        op, tile, directions, turned_directions, copy = factors(z, step, settings, transpose=True)
         n, d = z.shape
-        op = arithmetic.operand(z.dtype, device)
-        tile = tiles.projections(op, device)
-        stride, pitch = operands.padded(d), operands.padded(num_slices)
-        directions = z.new_empty((op.planes, num_slices + tile.block, stride), dtype=op.dtype)
-        turned_directions = z.new_zeros((op.planes, d, pitch), dtype=op.dtype)
-        step = step.to(z.device, non_blocking=True)
-        slices(step, directions, turned_directions, num_slices, d, seed, op.rounding)
-        copy = operands.workspace(z, op.planes, 1, n + tile.block, stride, op.dtype)
-        zero = z.new_zeros((1, 1, d), dtype=torch.float64)
-        operands.operands(z.unsqueeze(0), None, zero, None, 0, copy, None, False, op.rounding)
+        pitch = operands.padded(num_slices)
 
         distance = settings.spacing()
         largest = grad.abs().amax()
@@ -147,7 +134,7 @@ def sigreg_backward(
         part = z.new_empty((splits, at_once, d), dtype=torch.float32)
         for first in range(0, n, at_once):
             count = min(at_once, n - first)
-            rows = copy[:, 0, first:]
+            rows = copy[:, first:]
             grid = (triton.cdiv(num_slices, tile.block), triton.cdiv(count, tile.block))
             sigreg_weights_kernel[grid](
                 rows,
@@ -156,7 +143,7 @@ def sigreg_backward(
                 q,
                 count,
                 num_slices,
-                stride,
+                copy.shape[2],
                 num_knots,
                 directions.stride(1),
                 directions.stride(0),

@@ -1,5 +1,5 @@
-"""SIGReg's slices, drawn on the device as ``ops/sigreg.py`` says, written as a product reads them;
-and the trigonometry that SIGReg's kernels share.
+"""What SIGReg's two passes share: slices, drawn on the device as ``ops/sigreg.py`` says, and rows,
+both written as a product reads them; and the kernels' trigonometry.
 
 Numbers are drawn with a float64 logarithm, which keeps its digits near 1, and fp32 angles; lengths
 are float64. Slices are drawn once forward and once backward.
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import arithmetic, launch
+from sslkernels.backends.triton import arithmetic, launch, operands, tiles
 from sslkernels.backends.triton.operands import PAD, store_operand
+from sslkernels.ops.sigreg import SIGRegSettings
 
 _HALF_TURN = tl.constexpr(math.pi)
 _QUADS = 64  # quads of numbers per step
@@ -39,6 +41,12 @@ def turned(turns):
         cos = 1.0 - square * (1.0 / ((k - 1) * k)) * cos
     sin *= half
     return 1.0 - 2.0 * sin * sin, 2.0 * sin * cos
+
+
+@triton.jit
+def turn(cos, sin, cos_step, sin_step):
+    """(cos, sin) of an angle and a step of it."""
+    return cos * cos_step - sin * sin_step, sin * cos_step + cos * sin_step
 
 
 @triton.jit
@@ -132,6 +140,40 @@ def slices(
         QUADS=_QUADS,
         num_warps=2,
     )
+
+
+class Factors(NamedTuple):
+    """Whose product the projections are."""
+
+    op: arithmetic.Operand
+    tile: tiles.Gram
+    slices: torch.Tensor  # [planes, slices and a tile more, D padded]
+    turned: torch.Tensor  # slices again: [planes, D, slices padded], or none
+    rows: torch.Tensor  # [planes, N and a tile more, D padded]
+
+
+def factors(
+    z: torch.Tensor,  # [N, D] unit column stride
+    step: torch.Tensor,
+    settings: SIGRegSettings,
+    transpose: bool,  # slices turned, too
+) -> Factors:
+    """Two launches."""
+    device = launch.device_of(z)
+    n, d = z.shape
+    op = arithmetic.operand(z.dtype, device)
+    tile = tiles.projections(op, device)
+    count, stride = settings.num_slices, operands.padded(d)
+    drawn = z.new_empty((op.planes, count + tile.block, stride), dtype=op.dtype)
+    turned_shape = (op.planes, d if transpose else 0, operands.padded(count))
+    turned_drawn = z.new_zeros(turned_shape, dtype=op.dtype)
+    step = step.to(z.device, non_blocking=True)
+    also = turned_drawn if transpose else None
+    slices(step, drawn, also, count, d, settings.seed, op.rounding)
+    rows = operands.workspace(z, op.planes, 1, n + tile.block, stride, op.dtype)
+    zero = z.new_zeros((1, 1, d), dtype=torch.float64)
+    operands.operands(z.unsqueeze(0), None, zero, None, 0, rows, None, False, op.rounding)
+    return Factors(op, tile, drawn, turned_drawn, rows[:, 0])
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
