@@ -13,8 +13,6 @@ import torch
 
 from sslkernels import reference
 
-LEVELS = ("portable", "avx2", "avx512", "avx512bf16", "amx")
-
 # Shapes for the ways through the rows: one segment, many segments (a class has too few rows per
 # strip), strips, and slices of columns if there are labelings that cross. Each has a ragged end
 # everywhere.

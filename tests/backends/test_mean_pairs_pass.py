@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -13,9 +13,8 @@ import sslkernels as ssk
 from sslkernels.backends.cpu import _C
 from sslkernels.backends.cpu import mean_pairs as cpu
 from sslkernels.backends.torch import pairs as plain
-
-LEVELS = ("portable", "avx2", "avx512", "avx512bf16", "amx")
-LEVELS = LEVELS[: LEVELS.index(_C.detected_isa()) + 1][:3]  # the sets these kernels are built for
+from tests.class_means import Moments, moments, want_cdnv, want_cosines
+from tests.isa import WIDTHS
 
 ALL = 1 << 40
 # Name -> (CDNV, cosines, relative error of CDNV, error of a cosine)
@@ -25,52 +24,11 @@ PATHS = {
     "torch": (plain.cdnv_sum, plain.cosine_gap_sum, 1e-11, 1e-13),
 }
 
-Moments = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
 
 @pytest.fixture(autouse=True)
-def _limits() -> Iterator[None]:
-    threads, isa = torch.get_num_threads(), _C.active_isa()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
-    _C.set_isa_limit(isa)
-
-
-def moments(
-    c: int, d: int, *, seed: int = 0, offset: float = 0.0, scale: float = 1.0, empty: float = 0.2
-) -> Moments:
-    """Means, M2 and counts of c classes, some of them empty; the first two are not."""
-    g = torch.Generator().manual_seed(seed)
-    mean = scale * (torch.randn(c, d, generator=g, dtype=torch.float64) + offset)
-    counts = torch.randint(1, 9, (c,), generator=g)
-    m2 = scale**2 * torch.rand(c, generator=g, dtype=torch.float64) * counts
-    gone = torch.rand(c, generator=g) < empty
-    gone[:2] = False
-    return (
-        mean.masked_fill(gone.unsqueeze(1), 0.0),
-        m2.masked_fill(gone, 0.0),
-        counts.masked_fill(gone, 0),
-    )
-
-
-def want_cdnv(mean: torch.Tensor, m2: torch.Tensor, counts: torch.Tensor) -> tuple[float, int]:
-    filled = counts > 0
-    mu, var = mean[filled].numpy(), (m2 / counts)[filled].numpy()
-    total = 0.0
-    with np.errstate(all="ignore"):
-        for i in range(len(mu)):
-            d2 = ((mu[i] - mu[i + 1 :]) ** 2).sum(1)
-            total += ((var[i] + var[i + 1 :]) / (2 * d2)).sum()
-    return float(total), len(mu) * (len(mu) - 1) // 2
-
-
-def want_cosines(mean: torch.Tensor, counts: torch.Tensor) -> tuple[float, int]:
-    m = mean[counts > 0].numpy()
-    m = m - m.mean(0)
-    u = m / np.linalg.norm(m, axis=1, keepdims=True)
-    i, j = np.triu_indices(len(m), 1)
-    return float(np.abs((u @ u.T)[i, j] + 1 / max(len(m) - 1, 1)).sum()), len(i)
+def _limits(threads: Callable[[int], None], isa_limit: object) -> None:
+    """What a test sets is set back."""
+    threads(2)
 
 
 def check_cdnv(data: Moments, *, times: float = 1.0, gap: float = 1.0) -> None:
@@ -88,7 +46,7 @@ def check_cdnv(data: Moments, *, times: float = 1.0, gap: float = 1.0) -> None:
 SHAPES = [(2, 1), (3, 5), (70, 33), (96, 128), (97, 300), (193, 257), (250, 64)]
 
 
-@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("isa", WIDTHS)
 @pytest.mark.parametrize(("c", "d"), SHAPES)
 def test_every_path_and_shape(c: int, d: int, isa: str) -> None:
     _C.set_isa_limit(isa)

@@ -15,12 +15,11 @@ from sslkernels.backends.cpu import _C
 from sslkernels.backends.cpu.nearest_center import nearest_center as cpu_pass
 from sslkernels.backends.torch.nearest_center import nearest_center as torch_pass
 from tests.inputs import DTYPES, LAYOUTS, lay_out
+from tests.isa import DETECTED
 
-LEVELS = ("portable", "avx2", "avx512", "avx512bf16", "amx")
-LEVELS = LEVELS[: LEVELS.index(_C.detected_isa()) + 1]
-X86 = len(LEVELS) > 1
+X86 = len(DETECTED) > 1
 # Tiles in plain C++: the driver of the AMX filter, its packing and its bound, on every machine.
-FILTERS = (*LEVELS, "amx_emulated") if X86 else LEVELS
+FILTERS = (*DETECTED, "amx_emulated") if X86 else DETECTED
 LOW_PRECISION = [k for k in FILTERS if "bf16" in k or "amx" in k]
 
 
@@ -138,7 +137,7 @@ def test_zero_strides():
     assert_all_exact(z[:, :1].expand(1, 65), centers)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", DETECTED)
 def test_instruction_set_limits(level):
     z, centers = random_problem(400, 200, 60, torch.float32, separation=0.05)
     plain = cpu_pass(z, centers, True, "float64")
@@ -320,7 +319,7 @@ def test_same_answer_for_any_number_of_threads():
         torch.set_num_threads(threads)
         for exact in (True, False):
             for rows in (z, z[:5]):
-                answers.append(cpu_pass(rows, centers, exact, LEVELS[-1]))
+                answers.append(cpu_pass(rows, centers, exact, DETECTED[-1]))
         answers.append(cpu_pass(z[:5], centers, True, "float64"))
     for got, want in zip(answers[5:], answers * 3, strict=False):
         assert torch.equal(got, want)

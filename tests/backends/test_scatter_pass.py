@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,9 +14,7 @@ from sslkernels.backends.cpu import _C
 from sslkernels.backends.cpu.scatter import scatter_update as cpu_pass
 from sslkernels.backends.torch import scatter as torch_scatter
 from tests.inputs import DTYPES, LAYOUTS, lay_out
-
-LEVELS = ("portable", "avx2", "avx512", "avx512bf16", "amx")
-LEVELS = LEVELS[: LEVELS.index(_C.detected_isa()) + 1][:3]  # the sets this kernel is built for
+from tests.isa import WIDTHS
 
 torch_pass = torch_scatter.scatter_update
 
@@ -25,12 +23,9 @@ Problem = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @pytest.fixture(autouse=True)
-def _limits() -> Iterator[None]:
-    threads, isa = torch.get_num_threads(), _C.active_isa()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
-    _C.set_isa_limit(isa)
+def _limits(threads: Callable[[int], None], isa_limit: object) -> None:
+    """What a test sets is set back."""
+    threads(2)
 
 
 def problem(
@@ -83,7 +78,7 @@ def test_equals_residuals(n, d, c, dtype, layout, seed, offset, skipped):
     check(problem(n, d, c, **kw))
 
 
-@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("isa", WIDTHS)
 @pytest.mark.parametrize(
     ("n", "d"), [(9000, 40), (20000, 3), (1500, 300), (2100, 257), (600, 1100)]
 )

@@ -15,19 +15,17 @@ from sslkernels.losses import (
 )
 from sslkernels.reference import vicreg as reference
 from tests.inputs import DTYPES
+from tests.isa import DETECTED, LEVELS
 from tests.losses.vicreg_cases import check, make_view, views
 
-ISAS = ("portable", "avx2", "avx512", "avx512bf16", "amx")
 
-
-@pytest.fixture(params=ISAS)
+@pytest.fixture(params=LEVELS)
 def isa(request):
-    best = cpu._C.detected_isa()
-    if ISAS.index(request.param) > ISAS.index(best):
-        pytest.skip(f"this machine stops at {best}")
+    if request.param not in DETECTED:
+        pytest.skip(f"this machine stops at {DETECTED[-1]}")
     cpu._C.set_isa_limit(request.param)
     yield request.param
-    cpu._C.set_isa_limit(best)
+    cpu._C.set_isa_limit(DETECTED[-1])
 
 
 @settings(max_examples=150, deadline=None)

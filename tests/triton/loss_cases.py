@@ -1,4 +1,4 @@
-"""What the tests of Barlow Twins', NT-Xent's and SIGReg's kernels share."""
+"""What the tests of the losses' kernels share."""
 
 from __future__ import annotations
 

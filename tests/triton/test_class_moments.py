@@ -11,8 +11,8 @@ pytest.importorskip("triton")
 from sslkernels.backends.triton import class_moments as passes
 from sslkernels.backends.triton import class_tiles
 from tests.inputs import lay_out
+from tests.triton.class_cases import DTYPES
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 IGNORE = -100
 
 

@@ -13,8 +13,7 @@ import sslkernels as ssk
 from sslkernels.backends import torch as dense
 from sslkernels.backends.triton import class_tiles, projections
 from tests.inputs import lay_out
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+from tests.triton.class_cases import DTYPES, SHAPES, Shape
 
 
 def twin(
@@ -88,25 +87,10 @@ def problem(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(
-    ("n", "d", "c", "layout", "separation"),
-    [
-        (40, 40, 9, "contiguous", 1.0),
-        (24, 70, 150, "padded", 0.05),
-        (30, 7, 30, "transposed", 0.3),
-        (3, 1, 2, "contiguous", 1.0),
-    ],
-)
-def test_equals_float64(
-    n: int,
-    d: int,
-    c: int,
-    layout: str,
-    separation: float,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> None:
-    z, classes, centers, counts = problem(n, d, c, dtype, separation=separation)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_equals_float64(shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
+    *sizes, layout, separation = shape
+    z, classes, centers, counts = problem(*sizes, dtype, separation=separation)
     z = lay_out(z, layout).to(device)
     check(z, classes.to(device), centers.to(device), counts.to(device))
 

@@ -15,8 +15,7 @@ from sslkernels.backends.triton import class_tiles, launch
 from sslkernels.backends.triton import nearest_centers as passes
 from sslkernels.backends.triton.center_table import CenterTable, center_table
 from tests.inputs import lay_out
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+from tests.triton.class_cases import DTYPES, SHAPES, Shape
 
 
 @pytest.fixture(autouse=True)
@@ -54,26 +53,10 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(
-    ("n", "d", "c", "layout", "separation"),
-    [
-        (70, 40, 9, "contiguous", 1.0),
-        (20, 130, 150, "padded", 0.02),
-        (17, 7, 300, "transposed", 0.3),
-        (1, 1, 1, "contiguous", 1.0),
-    ],
-)
-def test_is_the_float64_argmin(
-    n: int,
-    d: int,
-    c: int,
-    layout: str,
-    separation: float,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> None:
-    centers = separation * normal(c, d, seed=1)
-    z = lay_out(normal(n, d).to(dtype), layout).to(device)
+@pytest.mark.parametrize("shape", (*SHAPES, Shape(1, 1, 1, "contiguous", 1.0)), ids=str)
+def test_is_the_float64_argmin(shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
+    centers = shape.separation * normal(shape.c, shape.d, seed=1)
+    z = lay_out(normal(shape.n, shape.d).to(dtype), shape.layout).to(device)
     mu = (centers if dtype == torch.float32 else centers.float()).to(device)
     check(z, mu, passes.nearest_center(z, mu, True))
 

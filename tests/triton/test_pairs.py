@@ -11,32 +11,7 @@ import sslkernels as ssk
 pytest.importorskip("triton")
 
 from sslkernels.backends.triton import pairs
-
-
-def moments(
-    c: int, d: int, offset: float = 0.0, scale: float = 1.0
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Means, M2 and counts of c classes, a fifth of them empty."""
-    g = torch.Generator().manual_seed(c * 7 + d)
-    mean = scale * (torch.randn(c, d, generator=g, dtype=torch.float64) + offset)
-    counts = torch.randint(1, 9, (c,), generator=g)
-    m2 = scale**2 * torch.rand(c, generator=g, dtype=torch.float64) * counts
-    empty = torch.rand(c, generator=g) < 0.2
-    empty[: min(c, 2)] = False
-    return (
-        mean.masked_fill(empty.unsqueeze(1), 0.0),
-        m2.masked_fill(empty, 0.0),
-        counts.masked_fill(empty, 0),
-    )
-
-
-def cdnv(mean: torch.Tensor, m2: torch.Tensor, counts: torch.Tensor) -> tuple[float, int]:
-    filled = counts > 0
-    mu, var = mean[filled].numpy(), (m2 / counts)[filled].numpy()
-    i, j = np.triu_indices(len(mu), 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = (var[i] + var[j]) / (2 * ((mu[i] - mu[j]) ** 2).sum(1))
-    return float(ratios.sum()), len(i)
+from tests.class_means import moments, want_cdnv, want_cosines
 
 
 def run(
@@ -52,8 +27,8 @@ def run(
     [(1, 3, 0, 1), (2, 1, 0, 1), (7, 40, 0, 1e-30), (70, 33, 1e4, 1), (150, 20, 0, 1e20)],
 )
 def test_cdnv(c: int, d: int, offset: float, scale: float, device: torch.device) -> None:
-    args = moments(c, d, offset, scale)
-    expected, number = cdnv(*args)
+    args = moments(c, d, offset=offset, scale=scale)
+    expected, number = want_cdnv(*args)
     got = run(device, *args)
     assert got[1] == number
     # A distance keeps 2^-20 of its terms, and at least LOST of them is left.
@@ -69,7 +44,7 @@ def test_close_means_are_recomputed(gap: float, device: torch.device) -> None:
     mean[5] = mean[3] + gap * torch.randn(18, dtype=torch.float64)
     mean[139] = mean[90] + gap * torch.randn(18, dtype=torch.float64)
     mean[90, 0] += 1e-3
-    expected, number = cdnv(mean, m2, counts)
+    expected, number = want_cdnv(mean, m2, counts)
     got = run(device, mean, m2, counts)
     assert got[1] == number
     np.testing.assert_allclose(got[0], expected, rtol=2.0**-20 / pairs.LOST)
@@ -79,7 +54,9 @@ def test_a_cluster_of_tight_classes_far_from_the_rest(device: torch.device) -> N
     mean, m2, counts = moments(70, 12)
     mean[10:60] = 1e3 + 1e-3 * mean[10:60]
     mean[counts == 0] = 0.0
-    np.testing.assert_allclose(run(device, mean, m2, counts)[0], cdnv(mean, m2, counts)[0], 2e-5)
+    np.testing.assert_allclose(
+        run(device, mean, m2, counts)[0], want_cdnv(mean, m2, counts)[0], 2e-5
+    )
 
 
 def test_equal_means_and_poisoned_classes(device: torch.device) -> None:
@@ -98,15 +75,11 @@ def test_equal_means_and_poisoned_classes(device: torch.device) -> None:
 
 @pytest.mark.parametrize(("c", "d", "offset"), [(2, 3, 0), (9, 70, 1e4), (140, 20, 0)])
 def test_cosines(c: int, d: int, offset: float, device: torch.device) -> None:
-    mean, _, counts = moments(c, d, offset)
-    m = mean[counts > 0].numpy()
-    m = m - m.mean(0)
-    u = m / np.linalg.norm(m, axis=1, keepdims=True)
-    i, j = np.triu_indices(len(m), 1)
-    expected = np.abs((u @ u.T)[i, j] + 1 / (len(m) - 1)).sum()
+    mean, _, counts = moments(c, d, offset=offset)
+    expected, wanted = want_cosines(mean, counts)
     total, number = pairs.cosine_gap_sum(mean.to(device), counts.to(device))
-    assert int(number) == len(i)
-    np.testing.assert_allclose(float(total), expected, rtol=0, atol=len(i) * 2.0**-20)
+    assert int(number) == wanted
+    np.testing.assert_allclose(float(total), expected, rtol=0, atol=wanted * 2.0**-20)
 
 
 def test_bits_repeat(device: torch.device) -> None:

@@ -12,8 +12,7 @@ import sslkernels as ssk
 from sslkernels.backends.triton import class_tiles, launch
 from sslkernels.backends.triton import unit_row_moments as passes
 from tests.inputs import LAYOUTS, lay_out
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+from tests.triton.class_cases import DTYPES
 
 
 def check(z: torch.Tensor) -> None:

@@ -8,8 +8,6 @@ lose a factor of eight, or two of the half type.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -19,20 +17,12 @@ from sslkernels import reference
 from sslkernels.backends.triton import tiles, vicreg
 from sslkernels.ops.vicreg import VICRegSettings, wide
 from sslkernels.reference import vicreg as exact
+from tests.triton import loss_cases
+from tests.triton.loss_cases import DTYPES, FLOOR
 
 SETTINGS = (25.0, 25.0, 1.0, 1.0, 1e-4)  # sim, std, cov, gamma, eps
 ALL = (True, True, True)
-FLOOR = {torch.float32: 8 * 2.0**-23, torch.float16: 2 * 2.0**-11, torch.bfloat16: 2 * 2.0**-8}
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-
-
-@pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    """Every torch.empty holds NaN, so that an element nobody wrote is seen."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    yield
-    torch.use_deterministic_algorithms(False)
+poisoned = loss_cases.poisoned
 
 
 def views(
