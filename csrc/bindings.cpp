@@ -123,12 +123,12 @@ double mean_pairs(const MeansTuple& means, std::optional<uintptr_t> m2, int64_t 
 }
 
 void class_projections(const ViewTuple& z, uintptr_t classes, const ViewTuple& centers,
-                       uintptr_t counts, bool directional, int threads, uintptr_t rank,
-                       uintptr_t alone, uintptr_t spread) {
+                       uintptr_t counts, uintptr_t between, bool directional, int threads,
+                       uintptr_t rank, uintptr_t alone, uintptr_t spread) {
     const py::gil_scoped_release release;
     ssk::class_projections(as_view(z), as_pointer<int64_t>(classes), as_view(centers),
-                           as_pointer<int64_t>(counts), directional, threads,
-                           as_pointer<int64_t>(rank), as_pointer<uint8_t>(alone),
+                           as_pointer<int64_t>(counts), as_pointer<double>(between), directional,
+                           threads, as_pointer<int64_t>(rank), as_pointer<uint8_t>(alone),
                            as_pointer<double>(spread));
 }
 
@@ -222,6 +222,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("barlow_twins_backward", &barlow_twins_backward);
     m.def("class_moments_update", &class_moments_update);
     m.def("class_projections", &class_projections);
+    m.def("set_int16_projections", &ssk::set_int16_projections);
     m.def("mean_pairs", &mean_pairs);
     m.def("nearest_center", &nearest_center);
     m.def("nt_xent_forward", &nt_xent_forward);

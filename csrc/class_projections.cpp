@@ -22,15 +22,19 @@ constexpr int64_t kMaxRows = 8 * kTile;
 constexpr int64_t kRowStep = 16;      // whole panels of every instruction set
 constexpr int64_t kColumnSlice = 64;  // columns of the mean that one thread sums
 constexpr double kInflation = 1 + 0x1p-20;
+// From so many on, int16 products pay, and their roundings average out.
+int64_t many_centers = 256, many_columns = 64;
 
 struct Kernels {
     ExactKernel exact;
     ProjectionKernel product;
 };
 
-Kernels choose(bool wide) {
+Kernels choose(bool wide, int64_t centers, int64_t dim) {
 #if defined(__x86_64__)
     const Isa isa = active_isa();
+    if (isa >= Isa::avx512bf16 && !wide && centers >= many_centers && dim >= many_columns)
+        return {avx512::nearest_center_exact(), avx512bf16::quantized_class_projection_kernel()};
     if (isa >= Isa::avx512)
         return {avx512::nearest_center_exact(), avx512::class_projection_kernel(wide)};
     if (isa >= Isa::avx2)
@@ -81,10 +85,14 @@ bool has_safe_squares(double reach) { return reach == 0 || (reach > 0x1p-300 && 
 
 }  // namespace
 
+void set_int16_projections(int64_t centers, int64_t columns) {
+    many_centers = centers;
+    many_columns = columns;
+}
+
 void class_projections(const MatrixView& z, const int64_t* classes, const MatrixView& centers,
-                       const int64_t* counts, bool directional, int threads, int64_t* rank,
-                       uint8_t* alone, double* spread) {
-    const Kernels kernels = choose(z.dtype == DType::f64);
+                       const int64_t* counts, const double* between, bool directional, int threads,
+                       int64_t* rank, uint8_t* alone, double* spread) {
     const int64_t size = centers.rows;
     const Labeling labeling{classes, size, -1};
     if (first_bad_row({labeling}, z.rows, threads).row >= 0)
@@ -96,6 +104,8 @@ void class_projections(const MatrixView& z, const int64_t* classes, const Matrix
     const int preparing = team_for(elements, 3e4, threads);
     const std::vector<int32_t> ids = usable_centers(centers, preparing);
     if (ids.empty() || z.rows == 0) return;
+    const int64_t usable = static_cast<int64_t>(ids.size());
+    const Kernels kernels = choose(z.dtype == DType::f64, usable, centers.cols);
 
     std::vector<int32_t> column(size, -1);
     for (std::size_t i = 0; i < ids.size(); ++i) column[ids[i]] = static_cast<int32_t>(i);
@@ -114,16 +124,16 @@ void class_projections(const MatrixView& z, const int64_t* classes, const Matrix
     for (double& w : norm) w = std::ldexp(w, exponent) * kInflation;
 
     const ProjectionKernel& product = kernels.product;
-    const int64_t panels = (static_cast<int64_t>(ids.size()) + product.lanes - 1) / product.lanes;
-    const int64_t panel_bytes = centers.cols * product.lanes * product.element;
-    const Aligned<char> packed(panels * panel_bytes);
+    const int64_t panels = (usable + product.lanes - 1) / product.lanes;
+    const Aligned<char> packed(product.packed_bytes(usable, centers.cols));
     const ProjectionPlan plan{z,
                               centers,
                               kernels.exact,
                               classes,
                               counts,
+                              z.dtype == DType::f64 ? nullptr : between,
                               directional,
-                              static_cast<int64_t>(ids.size()),
+                              usable,
                               (z.cols + 7) / 8 * 8,
                               ids.data(),
                               column.data(),
@@ -137,7 +147,7 @@ void class_projections(const MatrixView& z, const int64_t* classes, const Matrix
                               alone,
                               row_spread.data()};
 #pragma omp parallel for num_threads(preparing) schedule(static)
-    for (int64_t p = 0; p < panels; ++p) product.pack(plan, p, packed.get() + p * panel_bytes);
+    for (int64_t p = 0; p < panels; ++p) product.pack(plan, p, packed.get());
 
     const int scanning = team_for(elements * static_cast<double>(n), 1e6, threads);
     const auto stepped = [](int64_t rows, int64_t step) { return (rows + step - 1) / step * step; };

@@ -69,9 +69,18 @@ inline Extent extent_of(const double* x, int64_t dim) {
     return extent;
 }
 
+using Words = uint16_t __attribute__((vector_size(kF64Lanes * sizeof(uint16_t))));
+
+inline Words low_words(BitsOf<double> x) {
+#if defined(__AVX512F__)
+    return (Words)_mm512_cvtepi64_epi16((__m512i)x);
+#else
+    return __builtin_convertvector(x, Words);
+#endif
+}
+
 // Writes q over x, which is finite, from its beginning on: depth_of<int32_t>(dim) pairs.
 inline Quantized quantize(double* x, int64_t dim) {
-    using Short = int16_t __attribute__((vector_size(kF64Lanes * sizeof(int16_t))));
     const Extent extent = extent_of(x, dim);
     auto* const out = reinterpret_cast<char*>(x);
     if (!(extent.element > kSmallest)) {
@@ -82,21 +91,22 @@ inline Quantized quantize(double* x, int64_t dim) {
                                         kLargest / extent.element * (1 - 0x1p-50));
     f64v rests{}, products{}, squares{};
     const auto round = [&](f64v v) {
-        const f64v scaled = v * scale, q = scaled + kRounder<double> - kRounder<double>;
+        const f64v scaled = v * scale, rounded = scaled + kRounder<double>;
+        const f64v q = rounded - kRounder<double>;
         rests += (scaled - q) * (scaled - q);
         products += scaled * q;
         squares += q * q;
-        return __builtin_convertvector(q, Short);
+        return low_words(bits_of<double>(rounded));
     };
     int64_t j = 0;
     for (; j + kF64Lanes <= dim; j += kF64Lanes) {
-        const Short q = round(load<f64v>(x + j));
+        const Words q = round(load<f64v>(x + j));
         std::memcpy(out + 2 * j, &q, sizeof q);
     }
     if (j < dim) {
         f64v tail{};
         std::memcpy(&tail, x + j, (dim - j) * sizeof(double));
-        const Short q = round(tail);
+        const Words q = round(tail);
         std::memcpy(out + 2 * j, &q, depth_of<int32_t>(dim - j) * sizeof(int32_t));
     }
     const double lost = __builtin_sqrt(sum_lanes(rests)) / scale;

@@ -15,6 +15,7 @@ struct ProjectionPlan {
     ExactKernel exact;
     const int64_t* classes;
     const int64_t* counts;  // or null
+    const double* between;  // [C][C] or null
     bool directional;
     int64_t count;          // usable centers
     int64_t leading;        // columns of a row in float64, padded
@@ -24,7 +25,7 @@ struct ProjectionPlan {
     int exponent;           // a = 2^exponent
     bool scaled;            // whether that puts the largest ||a v|| into [1, 2), or all are zero
     const double* norm;     // [count] ||a v_j||, inflated
-    const void* packed;     // panels of a v
+    const void* packed;     // panels of a v, as the kernel packs them
     const uint32_t* order;  // rows in class order
     int64_t* rank;
     uint8_t* alone;
@@ -33,7 +34,8 @@ struct ProjectionPlan {
 
 struct ProjectionKernel {
     int64_t lanes;    // centers per panel
-    int64_t element;  // bytes
+    int64_t element;  // bytes of a row's element, about
+    int64_t (*packed_bytes)(int64_t centers, int64_t dim);
     void (*pack)(const ProjectionPlan&, int64_t panel, void* packed);
     // Bytes of scratch for `rows` rows at a time, a multiple of 64.
     int64_t (*scratch)(const ProjectionPlan&, int64_t rows);
@@ -49,5 +51,8 @@ SSK_CLASS_PROJECTIONS(portable)
 SSK_CLASS_PROJECTIONS(avx2)
 SSK_CLASS_PROJECTIONS(avx512)
 #undef SSK_CLASS_PROJECTIONS
+namespace avx512bf16 {
+ProjectionKernel quantized_class_projection_kernel();
+}
 
 }  // namespace ssk

@@ -43,7 +43,7 @@ Isa detect() {
     if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")))
         return Isa::avx2;
-    if (!cpuid_bit(7, 1, 0, 5)) return Isa::avx512;
+    if (!(cpuid_bit(7, 1, 0, 5) && __builtin_cpu_supports("avx512vnni"))) return Isa::avx512;
     const bool amx = cpuid_bit(7, 0, 3, 22) && cpuid_bit(7, 0, 3, 24);  // AMX-BF16, AMX-TILE
     return amx && amx_permitted() ? Isa::amx : Isa::avx512bf16;
 }

@@ -73,8 +73,9 @@ def evaluate(
     """Class geometry, neural collapse and spectrum of embeddings, streamed.
 
     The training rows are read twice (class moments, then everything that is measured against
-    them), the test rows once. Nothing of size N x C, C x C (unless ``cdnv_matrix``) or N x N is
-    kept. A labeling whose classes are unions of another's is merged from it, exactly.
+    them), the test rows once. Nothing of size N x C or N x N is kept, nor C x C beyond 64 MiB
+    (unless ``cdnv_matrix``). A labeling whose classes are unions of another's is merged from it,
+    exactly.
 
     Args:
         z: training embeddings [N, D]: tensor, array, path of a file or folder, or a re-iterable of

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from sslkernels.backends import select
+from sslkernels.backends.torch.pairs import all_distances
 from sslkernels.evaluation.first_pass import FirstPass
 from sslkernels.evaluation.labelings import Labeling
 from sslkernels.evaluation.parts import Part, Parts
@@ -34,6 +35,7 @@ from sslkernels.statistics.neural_collapse import Disagreements, NeuralCollapseP
 from sslkernels.statistics.pooled_scatter import PooledScatter
 
 _FEW = 4  # rows per column
+_TABLES = 8 << 20  # distances between centers that are kept, of all labelings together: 64 MiB
 
 
 class TrainPass(Parts):
@@ -57,6 +59,7 @@ class TrainPass(Parts):
         self._labelings, self._ignore = labelings, settings.ignore_index
         self.moments, self.everything = first.moments(), first.everything()
         self._centers = [m.centers() for m in self.moments]
+        self._between = _distances(self._centers)
         self.scores = [NCCScoresPass(m, top_k=settings.top_k) for m in self.moments]
         self.directional = [DirectionalCDNVPass(m) for m in self.moments if settings.directional]
         self.disagreements = {
@@ -108,7 +111,12 @@ class TrainPass(Parts):
             classes = rows.classes[k].masked_fill(rows.classes[k] == self._ignore, -1)
             directional = self.directional[k] if self.directional else None
             rank, alone, spread = select("class_projections", rows.z).class_projections(
-                rows.z, classes, self._centers[k], m.counts, directional is not None
+                rows.z,
+                classes,
+                self._centers[k],
+                m.counts,
+                directional is not None,
+                self._between[k],
             )
             self.scores[k].add(classes, rank, alone)
             if directional is not None:
@@ -145,6 +153,17 @@ class TrainPass(Parts):
 
     def _summed(self, k: int) -> PooledScatter:
         return PooledScatter(self.moments[k], self._scatters[k].upper)
+
+
+def _distances(centers: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+    """Those between the centers of each labeling, as long as there is room: every chunk of rows
+    needs them."""
+    room = _TABLES
+    tables: list[torch.Tensor | None] = []
+    for means in centers:
+        room -= len(means) ** 2
+        tables.append(all_distances(means) if room >= 0 else None)
+    return tables
 
 
 class TestPass(Parts):

@@ -15,6 +15,7 @@ def class_projections(
     centers: torch.Tensor,  # float64 [C, D] contiguous
     counts: torch.Tensor | None,  # int64 [C] contiguous
     directional: bool,
+    between: torch.Tensor | None = None,  # float64 [C, C] contiguous
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """``(rank, alone, spread)`` as :mod:`sslkernels.backends.torch.class_projections` says."""
     n, c = len(z), len(centers)
@@ -26,6 +27,7 @@ def class_projections(
         classes.data_ptr(),
         view(centers),
         0 if counts is None else counts.data_ptr(),
+        0 if between is None else between.data_ptr(),
         directional,
         torch.get_num_threads(),
         rank.data_ptr(),

@@ -28,8 +28,12 @@ def class_projections(
     centers: torch.Tensor,  # float64 [C, D]; a row that is not finite is an empty class
     counts: torch.Tensor | None,  # int64 [C], rows behind each center
     directional: bool,
+    between: torch.Tensor | None = None,  # float64 [C, C], ||mu_i - mu_j||^2
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where the own center of each row stands among all, and projections on lines between centers.
+
+    ``between``, as ``pairs.all_distances`` makes it, saves a caller with many batches of rows from
+    having the distances between centers taken anew for each; a backend may leave it unused.
 
     Returns:
         rank: int64 [N], how many centers are nearer than that of the row's class, ties to the
@@ -60,7 +64,9 @@ def class_projections(
         if not finite.all():
             part, x, y, r, own = (t[finite] for t in (part, x, y, r, own))
         if len(part):
-            rank[part], alone[part] = _stand(table, x, y, r, own, counts, spread, directional)
+            rank[part], alone[part] = _stand(
+                table, x, y, r, own, counts, spread, directional, between
+            )
     return rank, alone, spread
 
 
@@ -85,6 +91,7 @@ def _stand(
     counts: torch.Tensor | None,
     spread: torch.Tensor,  # float64 [C], added to if directional
     directional: bool,
+    known: torch.Tensor | None,  # float64 [C, C] or None: distances between centers
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The rank of the own center, and whether it stays the nearest without the row."""
     limits = [(own, rank := torch.zeros_like(y))]
@@ -103,7 +110,10 @@ def _stand(
     for start in range(0, len(table.v), _COLUMNS):
         v, ids = table.v[start : start + _COLUMNS], table.ids[start : start + _COLUMNS]
         t = torch.addmm(at_own.unsqueeze(1), r, v.T, beta=-1.0)
-        between = squared_distances(table.v[table.column[held]], v)
+        if known is None:
+            between = squared_distances(table.v[table.column[held]], v)
+        else:
+            between = known[held.unsqueeze(1), ids]
         at_itself = held.unsqueeze(1) == ids
         if one_hot is not None:
             ratios = (one_hot @ t.square()) / between.masked_fill(between == 0, torch.nan).square()

@@ -30,6 +30,12 @@ def squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return d2
 
 
+def all_distances(means: torch.Tensor) -> torch.Tensor:
+    """float64 [C, C], the squared distances between means [C, D]; NaN for those not finite."""
+    v = around_their_mean(means)
+    return squared_distances(v, v).fill_diagonal_(0.0)
+
+
 def cdnv_sum(
     mean: torch.Tensor, m2: torch.Tensor, counts: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -41,6 +41,7 @@ def class_projections(
     centers: torch.Tensor,
     counts: torch.Tensor | None,
     directional: bool,
+    between: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where every row stands among the class centers.
 
@@ -51,6 +52,7 @@ def class_projections(
         centers: float64 [C, D], contiguous. A center that is not finite is an empty class.
         counts: int64 [C], rows per class, for leave-one-out; None to leave that out.
         directional: whether ``spread`` is wanted.
+        between: not read: distances are products of their own here.
 
     Returns:
         ``rank`` int64 [N]: how many centers come before the own one in the order of (float64
