@@ -188,10 +188,12 @@ class ClassMoments:
         out = ClassMoments.empty(size, self.dim, device=self.device, dtype=self.dtype)
         n = self.counts
         out._counts.index_add_(0, p, n)
-        # Around the mean of one of its own classes, so that a common offset costs no digits.
-        anchor = torch.zeros_like(out._mean)
+        # Around the mean of the last of its own classes, so that a common offset costs no digits.
         filled = n > 0
-        anchor[p[filled]] = self._mean[filled]
+        of = filled.nonzero().squeeze(1)
+        last = torch.full_like(out._counts, -1).scatter_reduce_(0, p[of], of, "amax")
+        anchor = torch.zeros_like(out._mean)
+        anchor[last >= 0] = self._mean[last[last >= 0]]
         d = torch.where(filled.unsqueeze(1), self._mean - anchor[p], 0.0)
         total = torch.zeros_like(out._mean).index_add_(0, p, d * n.unsqueeze(1))
         shift = total / out._counts.clamp(min=1).unsqueeze(1)
