@@ -116,6 +116,22 @@ def test_fewer_than_two_classes_and_coinciding_means():
     assert ssk.neural_collapse(same, torch.tensor([0, 0, 1, 1]), 2).nc1.isnan()
 
 
+@pytest.mark.parametrize("num_classes, dim", [(20, 32), (33, 32), (90, 32)])
+@pytest.mark.parametrize("spread", [1.0, 1e2, 1e4, 1e7])
+def test_class_means_of_any_condition(num_classes, dim, spread):
+    g = torch.Generator().manual_seed(0)
+    scales = torch.logspace(0, -np.log10(spread), dim, dtype=torch.float64)
+    means = torch.randn(num_classes, dim, generator=g, dtype=torch.float64) * scales
+    noise = torch.randn(num_classes, 3, dim, generator=g, dtype=torch.float64)
+    z = (means.unsqueeze(1) + noise - noise.mean(1, keepdim=True)).flatten(0, 1)
+    labels = torch.arange(num_classes).repeat_interleave(3)
+    scatter = ssk.PooledScatter.empty(num_classes, dim, dtype=torch.float64).update(z, labels)
+    want = ssk.neural_collapse(z, labels, num_classes).nc1  # by singular values
+    torch.testing.assert_close(
+        ssk.neural_collapse(scatter).nc1, want, rtol=1e-13 * spread + 1e-13, atol=0
+    )
+
+
 def test_a_row_that_is_not_finite_makes_it_nan():
     data = labelled(40, 6, 3)
     data.z[3, 1] = torch.nan
