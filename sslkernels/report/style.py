@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -60,8 +61,13 @@ def blank(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """A PNG at 150 dpi; coarser where it would be taller than Agg can draw."""
-    figure.savefig(path, dpi=min(150.0, 60_000 / figure.get_figheight()))
+    """A PNG at 150 dpi; coarser where it would be taller than Agg can draw.
+
+    ``figure.savefig`` would draw twice, the first time for the layout alone, which any drawing
+    makes on its own. Level 6, the default, compresses 2% better in twice the time.
+    """
+    figure.set_dpi(min(150.0, 60_000 / figure.get_figheight()))
+    FigureCanvasAgg(figure).print_png(path, pil_kwargs={"compress_level": 4})
 
 
 def log_range(*matrices: np.ndarray) -> tuple[float, float]:
