@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -27,4 +29,6 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         sys.exit(2)
     from sslkernels.cli.app import run
 
+    # What is frozen is not taken apart at the end: with torch loaded that takes half a second.
+    atexit.register(gc.freeze)
     sys.exit(run(args))
