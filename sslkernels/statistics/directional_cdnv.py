@@ -17,6 +17,7 @@ the mean, by the pass ``class_projections``; to C x C for the matrix, here, in f
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -100,7 +101,6 @@ class DirectionalCDNVPass(Sums):
         self._filled = (m.counts > 0).nonzero().squeeze(1)
         self._centers = m.centers()
         means = self._centers[self._filled]
-        self._around = around_their_mean(means)
         self._poisoned = not bool(means.isfinite().all())
         # The position of each class among the filled ones, -1 where it is empty.
         self._position = torch.full((m.num_classes,), -1, dtype=torch.int64, device=m.device)
@@ -182,6 +182,10 @@ class DirectionalCDNVPass(Sums):
         square = sums[seen] / counts[seen].unsqueeze(1)
         out[self._filled[seen].unsqueeze(1), self._filled] = square
         return out.fill_diagonal_(torch.nan)
+
+    @functools.cached_property
+    def _around(self) -> torch.Tensor:
+        return around_their_mean(self._centers[self._filled])
 
     def _columns(self, tile: slice) -> torch.Tensor:
         return torch.arange(len(self._around), device=self._around.device)[tile]
