@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from sslkernels.backends import select
 from sslkernels.evaluation.labelings import Labeling
 from sslkernels.evaluation.ranks import Ranks
 from sslkernels.evaluation.result import (
@@ -19,12 +22,14 @@ from sslkernels.evaluation.result import (
 )
 from sslkernels.evaluation.run import Measured
 from sslkernels.evaluation.settings import Settings
+from sslkernels.statistics._dense import side_by_side
 from sslkernels.statistics.alignment import uniformity
 from sslkernels.statistics.cdnv import cdnv
+from sslkernels.statistics.class_moments import ClassMoments
 from sslkernels.statistics.ncc_scores import NCCScoresPass
 from sslkernels.statistics.neural_collapse import neural_collapse
 from sslkernels.statistics.pooled_scatter import PooledScatter
-from sslkernels.statistics.spectrum import Spectrum, spectrum, within_spectrum
+from sslkernels.statistics.spectrum import Spectrum, spectrum, spectrum_without_rankme
 
 
 def finish(
@@ -40,22 +45,26 @@ def finish(
 ) -> EmbeddingsResult:
     """The result, the same on every rank; the labelings are shared out among them."""
     second = sums.second
-    total, whole = None, None
-    if settings.spectrum:
-        total = second.total()
-        whole = spectrum(total, alpha_ranks=settings.alpha_ranks)
+    total = second.total() if settings.spectrum else None
 
-    def own() -> dict[str, LabelingResult]:
-        return {
-            item.name: _labeling(k, item, sums, total, whole, settings, classifiers, cdnv_matrix)
-            for k, item in enumerate(labelings)
-            if k % ranks.size == ranks.rank
-        }
+    def labeling(k: int) -> LabelingResult:
+        return _labeling(k, labelings[k], sums, total, settings, classifiers, cdnv_matrix)
 
-    shares = ranks.gather(ranks.together(own))
-    results = {
-        labels.name: shares[k % ranks.size][labels.name] for k, labels in enumerate(labelings)
-    }
+    def whole() -> Spectrum | None:
+        return None if total is None else spectrum(total, alpha_ranks=settings.alpha_ranks)
+
+    def uniform() -> float | None:
+        return float(uniformity(second.sample.rows)) if settings.uniformity_rows else None
+
+    own = range(ranks.rank, len(labelings), ranks.size)
+    tasks: list[tuple[int, Callable[[], Any]]] = [  # those that take longest first
+        *((labelings[k].num_classes, partial(labeling, k)) for k in own),
+        (len(second.sample.index) // 2, uniform),  # half of a symmetric matrix
+        (0, whole),
+    ]
+    *mine, of_sample, of_all = ranks.together(lambda: _done(tasks, second.everything))
+    shares = ranks.gather(mine)
+    results = [shares[k % ranks.size][k // ranks.size] for k in range(len(labelings))]
     return EmbeddingsResult(
         name=name,
         rows=sums.rows,
@@ -64,11 +73,22 @@ def finish(
         bad=sums.bad,
         skipped=skipped,
         normalized_std=float(sums.first.unit.std),
-        uniformity=float(uniformity(second.sample.rows)) if settings.uniformity_rows else None,
+        uniformity=of_sample,
         alignment=sums.alignment,
-        spectrum=None if whole is None else _spectrum(whole),
-        labelings=results,
+        spectrum=None if of_all is None else _spectrum(of_all),
+        labelings={
+            result.name: _with_rankme(result, of_all) if second.complete(k) else result
+            for k, result in enumerate(results)
+        },
     )
+
+
+def _done(tasks: Sequence[tuple[int, Callable[[], Any]]], rows: ClassMoments) -> list[Any]:
+    """The results of tasks, given with the number of classes; beside each other on a CPU."""
+    backend = select("cdnv_sum", rows._mean).__name__
+    if rows.device.type != "cpu" or backend.endswith(".triton"):  # one interpreter, one kernel
+        return [work() for _, work in tasks]
+    return side_by_side([(max(size, rows.dim), work) for size, work in tasks])
 
 
 def _labeling(
@@ -76,7 +96,6 @@ def _labeling(
     labels: Labeling,
     sums: Measured,
     total: PooledScatter | None,
-    whole: Spectrum | None,
     settings: Settings,
     classifiers: Mapping[str, tuple[Any, Any]],
     cdnv_matrix: int,
@@ -84,14 +103,10 @@ def _labeling(
     second, m = sums.second, sums.second.moments[k]
     weight, bias = classifiers.get(labels.name, (None, None))
     within = None
-    if total is not None and whole is not None:
+    if total is not None:
         scatter = second.within(k, total)
-        same_rows = scatter.num_rows == total.num_rows
-        within = _spectrum(
-            within_spectrum(scatter, whole.rankme, settings.alpha_ranks)
-            if same_rows
-            else spectrum(scatter, alpha_ranks=settings.alpha_ranks)
-        )
+        of = spectrum_without_rankme if second.complete(k) else spectrum
+        within = _spectrum(of(scatter, alpha_ranks=settings.alpha_ranks))
         collapse = neural_collapse(scatter, weight=weight, bias=bias)
     else:
         collapse = second.collapse[k].compute()
@@ -132,6 +147,13 @@ def _ncc(scores: NCCScoresPass, settings: Settings) -> NCC:
         _array(found.per_class),
         None if left_out is None else float(left_out),
     )
+
+
+def _with_rankme(result: LabelingResult, whole: Spectrum | None) -> LabelingResult:
+    """RankMe within classes is that of all rows, where all are in a class."""
+    if whole is None or result.within is None:
+        return result
+    return replace(result, within=replace(result.within, rankme=float(whole.rankme)))
 
 
 def _spectrum(found: Spectrum) -> SpectrumResult:

@@ -134,6 +134,10 @@ class TrainPass(Parts):
         self.sample.update(rows)
         self.few_shot.update(rows)
 
+    def complete(self, k: int) -> bool:
+        """Whether labeling ``k`` gives every row a class."""
+        return int(self.moments[k].counts.sum()) == int(self.everything.counts.sum())
+
     def total(self) -> PooledScatter:
         """The scatter of all rows around their mean."""
         if self._base is None:

@@ -152,12 +152,11 @@ def alpha_req(
     return -(w * x * y).sum() / (w * x * x).sum()
 
 
-def within_spectrum(
-    scatter: PooledScatter, rankme: torch.Tensor, alpha_ranks: tuple[int, int]
-) -> Spectrum:
-    """:func:`spectrum` of a scatter whose RankMe is known: that of its rows, however classed."""
+def spectrum_without_rankme(scatter: PooledScatter, alpha_ranks: tuple[int, int]) -> Spectrum:
+    """:func:`spectrum` of a scatter for half its time; RankMe, which is of the rows however they
+    are classed, is NaN."""
     values = eigenvalues(scatter.matrix)[: min(scatter.num_rows, scatter.moments.dim)]
-    return _summary(values, rankme, scatter.num_rows, *alpha_ranks)
+    return _summary(values, values.new_full((), torch.nan), scatter.num_rows, *alpha_ranks)
 
 
 def _from_scatter(scatter: PooledScatter) -> tuple[torch.Tensor, torch.Tensor]:
