@@ -53,16 +53,12 @@ def finish(
     def whole() -> Spectrum | None:
         return None if total is None else spectrum(total, alpha_ranks=settings.alpha_ranks)
 
-    def uniform() -> float | None:
-        return float(uniformity(second.sample.rows)) if settings.uniformity_rows else None
-
     own = range(ranks.rank, len(labelings), ranks.size)
     tasks: list[tuple[int, Callable[[], Any]]] = [  # those that take longest first
         *((labelings[k].num_classes, partial(labeling, k)) for k in own),
-        (len(second.sample.index) // 2, uniform),  # half of a symmetric matrix
         (0, whole),
     ]
-    *mine, of_sample, of_all = ranks.together(lambda: _done(tasks, second.everything))
+    *mine, of_all = ranks.together(lambda: _done(tasks, second.everything))
     shares = ranks.gather(mine)
     results = [shares[k % ranks.size][k // ranks.size] for k in range(len(labelings))]
     return EmbeddingsResult(
@@ -73,7 +69,7 @@ def finish(
         bad=sums.bad,
         skipped=skipped,
         normalized_std=float(sums.first.unit.std),
-        uniformity=of_sample,
+        uniformity=float(uniformity(second.sample.rows)) if settings.uniformity_rows else None,
         alignment=sums.alignment,
         spectrum=None if of_all is None else _spectrum(of_all),
         labelings={
