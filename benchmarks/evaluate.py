@@ -28,7 +28,9 @@ Numbers = dict[str, float]
 
 
 def ours(z: torch.Tensor, labels: torch.Tensor) -> Numbers:
-    found = ssk.evaluate(z, labels, C, directional=False, uniformity_rows=0)["labels"]
+    found = ssk.evaluate(z, labels, C, directional=False, spectrum=False, uniformity_rows=0)[
+        "labels"
+    ]
     return {
         "cdnv": found.cdnv,
         "nc1": found.nc1,

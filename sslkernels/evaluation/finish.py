@@ -45,13 +45,15 @@ def finish(
 ) -> EmbeddingsResult:
     """The result, the same on every rank; the labelings are shared out among them."""
     second = sums.second
-    total = second.total() if settings.spectrum else None
+    total = second.total() if second.scattered else None
 
     def labeling(k: int) -> LabelingResult:
         return _labeling(k, labelings[k], sums, total, settings, classifiers, cdnv_matrix)
 
     def whole() -> Spectrum | None:
-        return None if total is None else spectrum(total, alpha_ranks=settings.alpha_ranks)
+        if total is None or not settings.spectrum:
+            return None
+        return spectrum(total, alpha_ranks=settings.alpha_ranks)
 
     own = range(ranks.rank, len(labelings), ranks.size)
     tasks: list[tuple[int, Callable[[], Any]]] = [  # those that take longest first
@@ -101,8 +103,9 @@ def _labeling(
     within = None
     if total is not None:
         scatter = second.within(k, total)
-        of = spectrum_without_rankme if second.complete(k) else spectrum
-        within = _spectrum(of(scatter, alpha_ranks=settings.alpha_ranks))
+        if settings.spectrum:
+            of = spectrum_without_rankme if second.complete(k) else spectrum
+            within = _spectrum(of(scatter, alpha_ranks=settings.alpha_ranks))
         collapse = neural_collapse(scatter, weight=weight, bias=bias)
     else:
         collapse = second.collapse[k].compute()

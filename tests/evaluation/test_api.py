@@ -148,18 +148,27 @@ def test_options():
     found = ssk.evaluate(Z, labels, alpha_ranks=(1, 5), **options)
     options["top_k"] = (1, 2, 3)
     assert_equal(table(found), expected(Z, labels, alpha_ranks=(1, 5), **options))
+    sample = ssk.evaluate(Z, labels, uniformity_rows=60)
+    again, other = (ssk.evaluate(Z, uniformity_rows=60, seed=s, chunk_rows=7) for s in (0, 1))
+    sample, again, other = (x.embeddings[""].uniformity for x in (sample, again, other))
+    assert sample == pytest.approx(again, rel=1e-12) and sample != other
+    assert sample == pytest.approx(expected(Z)["", "train", "uniformity"], rel=0.2)
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["products", "one scatter"])
+def test_leaving_work_out(several):
+    """NC1 without spectra, from whichever takes fewer operations."""
+    labels = {"chance": np.minimum(CHANCE, 1)}
+    if several:
+        labels |= {"fine": FINE, "some": np.where(np.arange(N) % 4 == 0, -100, FINE)}
+    assert several == (2 * sum(min(1 + max(y), D) for y in labels.values()) >= D)
     lean = ssk.evaluate(
         Z, labels, directional=False, spectrum=False, uniformity_rows=0, chunk_bytes=1000
     )
     gone = ("within_", "directional", "effective", "particip", "stable", "alpha", "rankme", "unif")
     want = {k: v for k, v in expected(Z, labels).items() if not k[2].startswith(gone)}
     assert_equal(table(lean), want)
-    assert lean.embeddings[""].spectrum is None and lean["fine"].within is None
-    sample = ssk.evaluate(Z, labels, uniformity_rows=60)
-    again, other = (ssk.evaluate(Z, uniformity_rows=60, seed=s, chunk_rows=7) for s in (0, 1))
-    sample, again, other = (x.embeddings[""].uniformity for x in (sample, again, other))
-    assert sample == pytest.approx(again, rel=1e-12) and sample != other
-    assert sample == pytest.approx(expected(Z)["", "train", "uniformity"], rel=0.2)
+    assert lean.embeddings[""].spectrum is None and lean["chance"].within is None
 
 
 def test_matrices_on_request():
