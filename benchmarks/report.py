@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--labelings", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--ranks", type=int, nargs="*", default=[1, 4])
-    parser.add_argument("--rank-rows", type=int, default=200_000, help="rows of the rank runs")
+    parser.add_argument("--rank-rows", type=int, default=1_300_000, help="rows of the rank runs")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
     n, d, c, k = args.rows, args.dim, args.classes, args.labelings

@@ -57,7 +57,7 @@
 // ||r|| lost(v_j), and in (2) n = D / 128 + 8, the conversions and factors included. Ranks stay
 // those of float64 distances. t_j is noisier than from float32, by a share of about 1e-4 of its
 // usual size for each row and center, independent from one to the next: sums over all of them lose
-// about 1e-7. Where t_j is small beside ||r|| and ||v_j||, because rows and centers vary along
+// 1e-8 to 1e-6. Where t_j is small beside ||r|| and ||v_j||, because rows and centers vary along
 // different directions, that would not hold. So each row's sum is compared with the noise that
 // independent roundings put into it, (lost(r)^2 sum_j ||v_j||^2 / d_j^4 + ||r||^2 sum_j lost(v_j)^2
 // / d_j^4) / D. Rows where it exceeds 2^-26 of the sum are taken again in float32, as are rows with
@@ -72,10 +72,11 @@
 namespace ssk {
 
 // z [N, D]; classes [N], -1 to skip a row; centers [C, D] contiguous float64, where a row that is
-// not finite throughout is an empty class; counts [C], or null: alone is not asked for then;
-// between [C, C], or null: ||mu_i - mu_j||^2 to 2^-30 of themselves, 0 where they coincide, read
-// only if rows are not float64. rank [N]: centers nearer than the own one, ties to the lowest
-// class; -1 for skipped rows, C where
+// not finite throughout is an empty class.
+// counts [C], or null: alone is not asked for then.
+// between [C, C], or null: ||mu_i - mu_j||^2 to 2^-30 of themselves, 0 where centers coincide; read
+// only if rows are not float64.
+// rank [N]: centers nearer than the own one, ties to the lowest class; -1 for skipped rows, C where
 //   the row, or its own center, is not finite.
 // alone [N]: 1 if the own center stays the nearest when the row leaves its class.
 // spread [C]: as above, 0 unless `directional`; NaN if a row of the class is not finite or another

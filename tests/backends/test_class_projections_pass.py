@@ -215,6 +215,28 @@ def test_int16_sums_of_many_rows_are_good_to_a_millionth(dtype):
     torch.testing.assert_close(got.spread, exact.spread, rtol=2e-5, atol=0)
 
 
+@pytest.mark.parametrize("columns", ["even", "one large", "one run large"])
+@pytest.mark.parametrize("d", [64, 128, 1000])
+def test_rows_along_the_centers(d, columns):
+    """Rows and centers all along one line: the largest sums that their lengths allow."""
+    g = torch.Generator().manual_seed(0)
+    along = torch.randn(d, generator=g, dtype=torch.float64).sign()
+    if columns == "one large":
+        along[d // 2] *= 1e3
+    elif columns == "one run large":
+        along[:128] *= 1e3
+    place = torch.linspace(-1, 1, 40, dtype=torch.float64)[torch.randperm(40, generator=g), None]
+    classes = torch.arange(120) % 40
+    away = torch.tensor([-3.0, 0.3, 3.0], dtype=torch.float64).repeat_interleave(40)[:, None]
+    z = (place[classes] + away) * along
+    p = Problem(z.float(), classes, place * along, torch.full((40,), 3))
+    answers = dict(every_path(p))
+    for name, got in answers.items():
+        assert torch.equal(got.rank, answers["torch"].rank), name
+        assert torch.equal(got.alone, answers["torch"].alone), name
+        torch.testing.assert_close(got.spread, answers["torch"].spread, rtol=1e-4, atol=0)
+
+
 @needs_int16
 def test_rows_that_int16_would_spoil_are_taken_in_float32():
     """The rows differ from their centers along one column, the centers from each other along the

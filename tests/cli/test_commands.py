@@ -160,6 +160,8 @@ def test_interrupts_leave_nothing_behind(tmp_path, number, status):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # A job that a shell has put into the background would hand on that it ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         patience = time.monotonic() + 60
