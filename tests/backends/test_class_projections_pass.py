@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -21,19 +21,17 @@ from sslkernels.backends.cpu.class_projections import class_projections as cpu_p
 from sslkernels.backends.torch.class_projections import class_projections as torch_pass
 from sslkernels.backends.torch.pairs import all_distances
 from tests.inputs import DTYPES, LAYOUTS, Labelled, labelled, labelled_inputs, lay_out
+from tests.isa import DETECTED
 
-ISAS = ("portable", "avx2", "avx512", "avx512bf16", "amx")
-LEVELS = ISAS[: min(4, 1 + ISAS.index(_C.detected_isa()))]  # those with kernels of their own
+LEVELS = DETECTED[:4]  # those with kernels of their own
 MANY = (256, 64)  # centers and columns from which rows are multiplied as int16
 
 
 @pytest.fixture(autouse=True)
-def _limits() -> Iterator[None]:
-    threads, isa = torch.get_num_threads(), _C.active_isa()
-    torch.set_num_threads(2)  # many small calls: more threads would mostly wait for each other
+def _limits(threads: Callable[[int], None], isa_limit: object) -> Iterator[None]:
+    """What a test sets is set back."""
+    threads(2)  # many small calls: more threads would mostly wait for each other
     yield
-    torch.set_num_threads(threads)
-    _C.set_isa_limit(isa)
     _C.set_int16_projections(*MANY)
 
 
