@@ -444,7 +444,7 @@ import torch
 from sslkernels.backends.cpu import class_projections
 
 torch.manual_seed(0)
-for n, d, c in ((33, 30, 20), (300, 33, 7), (60, 300, 210)):
+for n, d, c in ((33, 30, 20), (300, 33, 7), (60, 300, 210), (700, 81, 270)):
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         z, classes = torch.randn(n, d).to(dtype), torch.arange(n) % c
         z[3] = torch.nan
