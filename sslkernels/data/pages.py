@@ -7,6 +7,7 @@ own cache; that memory is given up when somebody needs it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import mmap
@@ -95,7 +96,8 @@ class _Sweeper:
     The rows' last reference may end anywhere in the main thread. Python code that ran there, as
     ``weakref.finalize`` does, could be where Ctrl-C is raised, and an exception in a finalizer is
     printed and forgotten: the program would go on. Here nothing but ``put``, which is not Python
-    code, runs at that place.
+    code, runs at that place. Should the thread fall behind, who watches more rows does its work
+    first, so that no more than the last rows ever wait.
     """
 
     def __init__(self) -> None:
@@ -109,15 +111,20 @@ class _Sweeper:
                 target=self._sweep, name="sslkernels page sweeper", daemon=True
             )
             self._thread.start()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._drop(self._gone.get_nowait())
         watched = _Watched(rows, self._gone.put)
         watched.address, watched.length, watched.pages = rows.ctypes.data, rows.nbytes, pages
         self._watched[id(watched)] = watched
 
     def _sweep(self) -> None:
         while True:
-            rows = self._gone.get()
-            _advise(rows.address, rows.length, _DONTNEED)
-            del self._watched[id(rows)], rows  # and with it, perhaps, the map
+            self._drop(self._gone.get())
+
+    def _drop(self, rows: _Watched) -> None:
+        _advise(rows.address, rows.length, _DONTNEED)
+        del self._watched[id(rows)]  # and with it, perhaps, the map
 
 
 _sweeper = _Sweeper()
