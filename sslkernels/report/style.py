@@ -28,6 +28,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GREY = (
     "#9A9A9A",
 )
 EMPTY = "#E8E8E8"
+_CELLS = 512  # along each side of a matrix: about the pixels that it gets
 
 _RC: Any = {
     "font.size": 10,
@@ -82,23 +83,46 @@ def log_range(*matrices: np.ndarray) -> tuple[float, float]:
 
 
 def matrix(ax: Axes, values: np.ndarray, limits: tuple[float, float]) -> AxesImage:
-    """A C x C matrix with log colours; cells without a value are grey."""
-    shown = np.ma.masked_invalid(np.clip(values, *limits))
+    """A C x C matrix with log colours, large ones averaged over squares of cells; those without a
+    value are grey."""
+    size = len(values)
+    step = -(-size // _CELLS)
+    cells = averaged(values, step)
+    shown = np.ma.masked_invalid(np.clip(cells, *limits))
     ax.set_facecolor(EMPTY)
     ax.grid(False)
-    nearest = "nearest" if len(values) <= 128 else "auto"
-    image = ax.imshow(shown, cmap="cividis", norm=LogNorm(*limits), interpolation=nearest)
+    end = step * len(cells) - 0.5
+    image = ax.imshow(
+        shown,
+        cmap="cividis",
+        norm=LogNorm(*limits),
+        interpolation="nearest" if size <= 128 else "auto",
+        extent=(-0.5, end, end, -0.5),
+    )
+    ax.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     ax.spines[:].set_visible(False)
     ax.set_xlabel("class")
     ax.set_ylabel("class")
-    if len(values) <= 20:
-        ax.set_xticks(range(len(values)))
-        ax.set_yticks(range(len(values)))
-        if len(values) > 12:
+    if size <= 20:
+        ax.set_xticks(range(size))
+        ax.set_yticks(range(size))
+        if size > 12:
             ax.tick_params(labelsize=7)
-    if len(values) <= 4:
+    if size <= 4:
         _write_values(ax, values, limits)
     return image
+
+
+def averaged(values: np.ndarray, step: int) -> np.ndarray:
+    """Means over squares of ``step`` x ``step`` cells, of those that have a value; NaN of none."""
+    if step == 1:
+        return values
+    padded = np.pad(values, (0, -len(values) % step), constant_values=np.nan)
+    count = len(padded) // step
+    squares = padded.reshape(count, step, count, step)
+    known = np.isfinite(squares)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, squares, 0.0).sum((1, 3)) / known.sum((1, 3))
 
 
 def log_bar(figure: Figure, image: AxesImage, axes: Sequence[Axes], label: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sslkernels import reference
-from sslkernels.report import figures
+from sslkernels.report import figures, style
 
 LABELINGS = ("fine", "coarse", "chance")
 
@@ -178,6 +178,15 @@ def fail_with(error):
         raise error
 
     return broken
+
+
+def test_large_matrices_are_averaged():
+    values = np.arange(25.0).reshape(5, 5)
+    values[4, 4] = values[0, 0] = np.nan
+    shown = style.averaged(values, 2)
+    assert shown[0].tolist() == [(1 + 5 + 6) / 3, (2 + 3 + 7 + 8) / 4, (4 + 9) / 2]
+    assert np.isnan(shown[2, 2]) and shown[2, 0] == (20 + 21) / 2
+    assert style.averaged(values, 1) is values
 
 
 @pytest.mark.parametrize(
