@@ -221,6 +221,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("barlow_twins_forward", &barlow_twins_forward);
     m.def("barlow_twins_backward", &barlow_twins_backward);
     m.def("class_moments_update", &class_moments_update);
+    m.def("set_moment_blocks", &ssk::set_moment_blocks);
     m.def("class_projections", &class_projections);
     m.def("set_int16_projections", &ssk::set_int16_projections);
     m.def("mean_pairs", &mean_pairs);

@@ -28,4 +28,8 @@ struct BadLabel {
 BadLabel class_moments_update(const MatrixView& z, const int64_t* labels,
                               const std::vector<ClassState>& states, int64_t ignore, int threads);
 
+// From how many labelings that are not functions of each other, and how many classes of all of
+// them, rows are gathered from blocks (class_moments_columns.cpp): 6 and 4096 by default.
+void set_moment_blocks(int64_t labelings, int64_t classes);
+
 }  // namespace ssk

@@ -1,9 +1,15 @@
 // Class moments for several labelings of which none is a function of another, in one read.
 //
-// Rows cannot lie in the order of every labeling at once, so they are visited in memory order, and
-// each is added to a sum per class under each labeling while it is in registers. A task is a slice
-// of columns, which keeps those sums in the cache, over a fixed part of the rows. With g a shift
-// common to all classes, s_c and q_c the sums of x - g and ||x - g||^2 over class c of n_c rows,
+// Rows cannot lie in the order of every labeling at once. A task is a slice of columns over a fixed
+// part of the rows, which takes its rows in memory order, in one of two ways:
+//
+// * each row is added to a sum per class under each labeling while it is in registers; the slice is
+//   such that those sums stay in the cache;
+// * for many labelings: blocks of rows are staged in the cache and gathered from there in the order
+//   of one labeling after the other, so that a class's sum is fetched once for all its rows.
+//
+// With g a shift common to all classes, s_c and q_c the sums of x - g and ||x - g||^2 over class c
+// of n_c rows,
 //
 //   mean_c = g + s_c / n_c   m2_c = q_c - n_c ||mean_c - g||^2
 //
@@ -15,16 +21,15 @@
 // are left to a gather. Classes of two labelings that cross cannot both be tight, so that costs
 // about one more read at worst, unless most classes are small (columns_suit).
 //
-// What bounds it: every row adds a piece of each slice to one sum per labeling, at random. For
-// eight labelings of 1000 classes (1,000,000 x 512 float32, 4 Zen 4 cores) that takes 3.5 times as
-// long as one labeling, which memory bounds; with all sums in L1 it would take 2.1 times as long.
-// Slices so narrow that their sums stay in L2 are slower, rows staged for them or not: a sum is
-// found as fast in L3 if it is long, and short pieces cost more each.
+// Measured on 4 Zen 4 cores: eight labelings of 1000 classes take 0.5 to 1 times as long by blocks
+// as row by row, least where rows are short or of half precision, or where others use the same L3;
+// three labelings 1.05 times. 1,000,000 x 512 float32 take 3 times as long as one labeling, which
+// memory bounds.
 //
 // Tasks and the order of additions depend on the shape alone, so the result does not depend on
-// threads. Memory: float64 sums for each part of the rows, at most 1/16 of the data; float32 sums
-// for each thread, at most 8 MB; 2 bytes per row and labeling. A gather of what is left adds 8
-// bytes per row and labeling to its own.
+// threads. Memory: float64 sums for each part of the rows, at most 1/16 of the data; sums and a
+// block for each thread, at most 8 MB; 2 bytes per row and labeling. A gather of what is left adds
+// 8 bytes per row and labeling to its own.
 #include <omp.h>
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -69,8 +74,11 @@ constexpr int64_t kMinRowsExpected = 64;  // in a class, for this way to suit
 constexpr int64_t kDataPerSums = 16;      // bytes of rows per byte of float64 sums
 constexpr int64_t kMaxParts = 16;
 constexpr int64_t kMinTasks = 4;
-constexpr int64_t kBlock = 4096;
-constexpr double kMaxDistance = 4;  // ||mean - g||^2 per ||x - mean||^2, on average
+constexpr int64_t kNumbered = 4096;  // rows at a time
+constexpr int64_t kRowsInBlock = 8;  // of a class, for blocks to be faster
+constexpr double kMaxDistance = 4;   // ||mean - g||^2 per ||x - mean||^2, on average
+
+int64_t many_labelings = 6, many_classes = 4096;
 
 // On large pages where the system has them: sums are visited at random, and few of their small
 // pages would be in the page tables' cache.
@@ -101,10 +109,15 @@ class Columns {
             first_class_.push_back(classes_);
             classes_ += chain[0].state.classes;
         }
-        slices_ = (z.cols + kSliceCols - 1) / kSliceCols;
+        const int64_t labelings = static_cast<int64_t>(chains.size());
+        by_blocks_ = labelings >= many_labelings && classes_ >= many_classes &&
+                     classes_ * kRowsInBlock <= kBlockRows * labelings;
+        const int64_t slice = by_blocks_ ? kBlockCols : kSliceCols;
+        slices_ = (z.cols + slice - 1) / slice;
+        blocks_ = (z.rows + kBlockRows - 1) / kBlockRows;
         const int64_t sums_bytes = (classes_ + 1) * width_ * 8;
         const int64_t data_bytes = z.rows * z.cols * element_size(z.dtype);
-        parts_ = std::min(kMaxParts, data_bytes / kDataPerSums / sums_bytes);
+        parts_ = std::min({kMaxParts, blocks_, data_bytes / kDataPerSums / sums_bytes});
     }
 
     bool suits() const {
@@ -116,30 +129,19 @@ class Columns {
     }
 
     void run(int threads) {
-        const int64_t labelings = static_cast<int64_t>(chains_.size());
         const std::unique_ptr<float[]> shift(new float[z_.cols]);
         column_kernels().find_shift(z_, shift.get());
         shift_ = shift.get();
-        const std::unique_ptr<uint16_t[]> numbers(new uint16_t[z_.rows * labelings]);
         sums_ = paged_array<double>(parts_ * (classes_ + 1) * width_);
         tallies_.reset(new Tally[parts_ * slices_ * (classes_ + 1)]());
-        const int64_t recent = (classes_ + 1) * kSliceCols;
-        const Paged<float> recents = paged_array<float>(threads * recent);
+        if (by_blocks_)
+            add_blocks(threads);
+        else
+            add_rows(threads);
         counts_.reset(new int64_t[classes_]());
         squares_.reset(new double[classes_]());
-#pragma omp parallel num_threads(threads)
-        {
-#pragma omp for schedule(static)
-            for (int64_t i = 0; i < z_.rows; i += kBlock)
-                number_classes(i, std::min(z_.rows, i + kBlock), numbers.get());
-            float* mine = recents.get() + omp_get_thread_num() * recent;
-            std::fill_n(mine, recent, 0.0f);
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t t = 0; t < parts_ * slices_; ++t)
-                add_part(t / slices_, t % slices_, numbers.get(), mine);
-#pragma omp for schedule(static)
-            for (int64_t c = 0; c < classes_; ++c) add_up(c);
-        }
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t c = 0; c < classes_; ++c) add_up(c);
         for (size_t k = 0; k < chains_.size(); ++k)
             for (size_t l = 1; l < chains_[k].size(); ++l) merge_coarse(k, l, threads);
         const std::unique_ptr<bool[]> left(new bool[classes_]);
@@ -158,6 +160,30 @@ class Columns {
     std::vector<Remainder> take_left() { return std::move(left_); }
 
   private:
+    Tally* tallies_of(int64_t part, int64_t slice) const {
+        return tallies_.get() + (part * slices_ + slice) * (classes_ + 1);
+    }
+
+    // ---- row by row ----
+
+    void add_rows(int threads) const {
+        const int64_t labelings = static_cast<int64_t>(chains_.size());
+        const std::unique_ptr<uint16_t[]> numbers(new uint16_t[z_.rows * labelings]);
+        const int64_t recent = (classes_ + 1) * kSliceCols;
+        const Paged<float> recents = paged_array<float>(threads * recent);
+#pragma omp parallel num_threads(threads)
+        {
+#pragma omp for schedule(static)
+            for (int64_t i = 0; i < z_.rows; i += kNumbered)
+                number_classes(i, std::min(z_.rows, i + kNumbered), numbers.get());
+            float* mine = recents.get() + omp_get_thread_num() * recent;
+            std::fill_n(mine, recent, 0.0f);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t t = 0; t < parts_ * slices_; ++t)
+                add_part(t / slices_, t % slices_, numbers.get(), mine);
+        }
+    }
+
     void number_classes(int64_t begin, int64_t end, uint16_t* numbers) const {
         const size_t labelings = chains_.size();
         for (size_t k = 0; k < labelings; ++k) {
@@ -177,7 +203,7 @@ class Columns {
         slice.cols = std::min(kSliceCols, z_.cols - slice.first_col);
         slice.shift = shift_;
         slice.recent = recent;
-        slice.tallies = tallies_.get() + (p * slices_ + s) * (classes_ + 1);
+        slice.tallies = tallies_of(p, s);
         slice.sums = sums_.get() + p * (classes_ + 1) * width_;
         slice.sums_stride = width_;
         slice.classes = classes_ + 1;
@@ -187,6 +213,93 @@ class Columns {
         column_kernels().add(z_, z_.rows * p / parts_, z_.rows * (p + 1) / parts_, numbers,
                              static_cast<int64_t>(chains_.size()), slice);
     }
+
+    // ---- by blocks ----
+
+    struct Room {
+        float* block;     // [kBlockRows, kBlockCols]
+        double* squares;  // [kBlockRows]
+        double* sums;     // [classes, kBlockCols]
+    };
+
+    // The rows of every block in the order of every labeling.
+    struct Sorted {
+        std::unique_ptr<uint16_t[]> order;   // [blocks, labelings, kBlockRows]
+        std::unique_ptr<uint16_t[]> starts;  // [blocks, classes + 1 of every labeling]
+    };
+
+    void add_blocks(int threads) const {
+        const int64_t labelings = static_cast<int64_t>(chains_.size());
+        const int64_t block = kBlockRows * kBlockCols, sums = classes_ * kBlockCols;
+        const Sorted sorted{
+            std::unique_ptr<uint16_t[]>(new uint16_t[blocks_ * labelings * kBlockRows]),
+            std::unique_ptr<uint16_t[]>(new uint16_t[blocks_ * (classes_ + labelings)])};
+        const Paged<float> block_of = paged_array<float>(threads * block);
+        const Paged<double> squares_of = paged_array<double>(threads * kBlockRows);
+        const Paged<double> sums_of = paged_array<double>(threads * sums);
+#pragma omp parallel num_threads(threads)
+        {
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t u = 0; u < blocks_ * labelings; ++u)
+                sort(u / labelings, u % labelings, sorted);
+            const int64_t me = omp_get_thread_num();
+            const Room room{block_of.get() + me * block, squares_of.get() + me * kBlockRows,
+                            sums_of.get() + me * sums};
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t t = 0; t < parts_ * slices_; ++t)
+                add_part(t / slices_, t % slices_, sorted, room);
+        }
+    }
+
+    uint16_t* order_of(int64_t b, int64_t k, const Sorted& sorted) const {
+        return sorted.order.get() + (b * static_cast<int64_t>(chains_.size()) + k) * kBlockRows;
+    }
+
+    uint16_t* starts_of(int64_t b, int64_t k, const Sorted& sorted) const {
+        return sorted.starts.get() + b * (classes_ + static_cast<int64_t>(chains_.size())) +
+               first_class_[k] + k;
+    }
+
+    void sort(int64_t b, int64_t k, const Sorted& sorted) const {
+        const Labeling& labeling = chains_[k][0].labeling;
+        const int64_t classes = labeling.classes;
+        const int64_t begin = b * kBlockRows, end = std::min(z_.rows, begin + kBlockRows);
+        uint16_t* starts = starts_of(b, k, sorted);
+        uint16_t* order = order_of(b, k, sorted);
+        std::fill_n(starts, classes + 1, uint16_t{0});
+        for (int64_t i = begin; i < end; ++i) ++starts[labeling.key(i)];  // the last: rows to skip
+        uint16_t rows = 0;
+        for (int64_t c = 0; c < classes; ++c) rows += std::exchange(starts[c], rows);
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t c = labeling.key(i);
+            if (c < classes) order[starts[c]++] = static_cast<uint16_t>(i - begin);
+        }
+        // Each is now where the next class starts.
+        std::copy_backward(starts, starts + classes, starts + classes + 1);
+        starts[0] = 0;
+    }
+
+    void add_part(int64_t p, int64_t s, const Sorted& sorted, const Room& room) const {
+        const ColumnKernels& kernels = column_kernels();
+        const int64_t first_col = s * kBlockCols, end = blocks_ * (p + 1) / parts_;
+        std::fill_n(room.sums, classes_ * kBlockCols, 0.0);
+        for (int64_t b = blocks_ * p / parts_; b < end; ++b) {
+            const int64_t begin = b * kBlockRows;
+            kernels.stage(z_, begin, std::min(kBlockRows, z_.rows - begin), first_col, shift_,
+                          room.block, room.squares);
+            for (size_t k = 0; k < chains_.size(); ++k)
+                kernels.add_block(room.block, room.squares, order_of(b, k, sorted),
+                                  starts_of(b, k, sorted), chains_[k][0].labeling.classes,
+                                  room.sums + first_class_[k] * kBlockCols,
+                                  tallies_of(p, s) + first_class_[k]);
+        }
+        const int64_t cols = std::min(kBlockCols, width_ - first_col);
+        for (int64_t c = 0; c < classes_; ++c)
+            std::copy_n(room.sums + c * kBlockCols, cols,
+                        sums_.get() + (p * (classes_ + 1) + c) * width_ + first_col);
+    }
+
+    // ---- both ----
 
     // The parts of class c together, in the place of the first.
     void add_up(int64_t c) {
@@ -269,7 +382,9 @@ class Columns {
     const RunKernels& kernels_;
     const int64_t width_;
     int64_t classes_ = 0;  // of the finest labeling of every chain; one more for skipped rows
+    bool by_blocks_ = false;
     int64_t slices_ = 0;
+    int64_t blocks_ = 0;
     int64_t parts_ = 0;
     std::vector<int64_t> first_class_;
     const float* shift_ = nullptr;
@@ -281,6 +396,11 @@ class Columns {
 };
 
 }  // namespace
+
+void set_moment_blocks(int64_t labelings, int64_t classes) {
+    many_labelings = labelings;
+    many_classes = classes;
+}
 
 bool columns_suit(const MatrixView& z, const std::vector<Chain>& chains) {
     return Columns(z, chains, run_kernels()).suits();

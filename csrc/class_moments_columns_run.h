@@ -1,5 +1,5 @@
-// The inner loop of class_moments_columns.cpp: rows in memory order, some columns of them, added to
-// the sums of their classes under every labeling.
+// The inner loops of class_moments_columns.cpp: some columns of the rows, added to the sums of
+// their classes under every labeling.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,10 @@
 namespace ssk {
 
 constexpr int64_t kSliceCols = 128;  // 512 bytes of float32 in a piece: memory serves less badly
+
+// A block: so many rows of so many columns take 1 MB in float32.
+constexpr int64_t kBlockCols = 32;
+constexpr int64_t kBlockRows = 8192;
 
 // The rows of one class that one slice has seen.
 struct Tally {
@@ -35,6 +39,15 @@ struct ColumnKernels {
     // classes numbered through.
     void (*add)(const MatrixView& z, int64_t begin, int64_t end, const uint16_t* classes,
                 int64_t labelings, const Slice& slice);
+
+    // Rows [begin, begin + n) of z less the shift [cols of z], columns from first_col on:
+    // block [n, kBlockCols], zero beyond the last column, and squares [n], the sum over each row.
+    void (*stage)(const MatrixView& z, int64_t begin, int64_t n, int64_t first_col,
+                  const float* shift, float* block, double* squares);
+    // Adds rows order[starts[c]] up to order[starts[c + 1]] of a block to sums[c] and tallies[c],
+    // for every class of one labeling. sums [classes, kBlockCols]; it and block 64-byte aligned.
+    void (*add_block)(const float* block, const double* squares, const uint16_t* order,
+                      const uint16_t* starts, int64_t classes, double* sums, Tally* tallies);
 };
 
 // The fastest set below the limit in force (cpu_features.h).

@@ -151,11 +151,24 @@ template <class V, class T>
 #endif
 }
 
-template <class V>
-[[maybe_unused]] inline typename Lanes<V>::scalar sum_lanes(V x) {
-    typename Lanes<V>::scalar total = 0;
-    for (int i = 0; i < Lanes<V>::count; ++i) total += x[i];
-    return total;
+// By halves: lane after lane would take one addition's latency each.
+[[maybe_unused]] inline float sum_lanes(f32v x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps(x);
+#else
+    for (int half = kF32Lanes / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) x[i] += x[i + half];
+    return x[0];
+#endif
+}
+[[maybe_unused]] inline double sum_lanes(f64v x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_pd(x);
+#else
+    for (int half = kF64Lanes / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) x[i] += x[i + half];
+    return x[0];
+#endif
 }
 
 }  // namespace

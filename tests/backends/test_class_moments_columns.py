@@ -1,7 +1,8 @@
 """``class_moments_update`` of the cpu backend by slices of columns, for labelings that cross.
 
 The bounds are those of every other way: classes that float32 sums around the middle of a column
-would not hold to them are found and read again.
+would not hold to them are found and read again. Every test takes both ways: row by row, and by
+blocks that are gathered.
 """
 
 import numpy as np
@@ -9,9 +10,19 @@ import pytest
 import torch
 
 from sslkernels.backends import cpu
-from tests.backends.class_moments_checks import COLUMNS, assert_right, moments
+from sslkernels.backends.cpu import _C
+from tests.backends.class_moments_checks import COLUMNS, assert_right, moments, same
 from tests.inputs import labelled
 from tests.isa import DETECTED, LEVELS
+
+MANY = (6, 4096)  # labelings and classes from which on it goes by blocks
+
+
+@pytest.fixture(params=["rows", "blocks"], autouse=True)
+def way(request):
+    _C.set_moment_blocks(*((2, 0) if request.param == "blocks" else (1 << 30, 0)))
+    yield request.param
+    _C.set_moment_blocks(*MANY)
 
 
 def crossed(data):
@@ -97,3 +108,43 @@ def test_columns_of_every_instruction_set(isa_limit, level, dtype):
     isa_limit(level)
     data = labelled(**COLUMNS, dtype=dtype, offset=100.0, separation=1.0)
     in_columns(data, data.z, crossed(data))
+
+
+@pytest.mark.parametrize(
+    "n, d", [(65_535, 33), (65_536, 33), (65_537, 17), (65_537, 32), (65_537, 96), (65_537, 129)]
+)
+def test_columns_end_anywhere(n, d):
+    """About the edges of blocks and of slices."""
+    data = labelled(n=n, d=d, num_classes=40, ignored=0.3, separation=1.0)
+    in_columns(data, data.z, crossed(data))
+
+
+def test_a_class_of_many_rows_and_empty_ones():
+    """In float32 no more than 64 rows add up, however many a block has."""
+    data = labelled(**COLUMNS, separation=0.0)
+    rows = crossed(data)
+    rows[0] = torch.where(torch.arange(data.z.shape[0]) % 3 == 0, 59, 7)
+    rows[2, :20_000] = -100  # whole blocks of rows to skip
+    in_columns(data, data.z + 3.0, rows)
+
+
+def test_columns_do_not_depend_on_threads(threads):
+    data = labelled(**COLUMNS, separation=1.0)
+    rows = crossed(data)
+    found = []
+    for count in (1, 3, 4):
+        threads(count)
+        found.append(moments(cpu, data.z, rows, [data.num_classes] * len(rows)))
+    assert same(found[0], found[1]) and same(found[0], found[2])
+
+
+@pytest.mark.parametrize("labelings, classes", [(5, 900), (6, 700), (6, 600)])
+def test_many_labelings_go_by_blocks(way, labelings, classes):
+    """From six labelings and 4096 classes on."""
+    g = torch.Generator().manual_seed(3)
+    z = torch.randn(130 * labelings * classes, 16, generator=g)
+    rows = torch.randint(classes, (labelings, len(z)), generator=g)
+    forced = moments(cpu, z, rows, [classes] * labelings)
+    _C.set_moment_blocks(*MANY)
+    default = moments(cpu, z, rows, [classes] * labelings)
+    assert same(default, forced) == ((way == "blocks") == (classes == 700))
