@@ -51,8 +51,8 @@ def _exact(z: torch.Tensor, labels: torch.Tensor, c: int) -> tuple[torch.Tensor,
 
 def _error(result: Any, want: tuple[torch.Tensor, torch.Tensor]) -> float:
     """The larger of the relative errors of all means, and of the scatter of any class."""
-    found = (result.means, result.m2) if isinstance(result, ssk.ClassMoments) else result
-    means, scatter = found
+    ours = isinstance(result, ssk.ClassMoments)
+    means, scatter = (result.means, result.m2) if ours else result
     return max(
         float((means.double() - want[0]).norm() / want[0].norm()),
         float((scatter.double() / want[1] - 1).abs().max()),
@@ -80,14 +80,13 @@ def _build_together(n: int, d: int, c: int) -> Case:
     """Labelings that do not follow from each other; errors are those of the first and the last."""
     z, first = embeddings(n, d, c)
     g = torch.Generator().manual_seed(1)
-    labels = torch.stack([first, *(torch.randint(c, (LABELINGS - 1, n), generator=g))])
+    labels = torch.stack([first, *torch.randint(c, (LABELINGS - 1, n), generator=g)])
     exact = functools.cache(lambda k: _exact(z, labels[k], c))
 
     def error(result: Any) -> float:
-        ends = (0, LABELINGS - 1)
         if isinstance(result, ssk.ClassMoments):
             return _error(result, exact(0))
-        return max(_error(result[k], exact(k)) for k in ends)
+        return max(_error(result[k], exact(k)) for k in (0, LABELINGS - 1))
 
     jobs = (
         lambda: ssk.class_moments(z, labels, [c] * LABELINGS),

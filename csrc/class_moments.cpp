@@ -2,12 +2,10 @@
 //
 // * few classes for the length of a row (every class has several rows in a quarter of a MB): strips
 //   of rows in memory order, all labelings while a strip is in the cache;
-// * otherwise, for a chain of labelings of which each is a function of the one before (fine
-// classes,
+// * otherwise, for a chain of labelings of which each is a function of the one before (classes,
 //   superclasses, everything): class by class, one gather for the chain;
 // * for several chains, with enough rows per class: slices of columns in memory order, all chains
-// at
-//   once; then a gather of the few rows for whose classes that is not accurate.
+//   together; then a gather of the few rows for whose classes that is not accurate.
 //
 // A matrix whose columns are not contiguous is first copied, a few MB of rows at a time.
 #include "class_moments.h"

@@ -117,7 +117,8 @@ class Columns {
         blocks_ = (z.rows + kBlockRows - 1) / kBlockRows;
         const int64_t sums_bytes = (classes_ + 1) * width_ * 8;
         const int64_t data_bytes = z.rows * z.cols * element_size(z.dtype);
-        parts_ = std::min({kMaxParts, blocks_, data_bytes / kDataPerSums / sums_bytes});
+        parts_ = std::min(kMaxParts, data_bytes / kDataPerSums / sums_bytes);
+        if (by_blocks_) parts_ = std::min(parts_, blocks_);
     }
 
     bool suits() const {
@@ -135,9 +136,9 @@ class Columns {
         sums_ = paged_array<double>(parts_ * (classes_ + 1) * width_);
         tallies_.reset(new Tally[parts_ * slices_ * (classes_ + 1)]());
         if (by_blocks_)
-            add_blocks(threads);
+            add_by_blocks(threads);
         else
-            add_rows(threads);
+            add_by_rows(threads);
         counts_.reset(new int64_t[classes_]());
         squares_.reset(new double[classes_]());
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -166,7 +167,7 @@ class Columns {
 
     // ---- row by row ----
 
-    void add_rows(int threads) const {
+    void add_by_rows(int threads) const {
         const int64_t labelings = static_cast<int64_t>(chains_.size());
         const std::unique_ptr<uint16_t[]> numbers(new uint16_t[z_.rows * labelings]);
         const int64_t recent = (classes_ + 1) * kSliceCols;
@@ -180,7 +181,7 @@ class Columns {
             std::fill_n(mine, recent, 0.0f);
 #pragma omp for schedule(dynamic, 1)
             for (int64_t t = 0; t < parts_ * slices_; ++t)
-                add_part(t / slices_, t % slices_, numbers.get(), mine);
+                add_part_by_rows(t / slices_, t % slices_, numbers.get(), mine);
         }
     }
 
@@ -197,7 +198,7 @@ class Columns {
         }
     }
 
-    void add_part(int64_t p, int64_t s, const uint16_t* numbers, float* recent) const {
+    void add_part_by_rows(int64_t p, int64_t s, const uint16_t* numbers, float* recent) const {
         Slice slice;
         slice.first_col = s * kSliceCols;
         slice.cols = std::min(kSliceCols, z_.cols - slice.first_col);
@@ -228,7 +229,7 @@ class Columns {
         std::unique_ptr<uint16_t[]> starts;  // [blocks, classes + 1 of every labeling]
     };
 
-    void add_blocks(int threads) const {
+    void add_by_blocks(int threads) const {
         const int64_t labelings = static_cast<int64_t>(chains_.size());
         const int64_t block = kBlockRows * kBlockCols, sums = classes_ * kBlockCols;
         const Sorted sorted{
@@ -247,7 +248,7 @@ class Columns {
                             sums_of.get() + me * sums};
 #pragma omp for schedule(dynamic, 1)
             for (int64_t t = 0; t < parts_ * slices_; ++t)
-                add_part(t / slices_, t % slices_, sorted, room);
+                add_part_by_blocks(t / slices_, t % slices_, sorted, room);
         }
     }
 
@@ -279,7 +280,7 @@ class Columns {
         starts[0] = 0;
     }
 
-    void add_part(int64_t p, int64_t s, const Sorted& sorted, const Room& room) const {
+    void add_part_by_blocks(int64_t p, int64_t s, const Sorted& sorted, const Room& room) const {
         const ColumnKernels& kernels = column_kernels();
         const int64_t first_col = s * kBlockCols, end = blocks_ * (p + 1) / parts_;
         std::fill_n(room.sums, classes_ * kBlockCols, 0.0);

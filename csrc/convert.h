@@ -152,20 +152,15 @@ template <class V, class T>
 }
 
 // By halves: lane after lane would take one addition's latency each.
-[[maybe_unused]] inline float sum_lanes(f32v x) {
+template <class V>
+[[maybe_unused]] inline typename Lanes<V>::scalar sum_lanes(V x) {
 #if defined(__AVX512F__)
-    return _mm512_reduce_add_ps(x);
+    if constexpr (sizeof(x[0]) == sizeof(float))
+        return _mm512_reduce_add_ps(x);
+    else
+        return _mm512_reduce_add_pd(x);
 #else
-    for (int half = kF32Lanes / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) x[i] += x[i + half];
-    return x[0];
-#endif
-}
-[[maybe_unused]] inline double sum_lanes(f64v x) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_pd(x);
-#else
-    for (int half = kF64Lanes / 2; half > 0; half /= 2)
+    for (int half = Lanes<V>::count / 2; half > 0; half /= 2)
         for (int i = 0; i < half; ++i) x[i] += x[i + half];
     return x[0];
 #endif

@@ -119,6 +119,15 @@ def test_columns_end_anywhere(n, d):
     in_columns(data, data.z, crossed(data))
 
 
+def test_few_rows_share_one_read_as_well():
+    """Three blocks, one slice of the widest."""
+    data = labelled(n=20_003, d=96, num_classes=40, separation=1.0)
+    rows = crossed(data)
+    together = in_columns(data, data.z, rows)
+    (alone,) = moments(cpu, data.z, rows[2], [data.num_classes])
+    assert not torch.equal(together[2][2], alone[2])
+
+
 def test_a_class_of_many_rows_and_empty_ones():
     """In float32 no more than 64 rows add up, however many a block has."""
     data = labelled(**COLUMNS, separation=0.0)
