@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "convert.h"
 
@@ -128,13 +129,15 @@ inline void register_tile(int vectors, const T* a, const T* b, int64_t b_panel, 
 
 // One block of C, kBlock x kBlock at most, row stride kBlock: `a` and `b` are the first panels of
 // their sides and k runs over [k0, k1). With `triangle` the block lies on the diagonal of a
-// symmetric product, and tiles wholly below the diagonal are left alone.
+// symmetric product, and tiles wholly below the diagonal are left alone. An empty contraction writes
+// zeros: whoever cuts a contraction into parts may leave some with nothing to do.
 template <class T>
 void block_product(const T* a, int64_t a_panel, int64_t rows, const T* b, int64_t b_panel,
                    int64_t cols, int64_t k0, int64_t k1, bool triangle, Sum<T>* c) {
     constexpr int W = kLanes<T>;
     constexpr int R = kRows<T>;
     const int64_t b_panels = panels_of<T>(cols);
+    if (k0 >= k1) std::memset(c, 0, sizeof(Sum<T>) * kBlock * kBlock);
     for (int64_t k = k0; k < k1; k += kSteps<T>) {
         const int64_t steps = k1 - k < kSteps<T> ? k1 - k : kSteps<T>;
         for (int64_t p = 0; p < b_panels; p += kTileVectors) {

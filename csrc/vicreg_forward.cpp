@@ -42,7 +42,7 @@ struct Plan {
     int64_t slab, slabs;
     int64_t columns, chunks;  // of a chunk, and how many there are
     int64_t blocks, triangle;
-    int64_t parts, part;  // a block's slab is cut into parts where blocks are few
+    int64_t parts;  // of a block's slab, where blocks are few
 
     Plan(const VicregSettings& s, int view_count, int64_t rows, int64_t cols, int64_t size)
         : views(view_count), n(rows), d(cols) {
@@ -63,7 +63,6 @@ struct Plan {
 
         const int64_t wanted = m ? ceil_div(kUnits, views * triangle) : 1;
         parts = larger(1, smaller(wanted, slab / kSlabSteps));
-        part = ceil_div(slab, parts);
     }
 
     int64_t block_count() const { return views * triangle; }
@@ -184,13 +183,15 @@ struct Forward {
 
     // One part of one block of the slab's product.
     void multiply(int64_t unit, int64_t slab, int64_t steps, T* local) const {
-        const int64_t index = unit / plan.parts, k = unit % plan.parts * plan.part;
+        const int64_t index = unit / plan.parts;
+        const int64_t part = ceil_div(steps, plan.parts);  // the last slab may be shorter
+        const int64_t k0 = smaller(unit % plan.parts * part, steps), k1 = smaller(k0 + part, steps);
         const Block b = plan.block(index % plan.triangle);
         const T* lanes = packed[index / plan.triangle];
         const int64_t panel = steps * W;
         T* c = areas ? areas + unit * kArea : local;
         block_product(lanes + b.row / W * panel, panel, b.rows, lanes + b.col / W * panel, panel,
-                      b.cols, smaller(k, steps), smaller(k + plan.part, steps), b.diagonal(), c);
+                      b.cols, k0, k1, b.diagonal(), c);
         if (!areas) add_block(index, slab, c);
     }
 

@@ -60,6 +60,16 @@ def test_several_slabs_and_blocks():
             check(*(make_view(shape, seed, spread=0.5) for seed in (0, 1)))
 
 
+# The last slab of each is shorter than the others, and some parts of its blocks have no steps.
+LAST_SLAB_SHORT = [(256, 5000), (256, 6144), (512, 5000), (128, 10000), (4097, 256), (10000, 256)]
+
+
+@pytest.mark.parametrize("shape", LAST_SLAB_SHORT, ids=str)
+def test_a_last_slab_with_fewer_steps_than_parts(shape):
+    with use_backend("cpu"):
+        check(*(make_view(shape, seed, spread=0.5) for seed in (0, 1)))
+
+
 def white(n, d, seed):
     """Centered columns (rows, if they are fewer) exactly orthogonal up to float32 rounding."""
     g = torch.Generator().manual_seed(seed)
