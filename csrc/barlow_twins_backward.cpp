@@ -158,7 +158,6 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
     const Scratch locals(static_cast<size_t>(threads * local_size) * sizeof(T));
     const Scratch per_column(static_cast<size_t>(2 * d) * (kViewScratch<S> + sizeof(T)));
     const Scratch slopes(static_cast<size_t>(d) * sizeof(double));
-    if (!matrices || !locals || !per_column || !slopes) throw std::bad_alloc();
     const NormalizedView<S> views[2] = {{x, per_column.as<T>()}, {y, per_column.as<T>() + 3 * d}};
     for (int v = 0; v < 2; ++v) views[v].set(0, d, columns.mean[v], columns.factor[v]);
 

@@ -166,7 +166,6 @@ void forward(const MatrixView& x, const MatrixView& y, double lambda, double eps
     const Scratch areas(static_cast<size_t>(unit_count * kArea) * sizeof(T));
     const Scratch per_column(static_cast<size_t>(2 * d) * kViewScratch<S>);
     const Scratch sums(static_cast<size_t>(blocks.count) * sizeof(double));
-    if (!packed_views || !areas || !per_column || !sums) throw std::bad_alloc();
     T* const packed[2] = {packed_views.as<T>(), packed_views.as<T>() + size};
     const NormalizedView<S> views[2] = {{x, per_column.as<T>()}, {y, per_column.as<T>() + 3 * d}};
     T* const gram = static_cast<T*>(gram_out);

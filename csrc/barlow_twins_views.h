@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cmath>
-#include <new>
 
 #include "barlow_twins.h"
 #include "panels.h"

@@ -4,13 +4,16 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <map>
 #include <optional>
+#include <string>
 #include <tuple>
 
 #include "barlow_twins.h"
 #include "class_moments.h"
 #include "class_projections.h"
 #include "cpu_features.h"
+#include "cuts.h"
 #include "mean_pairs.h"
 #include "nearest_center.h"
 #include "nt_xent.h"
@@ -42,6 +45,11 @@ template <class T>
     return reinterpret_cast<T*>(p);
 }
 
+// How to cut the work, by name; none from any caller but a test.
+using CutsDict = std::optional<std::map<std::string, int64_t>>;
+
+ssk::Cuts as_cuts(const CutsDict& given) { return given ? ssk::Cuts(*given) : ssk::Cuts(); }
+
 // (data_ptr, dtype, P, N, D, their strides), as sslkernels/backends/cpu/vicreg.py makes it.
 using ProblemsTuple =
     std::tuple<uintptr_t, int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
@@ -66,12 +74,15 @@ ssk::VicregSettings as_settings(const VicregTuple& t) {
 
 void vicreg_forward(const ProblemsTuple& x, const std::optional<ProblemsTuple>& y,
                     const VicregTuple& settings, int threads, uintptr_t terms, uintptr_t mean,
-                    uintptr_t var, uintptr_t gram) {
+                    uintptr_t var, uintptr_t gram, const CutsDict& given) {
     const ssk::Problems first = as_problems(x), second = as_problems(y ? *y : x);
     const auto pass = ssk::vicreg_forward(ssk::active_isa());
+    const ssk::Cuts cuts = as_cuts(given);
     const py::gil_scoped_release release;
-    pass(first, y ? &second : nullptr, as_settings(settings), threads, as_pointer<void>(terms),
-         as_pointer<double>(mean), as_pointer<double>(var), as_pointer<void>(gram));
+    pass(first, y ? &second : nullptr, as_settings(settings), threads, cuts,
+         as_pointer<void>(terms), as_pointer<double>(mean), as_pointer<double>(var),
+         as_pointer<void>(gram));
+    cuts.all_used();
 }
 
 void vicreg_backward(const std::array<double, 4>& grad, const ProblemsTuple& x,

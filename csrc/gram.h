@@ -129,8 +129,8 @@ inline void register_tile(int vectors, const T* a, const T* b, int64_t b_panel, 
 
 // One block of C, kBlock x kBlock at most, row stride kBlock: `a` and `b` are the first panels of
 // their sides and k runs over [k0, k1). With `triangle` the block lies on the diagonal of a
-// symmetric product, and tiles wholly below the diagonal are left alone. An empty contraction writes
-// zeros: whoever cuts a contraction into parts may leave some with nothing to do.
+// symmetric product, and tiles wholly below the diagonal are left alone. An empty contraction
+// writes zeros: whoever cuts a contraction into parts may leave some with nothing to do.
 template <class T>
 void block_product(const T* a, int64_t a_panel, int64_t rows, const T* b, int64_t b_panel,
                    int64_t cols, int64_t k0, int64_t k1, bool triangle, Sum<T>* c) {

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <new>
 #include <vector>
 
 #include "panels.h"
@@ -345,7 +344,6 @@ double mean_pairs(const MeanTable& means, PairSum kind, int64_t few, int threads
     // Both sides of a block in float64, two blocks of products, one of fp32 products.
     constexpr int64_t kSpare = 2 * kBlock * kChunk + kArea, kPerThread = kSpare + 2 * kArea;
     const Scratch spare(static_cast<size_t>(threads * kPerThread) * sizeof(double));
-    if (!packed || !spare) throw std::bad_alloc();
     if (fp32) {
         p.packed = packed.as<float>();
         p.norm_fp32.resize(p.n);

@@ -80,7 +80,6 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
     const Scratch gradients(static_cast<size_t>(count * ld) * sizeof(T));
     const Scratch buffers(static_cast<size_t>(threads * W * d) * sizeof(T));
     const Scratch per_row(static_cast<size_t>(panels * W) * 3 * sizeof(T));
-    if (!packed || !units || !gradients || !buffers || !per_row) throw std::bad_alloc();
     T* const first_weight = per_row.as<T>();
     const Weights<T> weights{first_weight, first_weight + panels * W,
                              first_weight + 2 * panels * W};

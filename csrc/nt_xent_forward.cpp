@@ -93,7 +93,6 @@ void forward(const MatrixView& x, const MatrixView& y, double temperature, int t
     const Scratch packed(static_cast<size_t>(panels * W * d) * sizeof(T));
     const Scratch buffers(static_cast<size_t>(threads * W * d) * sizeof(T));
     const Scratch per_row(static_cast<size_t>(count) * 3 * sizeof(double));
-    if (!packed || !buffers || !per_row) throw std::bad_alloc();
     const LogSums sums{per_row.as<double>(), per_row.as<double>() + count};
     double* const positive = sums.exponent + count;
     for (int64_t i = 0; i < count; ++i) {

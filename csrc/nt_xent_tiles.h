@@ -10,7 +10,6 @@
 #include <omp.h>
 
 #include <cmath>
-#include <new>
 
 #include "elementary.h"
 #include "nt_xent.h"

@@ -2,16 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 
+#include "cuts.h"
 #include "gram.h"
+#include "memory.h"
 #include "rows.h"
 #include "vicreg.h"
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace ssk {
 namespace SSK_ISA {
@@ -29,42 +26,6 @@ constexpr int kMaxViews = 2;
     const double useful = 1 + work / 8e6;
     return useful < threads ? static_cast<int>(useful) : threads;
 }
-
-constexpr size_t kHugePage = size_t{1} << 21;
-
-// Memory about to be written in full: faulting it in by 4 KiB can cost more than filling it.
-[[maybe_unused]] void prefer_huge_pages(void* data, size_t bytes) {
-#if defined(__linux__)
-    const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) & ~(kHugePage - 1);
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) & ~(kHugePage - 1);
-    if (data && begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#else
-    (void)data;
-    (void)bytes;
-#endif
-}
-
-// Aligned scratch for one call, uninitialised; false when there is no memory.
-class Scratch {
-  public:
-    explicit Scratch(size_t bytes) {
-        const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
-        bytes = (bytes + alignment) / alignment * alignment;
-        data_ = std::aligned_alloc(alignment, bytes);
-        if (alignment == kHugePage) prefer_huge_pages(data_, bytes);
-    }
-    ~Scratch() { std::free(data_); }
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-    explicit operator bool() const { return data_ != nullptr; }
-    template <class T>
-    T* as() const {
-        return static_cast<T*>(data_);
-    }
-
-  private:
-    void* data_;
-};
 
 // One problem of one view.
 template <class S>

@@ -3,7 +3,6 @@
 
 #include <omp.h>
 
-#include <new>
 #include <vector>
 
 #include "panels.h"
@@ -152,7 +151,6 @@ void update(const MatrixView& z, const int64_t* classes, const double* centers, 
     const Scratch packed(static_cast<size_t>(2 * cut.packed_size()) * sizeof(double));
     const int64_t area_count = cut.parts > 1 ? cut.triangle * cut.parts : 0;
     const Scratch areas(static_cast<size_t>(area_count * kArea) * sizeof(double));
-    if (!packed || !areas) throw std::bad_alloc();
     double* const slabs = packed.as<double>();
     const Scatter<S> scatter{z,
                              classes,

@@ -17,7 +17,6 @@
 #include <omp.h>
 
 #include <cmath>
-#include <new>
 
 #include "elementary.h"
 #include "panels.h"
@@ -203,7 +202,6 @@ void forward(const MatrixView& view, const SigregSettings& s, int threads, doubl
     const Scratch buffers(static_cast<size_t>(threads * W * d) * sizeof(T));
     const Scratch tile_sums(static_cast<size_t>(threads * values * W) * sizeof(T));
     const Scratch part_sums(static_cast<size_t>(parts * values * lanes) * sizeof(double));
-    if (!packed || !slices || !buffers || !tile_sums || !part_sums) throw std::bad_alloc();
 #pragma omp parallel num_threads(threads)
     {
         alignas(64) T p[kBlock * kBlock];
@@ -268,7 +266,6 @@ void backward(const double* grad, const MatrixView& view, const SigregSettings& 
     const Scratch weights(static_cast<size_t>(slice_panels * values * W) * sizeof(T));
     const int64_t local = larger(W * d, ceil_div(span, W) * panel) + span * ld;
     const Scratch locals(static_cast<size_t>(threads * ceil_div(local, W) * W) * sizeof(T));
-    if (!slices || !rows || !weights || !locals) throw std::bad_alloc();
 
     // The weights have one scale, kept out of float32 so that neither end of it is lost.
     double largest = 0;

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cpu_features.h"
+#include "cuts.h"
 #include "views.h"
 
 namespace ssk {
@@ -23,9 +24,11 @@ struct VicregSettings {
 };
 
 // Outputs are contiguous. `terms` and `gram` are float64 for float64 input, else float32. `y` may
-// be null. Throws std::bad_alloc.
+// be null. Cuts: `columns` of a chunk, `slab` steps of the contraction (rounded up to whole
+// chunks), `parts` of a block's slab. Throws std::bad_alloc.
 using VicregForward = void(const Problems& x, const Problems* y, const VicregSettings& settings,
-                           int threads, void* terms, double* mean, double* var, void* gram);
+                           int threads, const Cuts& cuts, void* terms, double* mean, double* var,
+                           void* gram);
 
 // `grad` holds the four gradients of the terms; `grad_x` and `grad_y`, contiguous [P, N, D] of x's
 // dtype, may be null.

@@ -7,7 +7,6 @@
 #include <omp.h>
 
 #include <cmath>
-#include <new>
 #include <type_traits>
 
 #include "panels.h"
@@ -126,7 +125,6 @@ void backward(const double* grad, const Problems& x, const Problems* y, const Vi
     const Scratch matrices(view_count * matrix_size * sizeof(T));
     const Scratch locals(static_cast<size_t>(threads) * local_size * sizeof(T));
     const Scratch per_column(static_cast<size_t>(view_count * d) * 3 * sizeof(T));
-    if (!matrices || !locals || !per_column) throw std::bad_alloc();
 
     for (int64_t p = 0; p < x.p; ++p) {
         Gradient<S> gradients[kMaxViews];

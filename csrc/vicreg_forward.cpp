@@ -13,7 +13,6 @@
 // type across those steps, float64 across rows, columns and blocks. float32 squares overflow
 // from 1.8e19.
 #include <cmath>
-#include <new>
 
 #include "panels.h"
 
@@ -44,7 +43,8 @@ struct Plan {
     int64_t blocks, triangle;
     int64_t parts;  // of a block's slab, where blocks are few
 
-    Plan(const VicregSettings& s, int view_count, int64_t rows, int64_t cols, int64_t size)
+    Plan(const VicregSettings& s, int view_count, int64_t rows, int64_t cols, int64_t size,
+         const Cuts& cuts)
         : views(view_count), n(rows), d(cols) {
         m = s.covariance ? (s.wide ? n : d) : 0;
         contraction = s.wide ? d : n;
@@ -54,15 +54,17 @@ struct Plan {
         const int64_t fitting = kChunkBytes / (n * size * views);
         const int64_t balanced = ceil_div(ceil_div(d, kUnits), 32) * 32;
         columns = smaller(kChunk, larger(32, smaller(fitting / 32 * 32, balanced)));
+        columns = cuts("columns", columns, 32, kChunk, 32);
 
         slab = contraction;
         if (m > 0) slab = larger(kSlabSteps, kSlabBytes / (m * size * views));
+        slab = cuts("slab", slab, 1, contraction);
         slab = smaller(ceil_div(slab, columns) * columns, contraction);
         slabs = ceil_div(contraction, slab);
         chunks = ceil_div(d, columns);
 
         const int64_t wanted = m ? ceil_div(kUnits, views * triangle) : 1;
-        parts = larger(1, smaller(wanted, slab / kSlabSteps));
+        parts = cuts("parts", larger(1, smaller(wanted, slab / kSlabSteps)), 1, kUnits);
     }
 
     int64_t block_count() const { return views * triangle; }
@@ -280,13 +282,13 @@ double sum(const double* values, int64_t count) {
 
 template <class S>
 void forward(const Problems& x, const Problems* y, const VicregSettings& settings, int threads,
-             void* terms_out, double* mean, double* var, void* gram_out) {
+             const Cuts& cuts, void* terms_out, double* mean, double* var, void* gram_out) {
     using T = Real<S>;
     VicregSettings s = settings;
     if (!s.covariance) s.wide = true;  // nothing to contract: a chunk's only visit takes its means
     const int views = y ? 2 : 1;
     const int64_t n = x.n, d = x.d;
-    const Plan plan(s, views, n, d, sizeof(T));
+    const Plan plan(s, views, n, d, sizeof(T), cuts);
     const int64_t m = plan.m;
 
     const int64_t packed_size = panels_of<T>(m) * plan.slab * kLanes<T>;
@@ -294,7 +296,6 @@ void forward(const Problems& x, const Problems* y, const VicregSettings& setting
     const Scratch packed(static_cast<size_t>(views * packed_size) * sizeof(T));
     const Scratch areas(static_cast<size_t>(area_count * kArea) * sizeof(T));
     const Scratch sums(static_cast<size_t>(3 * plan.chunks + plan.block_count()) * sizeof(double));
-    if (!packed || !areas || !sums) throw std::bad_alloc();
     prefer_huge_pages(gram_out, static_cast<size_t>(views * x.p * m * m) * sizeof(T));
 
     const double steps = static_cast<double>(n) * static_cast<double>(d) * views;
@@ -344,16 +345,17 @@ void forward(const Problems& x, const Problems* y, const VicregSettings& setting
 }  // namespace
 
 void vicreg_forward(const Problems& x, const Problems* y, const VicregSettings& settings,
-                    int threads, void* terms, double* mean, double* var, void* gram) {
+                    int threads, const Cuts& cuts, void* terms, double* mean, double* var,
+                    void* gram) {
     switch (x.dtype) {
         case DType::f32:
-            return forward<float>(x, y, settings, threads, terms, mean, var, gram);
+            return forward<float>(x, y, settings, threads, cuts, terms, mean, var, gram);
         case DType::f64:
-            return forward<double>(x, y, settings, threads, terms, mean, var, gram);
+            return forward<double>(x, y, settings, threads, cuts, terms, mean, var, gram);
         case DType::f16:
-            return forward<f16>(x, y, settings, threads, terms, mean, var, gram);
+            return forward<f16>(x, y, settings, threads, cuts, terms, mean, var, gram);
         case DType::bf16:
-            return forward<bf16>(x, y, settings, threads, terms, mean, var, gram);
+            return forward<bf16>(x, y, settings, threads, cuts, terms, mean, var, gram);
     }
 }
 

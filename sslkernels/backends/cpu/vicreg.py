@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ def vicreg_forward(
     x: Tensor,  # [P, N, D]
     y: Tensor | None,
     settings: VICRegSettings,
+    cuts: Mapping[str, int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     results = empty_results(x, y, settings)
     _C.vicreg_forward(
@@ -29,6 +32,7 @@ def vicreg_forward(
         (*settings, wide(*x.shape[1:])),
         torch.get_num_threads(),
         *(t.data_ptr() for t in results),
+        cuts,
     )
     return results
 
