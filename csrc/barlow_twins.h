@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu_features.h"
+#include "cuts.h"
 #include "views.h"
 
 namespace ssk {
@@ -13,16 +14,18 @@ struct BarlowColumns {
 };
 
 // Both views are [N, D] of one dtype, any strides. `terms` holds loss, on_diagonal, off_diagonal.
-// `gram` is of the arithmetic type: [2, N, N] if `wide`, else [D, D]. Throws std::bad_alloc.
+// `gram` is of the arithmetic type: [2, N, N] if `wide`, else [D, D]. Cuts: `threads`, `columns` of
+// a chunk, `parts` of a block's contraction. Throws std::bad_alloc.
 using BarlowForward = void(const MatrixView& x, const MatrixView& y, double lambda, double eps,
-                           bool wide, int threads, double* terms, const BarlowColumns& columns,
-                           void* gram);
+                           bool wide, int threads, const Cuts& cuts, double* terms,
+                           const BarlowColumns& columns, void* gram);
 
 // `grad` holds the gradients of the three terms; `grads`, contiguous [N, D] of x's dtype, may be
-// null.
+// null. Cuts: `threads`, `span` columns (rows unless wide) that are multiplied at a time, `columns`
+// whose mean(g a) is taken at a time unless wide.
 using BarlowBackward = void(const double* grad, const MatrixView& x, const MatrixView& y,
-                            double lambda, bool wide, int threads, const BarlowColumns& columns,
-                            const void* gram, void* const* grads);
+                            double lambda, bool wide, int threads, const Cuts& cuts,
+                            const BarlowColumns& columns, const void* gram, void* const* grads);
 
 namespace portable {
 BarlowForward barlow_forward;

@@ -135,8 +135,8 @@ void tall_drift(const T* gram, int64_t d, int v, int64_t j0, int64_t count, doub
 
 template <class S>
 void backward(const double* grad, const MatrixView& x, const MatrixView& y, double lambda,
-              bool wide, int threads, const BarlowColumns& columns, const void* gram_in,
-              void* const* grads) {
+              bool wide, int threads, const Cuts& cuts, const BarlowColumns& columns,
+              const void* gram_in, void* const* grads) {
     using T = Real<S>;
     constexpr int W = kLanes<T>;
     const int64_t n = x.rows, d = x.cols, side = wide ? n : d;
@@ -147,10 +147,14 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
     for (int v = 0; v < 2; ++v)
         if (outs[v]) needed[count++] = v;
     const int64_t lanes = wide ? d : n;
-    const int64_t span = count * ceil_div(lanes, kBlock) < 2 * kUnits ? kBlock / 2 : kBlock;
+    const bool halves = count * ceil_div(lanes, kBlock) < 2 * kUnits;
+    const int64_t span = cuts("span", halves ? kBlock / 2 : kBlock, 1, kBlock);
     const int64_t spans = ceil_div(lanes, span);
-    threads = useful_threads(threads, static_cast<double>(n) * static_cast<double>(d) *
-                                          static_cast<double>(count * (side + 16)));
+    const int64_t chunk = cuts("columns", kChunk, 1, kChunk);
+    threads = useful_threads(
+        threads,
+        static_cast<double>(n) * static_cast<double>(d) * static_cast<double>(count * (side + 16)),
+        cuts);
 
     const int64_t product_size = wide ? ceil_div(n, kBlock) * kArea : kArea;
     const int64_t local_size = kBlock / W * panel + product_size;
@@ -177,8 +181,8 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
         for (int i = 0; !wide && i < count; ++i) {
             const int v = needed[i];
 #pragma omp for schedule(dynamic, 1) nowait
-            for (int64_t j = 0; j < d; j += kChunk)
-                tall_drift(gram, d, v, j, smaller(kChunk, d - j), alpha, beta, columns.correlation,
+            for (int64_t j = 0; j < d; j += chunk)
+                tall_drift(gram, d, v, j, smaller(chunk, d - j), alpha, beta, columns.correlation,
                            drift + v * d);
         }
 #pragma omp for schedule(dynamic, 1)
@@ -207,17 +211,17 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
 }  // namespace
 
 void barlow_backward(const double* grad, const MatrixView& x, const MatrixView& y, double lambda,
-                     bool wide, int threads, const BarlowColumns& columns, const void* gram,
-                     void* const* grads) {
+                     bool wide, int threads, const Cuts& cuts, const BarlowColumns& columns,
+                     const void* gram, void* const* grads) {
     switch (x.dtype) {
         case DType::f32:
-            return backward<float>(grad, x, y, lambda, wide, threads, columns, gram, grads);
+            return backward<float>(grad, x, y, lambda, wide, threads, cuts, columns, gram, grads);
         case DType::f64:
-            return backward<double>(grad, x, y, lambda, wide, threads, columns, gram, grads);
+            return backward<double>(grad, x, y, lambda, wide, threads, cuts, columns, gram, grads);
         case DType::f16:
-            return backward<f16>(grad, x, y, lambda, wide, threads, columns, gram, grads);
+            return backward<f16>(grad, x, y, lambda, wide, threads, cuts, columns, gram, grads);
         case DType::bf16:
-            return backward<bf16>(grad, x, y, lambda, wide, threads, columns, gram, grads);
+            return backward<bf16>(grad, x, y, lambda, wide, threads, cuts, columns, gram, grads);
     }
 }
 

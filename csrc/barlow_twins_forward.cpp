@@ -92,14 +92,14 @@ struct Blocks {
     int64_t side, per_side, count;  // of one matrix
     int64_t matrices, contraction, parts, part;
 
-    Blocks(bool is_wide, int64_t n, int64_t d) : wide(is_wide) {
+    Blocks(bool is_wide, int64_t n, int64_t d, const Cuts& cuts) : wide(is_wide) {
         side = wide ? n : d;
         contraction = wide ? d : n;
         per_side = ceil_div(side, kBlock);
         count = wide ? per_side * (per_side + 1) / 2 : per_side * per_side;
         matrices = wide ? 2 : 1;
         const int64_t wanted = ceil_div(kUnits, count * matrices);
-        parts = larger(1, smaller(wanted, contraction / kPartSteps));
+        parts = cuts("parts", larger(1, smaller(wanted, contraction / kPartSteps)), 1, kUnits);
         part = ceil_div(contraction, parts);
     }
     // First row and column of the block at position `index`, row by row.
@@ -148,19 +148,23 @@ double finish_tall(const Blocks& b, int64_t i0, int64_t j0, const T* c, double i
 
 template <class S>
 void forward(const MatrixView& x, const MatrixView& y, double lambda, double eps, bool wide,
-             int threads, double* terms, const BarlowColumns& columns, void* gram_out) {
+             int threads, const Cuts& cuts, double* terms, const BarlowColumns& columns,
+             void* gram_out) {
     using T = Real<S>;
     constexpr int W = kLanes<T>;
     const int64_t n = x.rows, d = x.cols;
-    const Blocks blocks(wide, n, d);
+    const Blocks blocks(wide, n, d, cuts);
     const int64_t panel = blocks.contraction * W, size = panels_of<T>(blocks.side) * panel;
     const int64_t fitting = kChunkBytes / (2 * n * static_cast<int64_t>(sizeof(T))) / 32 * 32;
     const int64_t balanced = ceil_div(ceil_div(d, kUnits), 32) * 32;
-    const int64_t width = smaller(kChunk, larger(32, smaller(fitting, balanced)));
+    const int64_t chosen = smaller(kChunk, larger(32, smaller(fitting, balanced)));
+    const int64_t width = cuts("columns", chosen, 32, kChunk, 32);
     const int64_t unit_count = blocks.count * blocks.matrices * blocks.parts;
     const double inverse = 1 / static_cast<double>(n);
-    threads = useful_threads(threads, static_cast<double>(n) * static_cast<double>(d) *
-                                          static_cast<double>(blocks.side + 32));
+    threads = useful_threads(
+        threads,
+        static_cast<double>(n) * static_cast<double>(d) * static_cast<double>(blocks.side + 32),
+        cuts);
 
     const Scratch packed_views(static_cast<size_t>(2 * size) * sizeof(T));
     const Scratch areas(static_cast<size_t>(unit_count * kArea) * sizeof(T));
@@ -221,16 +225,17 @@ void forward(const MatrixView& x, const MatrixView& y, double lambda, double eps
 }  // namespace
 
 void barlow_forward(const MatrixView& x, const MatrixView& y, double lambda, double eps, bool wide,
-                    int threads, double* terms, const BarlowColumns& columns, void* gram) {
+                    int threads, const Cuts& cuts, double* terms, const BarlowColumns& columns,
+                    void* gram) {
     switch (x.dtype) {
         case DType::f32:
-            return forward<float>(x, y, lambda, eps, wide, threads, terms, columns, gram);
+            return forward<float>(x, y, lambda, eps, wide, threads, cuts, terms, columns, gram);
         case DType::f64:
-            return forward<double>(x, y, lambda, eps, wide, threads, terms, columns, gram);
+            return forward<double>(x, y, lambda, eps, wide, threads, cuts, terms, columns, gram);
         case DType::f16:
-            return forward<f16>(x, y, lambda, eps, wide, threads, terms, columns, gram);
+            return forward<f16>(x, y, lambda, eps, wide, threads, cuts, terms, columns, gram);
         case DType::bf16:
-            return forward<bf16>(x, y, lambda, eps, wide, threads, terms, columns, gram);
+            return forward<bf16>(x, y, lambda, eps, wide, threads, cuts, terms, columns, gram);
     }
 }
 

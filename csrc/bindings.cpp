@@ -88,13 +88,15 @@ void vicreg_forward(const ProblemsTuple& x, const std::optional<ProblemsTuple>& 
 void vicreg_backward(const std::array<double, 4>& grad, const ProblemsTuple& x,
                      const std::optional<ProblemsTuple>& y, const VicregTuple& settings,
                      int threads, uintptr_t mean, uintptr_t var, uintptr_t gram, uintptr_t grad_x,
-                     uintptr_t grad_y) {
+                     uintptr_t grad_y, const CutsDict& given) {
     const ssk::Problems first = as_problems(x), second = as_problems(y ? *y : x);
     const auto pass = ssk::vicreg_backward(ssk::active_isa());
+    const ssk::Cuts cuts = as_cuts(given);
     const py::gil_scoped_release release;
-    pass(grad.data(), first, y ? &second : nullptr, as_settings(settings), threads,
+    pass(grad.data(), first, y ? &second : nullptr, as_settings(settings), threads, cuts,
          as_pointer<double>(mean), as_pointer<double>(var), as_pointer<void>(gram),
          as_pointer<void>(grad_x), as_pointer<void>(grad_y));
+    cuts.all_used();
 }
 
 void nearest_center(const ViewTuple& z, const ViewTuple& centers, bool exact,
@@ -144,20 +146,24 @@ void class_projections(const ViewTuple& z, uintptr_t classes, const ViewTuple& c
 }
 
 void nt_xent_forward(const ViewTuple& x, const ViewTuple& y, double temperature, int threads,
-                     uintptr_t terms, uintptr_t lse, uintptr_t row_loss) {
+                     uintptr_t terms, uintptr_t lse, uintptr_t row_loss, const CutsDict& given) {
     const auto pass = ssk::nt_xent_forward(ssk::active_isa());
+    const ssk::Cuts cuts = as_cuts(given);
     const py::gil_scoped_release release;
-    pass(as_view(x), as_view(y), temperature, threads, as_pointer<double>(terms),
+    pass(as_view(x), as_view(y), temperature, threads, cuts, as_pointer<double>(terms),
          as_pointer<double>(lse), as_pointer<double>(row_loss));
+    cuts.all_used();
 }
 
 void nt_xent_backward(const std::array<double, 3>& grad, const ViewTuple& x, const ViewTuple& y,
                       double temperature, int threads, uintptr_t lse, uintptr_t row_loss,
-                      uintptr_t grad_x, uintptr_t grad_y) {
+                      uintptr_t grad_x, uintptr_t grad_y, const CutsDict& given) {
     const auto pass = ssk::nt_xent_backward(ssk::active_isa());
+    const ssk::Cuts cuts = as_cuts(given);
     const py::gil_scoped_release release;
-    pass(grad.data(), as_view(x), as_view(y), temperature, threads, as_pointer<double>(lse),
+    pass(grad.data(), as_view(x), as_view(y), temperature, threads, cuts, as_pointer<double>(lse),
          as_pointer<double>(row_loss), as_pointer<void>(grad_x), as_pointer<void>(grad_y));
+    cuts.all_used();
 }
 
 void unit_moments(const ViewTuple& z, int threads, uintptr_t mean, uintptr_t m2) {
@@ -181,18 +187,23 @@ ssk::SigregSettings as_sigreg(const SigregTuple& t) {
     return std::apply([](auto... fields) { return ssk::SigregSettings{fields...}; }, t);
 }
 
-void sigreg_forward(const ViewTuple& z, const SigregTuple& settings, int threads, uintptr_t sums) {
+void sigreg_forward(const ViewTuple& z, const SigregTuple& settings, int threads, uintptr_t sums,
+                    const CutsDict& given) {
     const auto pass = ssk::sigreg_forward(ssk::active_isa());
+    const ssk::Cuts cuts = as_cuts(given);
     const py::gil_scoped_release release;
-    pass(as_view(z), as_sigreg(settings), threads, as_pointer<double>(sums));
+    pass(as_view(z), as_sigreg(settings), threads, cuts, as_pointer<double>(sums));
+    cuts.all_used();
 }
 
 void sigreg_backward(uintptr_t grad, const ViewTuple& z, const SigregTuple& settings, int threads,
-                     uintptr_t grad_z) {
+                     uintptr_t grad_z, const CutsDict& given) {
     const auto pass = ssk::sigreg_backward(ssk::active_isa());
+    const ssk::Cuts cuts = as_cuts(given);
     const py::gil_scoped_release release;
-    pass(as_pointer<double>(grad), as_view(z), as_sigreg(settings), threads,
+    pass(as_pointer<double>(grad), as_view(z), as_sigreg(settings), threads, cuts,
          as_pointer<void>(grad_z));
+    cuts.all_used();
 }
 
 // mean_x, mean_y, factor_x, factor_y, correlation: the rows of a contiguous [5, D].
@@ -203,23 +214,28 @@ ssk::BarlowColumns as_columns(uintptr_t data, int64_t d) {
 
 void barlow_twins_forward(const ViewTuple& x, const ViewTuple& y, double lambda, double eps,
                           bool wide, int threads, uintptr_t terms, uintptr_t columns,
-                          uintptr_t gram) {
+                          uintptr_t gram, const CutsDict& given) {
     const auto pass = ssk::barlow_forward(ssk::active_isa());
+    const ssk::Cuts cuts = as_cuts(given);
     const py::gil_scoped_release release;
     const ssk::MatrixView first = as_view(x);
-    pass(first, as_view(y), lambda, eps, wide, threads, as_pointer<double>(terms),
+    pass(first, as_view(y), lambda, eps, wide, threads, cuts, as_pointer<double>(terms),
          as_columns(columns, first.cols), as_pointer<void>(gram));
+    cuts.all_used();
 }
 
 void barlow_twins_backward(const std::array<double, 3>& grad, const ViewTuple& x,
                            const ViewTuple& y, double lambda, bool wide, int threads,
-                           uintptr_t columns, uintptr_t gram, uintptr_t grad_x, uintptr_t grad_y) {
+                           uintptr_t columns, uintptr_t gram, uintptr_t grad_x, uintptr_t grad_y,
+                           const CutsDict& given) {
     const auto pass = ssk::barlow_backward(ssk::active_isa());
+    const ssk::Cuts cuts = as_cuts(given);
     const py::gil_scoped_release release;
     const ssk::MatrixView first = as_view(x);
     void* const grads[2] = {as_pointer<void>(grad_x), as_pointer<void>(grad_y)};
-    pass(grad.data(), first, as_view(y), lambda, wide, threads, as_columns(columns, first.cols),
-         as_pointer<void>(gram), grads);
+    pass(grad.data(), first, as_view(y), lambda, wide, threads, cuts,
+         as_columns(columns, first.cols), as_pointer<void>(gram), grads);
+    cuts.all_used();
 }
 
 }  // namespace

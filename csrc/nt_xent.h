@@ -2,20 +2,23 @@
 #pragma once
 
 #include "cpu_features.h"
+#include "cuts.h"
 #include "views.h"
 
 namespace ssk {
 
 // Both views are [N, D] of one dtype, any strides. `terms` holds loss, alignment and uniformity;
 // `lse` and `row_loss`, [2N], the log-sum-exp of a row and its distance to the row's positive
-// logit. Throws std::bad_alloc.
+// logit. Cuts, of both passes: `threads`, `group` rows of the 2N that one thread owns at a time.
+// Throws std::bad_alloc.
 using NtXentForward = void(const MatrixView& x, const MatrixView& y, double temperature,
-                           int threads, double* terms, double* lse, double* row_loss);
+                           int threads, const Cuts& cuts, double* terms, double* lse,
+                           double* row_loss);
 
 // `grad` holds the gradients of the three terms; `grad_x` and `grad_y`, contiguous [N, D] of x's
 // dtype, may be null.
 using NtXentBackward = void(const double* grad, const MatrixView& x, const MatrixView& y,
-                            double temperature, int threads, const double* lse,
+                            double temperature, int threads, const Cuts& cuts, const double* lse,
                             const double* row_loss, void* grad_x, void* grad_y);
 
 namespace portable {

@@ -59,7 +59,8 @@ void write_gradient(const Real<S>* z, const Real<S>* g, const Real<S>* unit, int
 
 template <class S>
 void backward(const double* grad, const MatrixView& x, const MatrixView& y, double temperature,
-              int threads, const double* lse, const double* row_loss, void* grad_x, void* grad_y) {
+              int threads, const Cuts& cuts, const double* lse, const double* row_loss,
+              void* grad_x, void* grad_y) {
     using T = Real<S>;
     constexpr int W = kLanes<T>;
     const Rows<S> rows(x, y);
@@ -67,7 +68,7 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
     const int64_t ld = ceil_div(d, W) * W;
     const double work = static_cast<double>(count) * static_cast<double>(count) *
                         static_cast<double>(3 * d / 2 + 16);
-    threads = useful_threads(threads, work);
+    threads = useful_threads(threads, work, cuts);
 
     // One gradient scales the weights and the positive pairs' share, whichever is larger.
     const double on_uniformity = grad[0] + grad[2], on_alignment = grad[0] + grad[1];
@@ -96,7 +97,7 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
         weights.positive[i] = static_cast<T>((2 * difference - on_uniformity * missing) * inverse);
     }
     const Logits<T> logits{packed.as<T>(), rows.n, d};
-    const Tournament tournament(count);
+    const Tournament tournament(count, cuts);
     const double scale = std::sqrt(kLog2E / temperature);
     const double outer = common / (static_cast<double>(count) * temperature);
     S* const outs[2] = {static_cast<S*>(grad_x), static_cast<S*>(grad_y)};
@@ -135,18 +136,21 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
 }  // namespace
 
 void nt_xent_backward(const double* grad, const MatrixView& x, const MatrixView& y,
-                      double temperature, int threads, const double* lse, const double* row_loss,
-                      void* grad_x, void* grad_y) {
+                      double temperature, int threads, const Cuts& cuts, const double* lse,
+                      const double* row_loss, void* grad_x, void* grad_y) {
     switch (x.dtype) {
         case DType::f32:
-            return backward<float>(grad, x, y, temperature, threads, lse, row_loss, grad_x, grad_y);
+            return backward<float>(grad, x, y, temperature, threads, cuts, lse, row_loss, grad_x,
+                                   grad_y);
         case DType::f64:
-            return backward<double>(grad, x, y, temperature, threads, lse, row_loss, grad_x,
+            return backward<double>(grad, x, y, temperature, threads, cuts, lse, row_loss, grad_x,
                                     grad_y);
         case DType::f16:
-            return backward<f16>(grad, x, y, temperature, threads, lse, row_loss, grad_x, grad_y);
+            return backward<f16>(grad, x, y, temperature, threads, cuts, lse, row_loss, grad_x,
+                                 grad_y);
         case DType::bf16:
-            return backward<bf16>(grad, x, y, temperature, threads, lse, row_loss, grad_x, grad_y);
+            return backward<bf16>(grad, x, y, temperature, threads, cuts, lse, row_loss, grad_x,
+                                  grad_y);
     }
 }
 

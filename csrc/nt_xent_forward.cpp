@@ -81,14 +81,14 @@ void add_tile(const Logits<T>& logits, int64_t i, int64_t j, const T* c, const L
 
 template <class S>
 void forward(const MatrixView& x, const MatrixView& y, double temperature, int threads,
-             double* terms, double* lse, double* row_loss) {
+             const Cuts& cuts, double* terms, double* lse, double* row_loss) {
     using T = Real<S>;
     constexpr int W = kLanes<T>;
     const Rows<S> rows(x, y);
     const int64_t count = rows.count(), d = rows.d, panels = panels_of<T>(count);
     const double work =
         static_cast<double>(count) * static_cast<double>(count) * static_cast<double>(d + 16) / 2;
-    threads = useful_threads(threads, work);
+    threads = useful_threads(threads, work, cuts);
 
     const Scratch packed(static_cast<size_t>(panels * W * d) * sizeof(T));
     const Scratch buffers(static_cast<size_t>(threads * W * d) * sizeof(T));
@@ -100,7 +100,7 @@ void forward(const MatrixView& x, const MatrixView& y, double temperature, int t
         sums.exponent[i] = kAbsent<double>;
     }
     const Logits<T> logits{packed.as<T>(), rows.n, d};
-    const Tournament tournament(count);
+    const Tournament tournament(count, cuts);
     const double scale = std::sqrt(kLog2E / temperature);
 #pragma omp parallel num_threads(threads)
     {
@@ -138,16 +138,16 @@ void forward(const MatrixView& x, const MatrixView& y, double temperature, int t
 }  // namespace
 
 void nt_xent_forward(const MatrixView& x, const MatrixView& y, double temperature, int threads,
-                     double* terms, double* lse, double* row_loss) {
+                     const Cuts& cuts, double* terms, double* lse, double* row_loss) {
     switch (x.dtype) {
         case DType::f32:
-            return forward<float>(x, y, temperature, threads, terms, lse, row_loss);
+            return forward<float>(x, y, temperature, threads, cuts, terms, lse, row_loss);
         case DType::f64:
-            return forward<double>(x, y, temperature, threads, terms, lse, row_loss);
+            return forward<double>(x, y, temperature, threads, cuts, terms, lse, row_loss);
         case DType::f16:
-            return forward<f16>(x, y, temperature, threads, terms, lse, row_loss);
+            return forward<f16>(x, y, temperature, threads, cuts, terms, lse, row_loss);
         case DType::bf16:
-            return forward<bf16>(x, y, temperature, threads, terms, lse, row_loss);
+            return forward<bf16>(x, y, temperature, threads, cuts, terms, lse, row_loss);
     }
 }
 

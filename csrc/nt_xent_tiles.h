@@ -99,8 +99,10 @@ void pack_panel(const Rows<S>& rows, int64_t p, double scale, Real<S>* buffer, R
 struct Tournament {
     int64_t rows, group, groups, seats;
 
-    explicit Tournament(int64_t count) : rows(count) {
-        group = ceil_div(ceil_div(count, kBlock), kMaxGroups) * kBlock;
+    Tournament(int64_t count, const Cuts& cuts) : rows(count) {
+        const int64_t blocks = ceil_div(count, kBlock);
+        const int64_t chosen = ceil_div(blocks, kMaxGroups) * kBlock;
+        group = cuts("group", chosen, kBlock, blocks * kBlock, kBlock);
         groups = ceil_div(count, group);
         seats = groups + groups % 2;  // with an odd number, one seat is empty
     }

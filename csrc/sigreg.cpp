@@ -185,17 +185,21 @@ void weigh_knots(T* p, const SigregSettings& s, const Vec<T>* weights) {
 }
 
 template <class S>
-void forward(const MatrixView& view, const SigregSettings& s, int threads, double* sums) {
+void forward(const MatrixView& view, const SigregSettings& s, int threads, const Cuts& cuts,
+             double* sums) {
     using T = Real<S>;
     constexpr int W = kLanes<T>;
     const Matrix<S> z{static_cast<const S*>(view.data), view.row_stride, view.col_stride};
     const int64_t n = view.rows, d = view.cols, panel = d * W;
     const int64_t row_panels = panels_of<T>(n), slice_panels = panels_of<T>(s.slices);
-    const int64_t part = ceil_div(ceil_div(n, kMaxParts), kBlock) * kBlock;
+    const int64_t chosen = ceil_div(ceil_div(n, kMaxParts), kBlock) * kBlock;
+    const int64_t part = cuts("part", chosen, W, row_panels * W, W);
     const int64_t parts = ceil_div(n, part), blocks = ceil_div(s.slices, kBlock);
     const int64_t lanes = blocks * kBlock, values = 2 * s.knots;
-    threads = useful_threads(threads, static_cast<double>(n) * static_cast<double>(s.slices) *
-                                          static_cast<double>(d + 6 * s.knots));
+    threads = useful_threads(threads,
+                             static_cast<double>(n) * static_cast<double>(s.slices) *
+                                 static_cast<double>(d + 6 * s.knots),
+                             cuts);
 
     const Scratch packed(static_cast<size_t>(row_panels * panel) * sizeof(T));
     const Scratch slices(static_cast<size_t>(slice_panels * panel) * sizeof(T));
@@ -251,15 +255,18 @@ void forward(const MatrixView& view, const SigregSettings& s, int threads, doubl
 
 template <class S>
 void backward(const double* grad, const MatrixView& view, const SigregSettings& s, int threads,
-              void* grad_z) {
+              const Cuts& cuts, void* grad_z) {
     using T = Real<S>;
     constexpr int W = kLanes<T>;
     const Matrix<S> z{static_cast<const S*>(view.data), view.row_stride, view.col_stride};
     const int64_t n = view.rows, d = view.cols, panel = d * W, ld = ceil_div(d, W) * W;
     const int64_t slice_panels = panels_of<T>(s.slices), values = 2 * s.knots;
-    const int64_t span = smaller(kBlock, ceil_div(ceil_div(n, kUnits), W) * W);
-    threads = useful_threads(threads, static_cast<double>(n) * static_cast<double>(s.slices) *
-                                          static_cast<double>(2 * d + 6 * s.knots));
+    const int64_t chosen = smaller(kBlock, ceil_div(ceil_div(n, kUnits), W) * W);
+    const int64_t span = cuts("span", chosen, W, kBlock, W);
+    threads = useful_threads(threads,
+                             static_cast<double>(n) * static_cast<double>(s.slices) *
+                                 static_cast<double>(2 * d + 6 * s.knots),
+                             cuts);
 
     const Scratch slices(static_cast<size_t>(slice_panels * panel) * sizeof(T));
     const Scratch rows(static_cast<size_t>(s.slices * ld) * sizeof(T));
@@ -326,30 +333,30 @@ void backward(const double* grad, const MatrixView& view, const SigregSettings& 
 }  // namespace
 
 void sigreg_forward(const MatrixView& z, const SigregSettings& settings, int threads,
-                    double* sums) {
+                    const Cuts& cuts, double* sums) {
     switch (z.dtype) {
         case DType::f32:
-            return forward<float>(z, settings, threads, sums);
+            return forward<float>(z, settings, threads, cuts, sums);
         case DType::f64:
-            return forward<double>(z, settings, threads, sums);
+            return forward<double>(z, settings, threads, cuts, sums);
         case DType::f16:
-            return forward<f16>(z, settings, threads, sums);
+            return forward<f16>(z, settings, threads, cuts, sums);
         case DType::bf16:
-            return forward<bf16>(z, settings, threads, sums);
+            return forward<bf16>(z, settings, threads, cuts, sums);
     }
 }
 
 void sigreg_backward(const double* grad, const MatrixView& z, const SigregSettings& settings,
-                     int threads, void* grad_z) {
+                     int threads, const Cuts& cuts, void* grad_z) {
     switch (z.dtype) {
         case DType::f32:
-            return backward<float>(grad, z, settings, threads, grad_z);
+            return backward<float>(grad, z, settings, threads, cuts, grad_z);
         case DType::f64:
-            return backward<double>(grad, z, settings, threads, grad_z);
+            return backward<double>(grad, z, settings, threads, cuts, grad_z);
         case DType::f16:
-            return backward<f16>(grad, z, settings, threads, grad_z);
+            return backward<f16>(grad, z, settings, threads, cuts, grad_z);
         case DType::bf16:
-            return backward<bf16>(grad, z, settings, threads, grad_z);
+            return backward<bf16>(grad, z, settings, threads, cuts, grad_z);
     }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu_features.h"
+#include "cuts.h"
 #include "views.h"
 
 namespace ssk {
@@ -13,14 +14,15 @@ struct SigregSettings {
     uint64_t seed, draw;
 };
 
-// sums [slices, knots, 2]: over the rows of z, cos and sin of knot times projection. Throws
-// std::bad_alloc.
+// sums [slices, knots, 2]: over the rows of z, cos and sin of knot times projection. Cuts:
+// `threads`, `part` rows that are added up by themselves. Throws std::bad_alloc.
 using SigregForward = void(const MatrixView& z, const SigregSettings& settings, int threads,
-                           double* sums);
+                           const Cuts& cuts, double* sums);
 
 // `grad` [slices, knots, 2] is the gradient by the sums; `grad_z` is contiguous, of z's dtype.
+// Cuts: `threads`, `span` rows whose gradient is formed at a time.
 using SigregBackward = void(const double* grad, const MatrixView& z, const SigregSettings& settings,
-                            int threads, void* grad_z);
+                            int threads, const Cuts& cuts, void* grad_z);
 
 namespace portable {
 SigregForward sigreg_forward;

@@ -24,17 +24,20 @@ struct VicregSettings {
 };
 
 // Outputs are contiguous. `terms` and `gram` are float64 for float64 input, else float32. `y` may
-// be null. Cuts: `columns` of a chunk, `slab` steps of the contraction (rounded up to whole
-// chunks), `parts` of a block's slab. Throws std::bad_alloc.
+// be null. Cuts: `threads`, `columns` of a chunk, `slab` steps of the contraction (rounded up to
+// whole chunks), `parts` of a block's slab. Throws std::bad_alloc.
 using VicregForward = void(const Problems& x, const Problems* y, const VicregSettings& settings,
                            int threads, const Cuts& cuts, void* terms, double* mean, double* var,
                            void* gram);
 
 // `grad` holds the four gradients of the terms; `grad_x` and `grad_y`, contiguous [P, N, D] of x's
-// dtype, may be null.
+// dtype, may be null. Cuts: `threads`, `span` lanes (columns of a wide problem, rows of any other)
+// that are multiplied at a time; without covariance `rows` and `columns` that are written at a
+// time.
 using VicregBackward = void(const double* grad, const Problems& x, const Problems* y,
-                            const VicregSettings& settings, int threads, const double* mean,
-                            const double* var, const void* gram, void* grad_x, void* grad_y);
+                            const VicregSettings& settings, int threads, const Cuts& cuts,
+                            const double* mean, const double* var, const void* gram, void* grad_x,
+                            void* grad_y);
 
 namespace portable {
 VicregForward vicreg_forward;

@@ -87,8 +87,8 @@ void pack_lanes(const Gradient<S>& g, bool wide, int64_t m, int64_t lane0, int64
 
 template <class S>
 void backward(const double* grad, const Problems& x, const Problems* y, const VicregSettings& s,
-              int threads, const double* mean, const double* var, const void* gram_in, void* grad_x,
-              void* grad_y) {
+              int threads, const Cuts& cuts, const double* mean, const double* var,
+              const void* gram_in, void* grad_x, void* grad_y) {
     using T = Real<S>;
     constexpr int W = kLanes<T>;
     const int view_count = y ? 2 : 1;
@@ -112,12 +112,15 @@ void backward(const double* grad, const Problems& x, const Problems* y, const Vi
     S* const outs[kMaxViews] = {static_cast<S*>(grad_x), static_cast<S*>(grad_y)};
     // Lanes per unit: a full block, or half where that leaves few units.
     const int64_t needed = (outs[0] != nullptr) + (outs[1] != nullptr);
-    const int64_t span = needed * ceil_div(lanes, kBlock) < 2 * kUnits ? kBlock / 2 : kBlock;
+    const bool halves = needed * ceil_div(lanes, kBlock) < 2 * kUnits;
+    const int64_t span = cuts("span", halves ? kBlock / 2 : kBlock, 1, kBlock);
     const int64_t spans = ceil_div(lanes, span);
+    const int64_t strip = cuts("rows", kBlock, 1, n), strips = ceil_div(n, strip);
+    const int64_t chunk = cuts("columns", kChunk, 1, kChunk), chunks = ceil_div(d, chunk);
     constexpr int64_t kArea = int64_t{kBlock} * kBlock;
     const double work = static_cast<double>(n) * columns * static_cast<double>(m + 16) *
                         static_cast<double>(needed);
-    threads = useful_threads(threads, work);
+    threads = useful_threads(threads, work, cuts);
     for (S* out : outs) prefer_huge_pages(out, static_cast<size_t>(x.p * n * d) * sizeof(S));
 
     const size_t matrix_size = static_cast<size_t>(matrix_panels * panel);
@@ -158,12 +161,11 @@ void backward(const double* grad, const Problems& x, const Problems* y, const Vi
         }
 #pragma omp parallel num_threads(threads)
         if (!s.covariance) {
-            const int64_t chunks = ceil_div(d, kChunk), strips = ceil_div(n, kBlock);
 #pragma omp for schedule(dynamic, 1)
             for (int64_t unit = 0; unit < count * strips * chunks; ++unit) {
-                const int64_t i = unit / chunks % strips * kBlock, j = unit % chunks * kChunk;
-                gradients[unit / (strips * chunks)].write(i, smaller(kBlock, n - i), j,
-                                                          smaller(kChunk, d - j), nullptr);
+                const int64_t i = unit / chunks % strips * strip, j = unit % chunks * chunk;
+                gradients[unit / (strips * chunks)].write(i, smaller(strip, n - i), j,
+                                                          smaller(chunk, d - j), nullptr);
             }
         } else {
 #pragma omp for schedule(dynamic, 1)
@@ -201,17 +203,22 @@ void backward(const double* grad, const Problems& x, const Problems* y, const Vi
 }  // namespace
 
 void vicreg_backward(const double* grad, const Problems& x, const Problems* y,
-                     const VicregSettings& settings, int threads, const double* mean,
-                     const double* var, const void* gram, void* grad_x, void* grad_y) {
+                     const VicregSettings& settings, int threads, const Cuts& cuts,
+                     const double* mean, const double* var, const void* gram, void* grad_x,
+                     void* grad_y) {
     switch (x.dtype) {
         case DType::f32:
-            return backward<float>(grad, x, y, settings, threads, mean, var, gram, grad_x, grad_y);
+            return backward<float>(grad, x, y, settings, threads, cuts, mean, var, gram, grad_x,
+                                   grad_y);
         case DType::f64:
-            return backward<double>(grad, x, y, settings, threads, mean, var, gram, grad_x, grad_y);
+            return backward<double>(grad, x, y, settings, threads, cuts, mean, var, gram, grad_x,
+                                    grad_y);
         case DType::f16:
-            return backward<f16>(grad, x, y, settings, threads, mean, var, gram, grad_x, grad_y);
+            return backward<f16>(grad, x, y, settings, threads, cuts, mean, var, gram, grad_x,
+                                 grad_y);
         case DType::bf16:
-            return backward<bf16>(grad, x, y, settings, threads, mean, var, gram, grad_x, grad_y);
+            return backward<bf16>(grad, x, y, settings, threads, cuts, mean, var, gram, grad_x,
+                                  grad_y);
     }
 }
 

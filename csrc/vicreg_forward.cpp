@@ -299,7 +299,7 @@ void forward(const Problems& x, const Problems* y, const VicregSettings& setting
     prefer_huge_pages(gram_out, static_cast<size_t>(views * x.p * m * m) * sizeof(T));
 
     const double steps = static_cast<double>(n) * static_cast<double>(d) * views;
-    threads = useful_threads(threads, steps * static_cast<double>(m / 2 + 16));
+    threads = useful_threads(threads, steps * static_cast<double>(m / 2 + 16), cuts);
     const double free_rows = static_cast<double>(n - 1);
     double invariance = 0, hinge = 0, covariance = 0;
     for (int64_t p = 0; p < x.p; ++p) {

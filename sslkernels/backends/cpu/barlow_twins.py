@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,11 @@ from sslkernels.ops.vicreg import result_dtype, wide
 
 
 def barlow_twins_forward(
-    x: Tensor, y: Tensor, lambda_: float, eps: float
+    x: Tensor,  # [N, D]
+    y: Tensor,
+    lambda_: float,
+    eps: float,
+    cuts: Mapping[str, int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, d = x.shape
     dtype = result_dtype(x.dtype)
@@ -26,6 +32,7 @@ def barlow_twins_forward(
         wide(n, d),
         torch.get_num_threads(),
         *(t.data_ptr() for t in (terms, columns, gram)),
+        cuts,
     )
     return terms.to(dtype), columns, gram
 
@@ -39,6 +46,7 @@ def barlow_twins_backward(
     lambda_: float,
     need_x: bool,
     need_y: bool,
+    cuts: Mapping[str, int] | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     grad_x = torch.empty(x.shape, dtype=x.dtype) if need_x else None
     grad_y = torch.empty(x.shape, dtype=x.dtype) if need_y else None
@@ -52,5 +60,6 @@ def barlow_twins_backward(
         columns.data_ptr(),
         gram.data_ptr(),
         *(0 if g is None else g.data_ptr() for g in (grad_x, grad_y)),
+        cuts,
     )
     return grad_x, grad_y

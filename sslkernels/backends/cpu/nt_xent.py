@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,12 @@ from sslkernels.backends.cpu._views import view
 from sslkernels.ops.vicreg import result_dtype
 
 
-def nt_xent_forward(x: Tensor, y: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def nt_xent_forward(
+    x: Tensor,  # [N, D]
+    y: Tensor,
+    temperature: float,
+    cuts: Mapping[str, int] | None = None,
+) -> tuple[Tensor, Tensor]:
     terms = torch.empty(3, dtype=torch.float64)
     rows = torch.empty((2, 2 * x.shape[0]), dtype=torch.float64)
     _C.nt_xent_forward(
@@ -19,6 +26,7 @@ def nt_xent_forward(x: Tensor, y: Tensor, temperature: float) -> tuple[Tensor, T
         temperature,
         torch.get_num_threads(),
         *(t.data_ptr() for t in (terms, rows[0], rows[1])),
+        cuts,
     )
     return terms.to(result_dtype(x.dtype)), rows
 
@@ -31,6 +39,7 @@ def nt_xent_backward(
     temperature: float,
     need_x: bool,
     need_y: bool,
+    cuts: Mapping[str, int] | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     grad_x = torch.empty(x.shape, dtype=x.dtype) if need_x else None
     grad_y = torch.empty(x.shape, dtype=x.dtype) if need_y else None
@@ -43,5 +52,6 @@ def nt_xent_backward(
         rows[0].data_ptr(),
         rows[1].data_ptr(),
         *(0 if g is None else g.data_ptr() for g in (grad_x, grad_y)),
+        cuts,
     )
     return grad_x, grad_y

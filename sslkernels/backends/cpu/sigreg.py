@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -21,9 +23,12 @@ def sigreg_forward(
     z: Tensor,  # [N, D]
     step: Tensor,
     settings: SIGRegSettings,
+    cuts: Mapping[str, int] | None = None,
 ) -> Tensor:
     sums = torch.empty((settings.num_slices, settings.num_knots, 2), dtype=torch.float64)
-    _C.sigreg_forward(view(z), _raw(settings, step), torch.get_num_threads(), sums.data_ptr())
+    _C.sigreg_forward(
+        view(z), _raw(settings, step), torch.get_num_threads(), sums.data_ptr(), cuts
+    )
     return sums
 
 
@@ -32,10 +37,16 @@ def sigreg_backward(
     z: Tensor,  # [N, D]
     step: Tensor,
     settings: SIGRegSettings,
+    cuts: Mapping[str, int] | None = None,
 ) -> Tensor:
     grad = grad.contiguous()
     grad_z = torch.empty(z.shape, dtype=z.dtype)
     _C.sigreg_backward(
-        grad.data_ptr(), view(z), _raw(settings, step), torch.get_num_threads(), grad_z.data_ptr()
+        grad.data_ptr(),
+        view(z),
+        _raw(settings, step),
+        torch.get_num_threads(),
+        grad_z.data_ptr(),
+        cuts,
     )
     return grad_z

@@ -47,6 +47,7 @@ def vicreg_backward(
     settings: VICRegSettings,
     need_x: bool,
     need_y: bool,
+    cuts: Mapping[str, int] | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     grad_x = torch.empty(x.shape, dtype=x.dtype) if need_x else None
     grad_y = torch.empty(x.shape, dtype=x.dtype) if need_y and y is not None else None
@@ -58,5 +59,6 @@ def vicreg_backward(
         torch.get_num_threads(),
         *(t.data_ptr() for t in (mean, var, gram)),
         *(0 if g is None else g.data_ptr() for g in (grad_x, grad_y)),
+        cuts,
     )
     return grad_x, grad_y
