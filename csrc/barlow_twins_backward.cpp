@@ -158,23 +158,23 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
 
     const int64_t product_size = wide ? ceil_div(n, kBlock) * kArea : kArea;
     const int64_t local_size = kBlock / W * panel + product_size;
-    const Scratch matrices(static_cast<size_t>(2 * matrix_size) * sizeof(T));
-    const Scratch locals(static_cast<size_t>(threads * local_size) * sizeof(T));
-    const Scratch per_column(static_cast<size_t>(2 * d) * (kViewScratch<S> + sizeof(T)));
-    const Scratch slopes(static_cast<size_t>(d) * sizeof(double));
-    const NormalizedView<S> views[2] = {{x, per_column.as<T>()}, {y, per_column.as<T>() + 3 * d}};
+    const Array<T> matrices(2 * matrix_size);
+    const Array<T> locals(threads * local_size);
+    const Array<T> per_column(8 * d);
+    const Array<double> slopes(d);
+    const NormalizedView<S> views[2] = {{x, per_column.get()}, {y, per_column.get() + 3 * d}};
     for (int v = 0; v < 2; ++v) views[v].set(0, d, columns.mean[v], columns.factor[v]);
 
     const double rows = static_cast<double>(n);
     const double on = grad[0] + grad[1], off = grad[0] * lambda + grad[2];
     const double alpha = 2 * off / (wide ? rows * rows : rows);
-    double* const beta = slopes.as<double>();
+    double* const beta = slopes.get();
     for (int64_t j = 0; j < d; ++j) {
         const double c = columns.correlation[j];
         beta[j] = 2 * (on * (c - 1) - (wide ? off * c : 0)) / rows;
     }
     const T* const gram = static_cast<const T*>(gram_in);
-    T* const drift = per_column.as<T>() + 6 * d;  // [2, D], when not wide
+    T* const drift = per_column.get() + 6 * d;  // [2, D], when not wide
     const Gradient<S> gradient{views, n, d, alpha, beta, columns.correlation, outs};
 #pragma omp parallel num_threads(threads)
     {
@@ -191,15 +191,15 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
             const int64_t q = unit % panels;
             const T* const source = wide ? gram + (1 - v) * n * n : gram;
             pack_matrix(source, side, !wide && v == 0, q,
-                        matrices.as<T>() + v * matrix_size + q * panel);
+                        matrices.get() + v * matrix_size + q * panel);
         }
-        T* const packed = locals.as<T>() + omp_get_thread_num() * local_size;
+        T* const packed = locals.get() + omp_get_thread_num() * local_size;
         T* const product = packed + kBlock / W * panel;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t unit = 0; unit < count * spans; ++unit) {
             const int v = needed[unit / spans];
             const int64_t lane = unit % spans * span, width = smaller(span, lanes - lane);
-            const T* const matrix = matrices.as<T>() + v * matrix_size;
+            const T* const matrix = matrices.get() + v * matrix_size;
             if (wide)
                 gradient.columns(v, lane, width, matrix, packed, product);
             else

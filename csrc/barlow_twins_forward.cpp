@@ -166,12 +166,12 @@ void forward(const MatrixView& x, const MatrixView& y, double lambda, double eps
         static_cast<double>(n) * static_cast<double>(d) * static_cast<double>(blocks.side + 32),
         cuts);
 
-    const Scratch packed_views(static_cast<size_t>(2 * size) * sizeof(T));
-    const Scratch areas(static_cast<size_t>(unit_count * kArea) * sizeof(T));
-    const Scratch per_column(static_cast<size_t>(2 * d) * kViewScratch<S>);
-    const Scratch sums(static_cast<size_t>(blocks.count) * sizeof(double));
-    T* const packed[2] = {packed_views.as<T>(), packed_views.as<T>() + size};
-    const NormalizedView<S> views[2] = {{x, per_column.as<T>()}, {y, per_column.as<T>() + 3 * d}};
+    const Array<T> packed_views(2 * size);
+    const Array<T> areas(unit_count * kArea);
+    const Array<T> per_column(6 * d);
+    const Array<double> sums(blocks.count);
+    T* const packed[2] = {packed_views.get(), packed_views.get() + size};
+    const NormalizedView<S> views[2] = {{x, per_column.get()}, {y, per_column.get() + 3 * d}};
     T* const gram = static_cast<T*>(gram_out);
 #pragma omp parallel num_threads(threads)
     {
@@ -192,25 +192,25 @@ void forward(const MatrixView& x, const MatrixView& y, double lambda, double eps
             block_product(packed[v] + i / W * panel, panel, blocks.extent(i),
                           packed[wide ? v : 1] + j / W * panel, panel, blocks.extent(j), k,
                           smaller(blocks.contraction, k + blocks.part), wide && i == j,
-                          areas.as<T>() + unit * kArea);
+                          areas.get() + unit * kArea);
         }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t block = 0; block < blocks.count; ++block) {
             int64_t i, j;
             blocks.place(block, i, j);
-            T* const first = areas.as<T>() + block * blocks.matrices * blocks.parts * kArea;
+            T* const first = areas.get() + block * blocks.matrices * blocks.parts * kArea;
             T* const second = first + blocks.parts * kArea;
             for (int64_t part = 1; part < blocks.parts; ++part)
                 for (int64_t at = 0; at < kArea; ++at) {
                     first[at] += first[part * kArea + at];
                     if (wide) second[at] += second[part * kArea + at];
                 }
-            sums.as<double>()[block] = wide ? finish_wide(blocks, i, j, first, second, gram)
-                                            : finish_tall(blocks, i, j, first, inverse, gram);
+            sums[block] = wide ? finish_wide(blocks, i, j, first, second, gram)
+                               : finish_tall(blocks, i, j, first, inverse, gram);
         }
     }
     double on_diagonal = 0, off_diagonal = 0, diagonal = 0;
-    for (int64_t block = 0; block < blocks.count; ++block) off_diagonal += sums.as<double>()[block];
+    for (int64_t block = 0; block < blocks.count; ++block) off_diagonal += sums[block];
     for (int64_t j = 0; j < d; ++j) {
         const double c = columns.correlation[j];
         on_diagonal += (c - 1) * (c - 1);

@@ -16,7 +16,8 @@ template <class S>
 struct NormalizedView {
     using T = Real<S>;
     Matrix<S> matrix;
-    T *hi, *lo, *factor;  // [D]: the mean in two parts, and 1 / sqrt(variance + eps)
+    // [D] each, of scratch [3, D]: the mean in two parts, and 1 / sqrt(variance + eps).
+    T *hi, *lo, *factor;
 
     NormalizedView() = default;
     NormalizedView(const MatrixView& z, T* scratch)
@@ -36,9 +37,6 @@ struct NormalizedView {
         for (int64_t j = 0; j < count; ++j) z[j] *= factor[j0 + j];
     }
 };
-
-template <class S>
-constexpr size_t kViewScratch = 3 * sizeof(Real<S>);  // bytes per column
 
 }  // namespace
 }  // namespace SSK_ISA

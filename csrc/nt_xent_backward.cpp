@@ -76,12 +76,12 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
     if (!(std::fabs(on_alignment) <= common)) common = std::fabs(on_alignment);
     const double inverse = common > 0 ? 1 / common : 1;  // NaN passes through `common` below
 
-    const Scratch packed(static_cast<size_t>(panels * W * d) * sizeof(T));
-    const Scratch units(static_cast<size_t>(count * ld) * sizeof(T));
-    const Scratch gradients(static_cast<size_t>(count * ld) * sizeof(T));
-    const Scratch buffers(static_cast<size_t>(threads * W * d) * sizeof(T));
-    const Scratch per_row(static_cast<size_t>(panels * W) * 3 * sizeof(T));
-    T* const first_weight = per_row.as<T>();
+    const Array<T> packed(panels * W * d);
+    const Array<T> units(count * ld);
+    const Array<T> gradients(count * ld);
+    const Array<T> buffers(threads * W * d);
+    const Array<T> per_row(3 * panels * W);
+    T* const first_weight = per_row.get();
     const Weights<T> weights{first_weight, first_weight + panels * W,
                              first_weight + 2 * panels * W};
     for (int64_t i = 0; i < panels * W; ++i) {
@@ -96,7 +96,7 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
             grad[2] - grad[1];  // by the log-sum-exp, less that by the positive
         weights.positive[i] = static_cast<T>((2 * difference - on_uniformity * missing) * inverse);
     }
-    const Logits<T> logits{packed.as<T>(), rows.n, d};
+    const Logits<T> logits{packed.get(), rows.n, d};
     const Tournament tournament(count, cuts);
     const double scale = std::sqrt(kLog2E / temperature);
     const double outer = common / (static_cast<double>(count) * temperature);
@@ -104,31 +104,30 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
 #pragma omp parallel num_threads(threads)
     {
         alignas(64) T c[kBlock * kBlock];
-        T* const buffer = buffers.as<T>() + omp_get_thread_num() * W * d;
+        T* const buffer = buffers.get() + omp_get_thread_num() * W * d;
 #pragma omp for schedule(static)
         for (int64_t p = 0; p < panels; ++p) {
-            pack_panel<S>(rows, p, scale, buffer, packed.as<T>() + p * W * d, units.as<T>(), ld);
+            pack_panel<S>(rows, p, scale, buffer, packed.get() + p * W * d, units.get(), ld);
             const int64_t present = smaller(W, count - p * W);
-            std::memset(gradients.as<T>() + p * W * ld, 0,
+            std::memset(gradients.get() + p * W * ld, 0,
                         static_cast<size_t>(present * ld) * sizeof(T));
         }
         for_tiles(tournament, [&](int64_t i, int64_t j) {
             const int64_t height = logits.height(i), width = logits.height(j);
             logits.tile(i, j, c);
             weigh_tile(logits, i, j, weights, c);
-            tile_apply<T, false>(c, height, width, units.as<T>() + j * ld, ld,
-                                 gradients.as<T>() + i * ld);
+            tile_apply<T, false>(c, height, width, units.get() + j * ld, ld,
+                                 gradients.get() + i * ld);
             if (i != j)
-                tile_apply<T, true>(c, width, height, units.as<T>() + i * ld, ld,
-                                    gradients.as<T>() + j * ld);
+                tile_apply<T, true>(c, width, height, units.get() + i * ld, ld,
+                                    gradients.get() + j * ld);
         });
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < count; ++i) {
             S* const out = outs[i / rows.n];
             if (out)
-                write_gradient<S>(rows.row(i, buffer), gradients.as<T>() + i * ld,
-                                  units.as<T>() + i * ld, d, outer, buffer + d,
-                                  out + i % rows.n * d);
+                write_gradient<S>(rows.row(i, buffer), gradients.get() + i * ld,
+                                  units.get() + i * ld, d, outer, buffer + d, out + i % rows.n * d);
         }
     }
 }

@@ -90,25 +90,25 @@ void forward(const MatrixView& x, const MatrixView& y, double temperature, int t
         static_cast<double>(count) * static_cast<double>(count) * static_cast<double>(d + 16) / 2;
     threads = useful_threads(threads, work, cuts);
 
-    const Scratch packed(static_cast<size_t>(panels * W * d) * sizeof(T));
-    const Scratch buffers(static_cast<size_t>(threads * W * d) * sizeof(T));
-    const Scratch per_row(static_cast<size_t>(count) * 3 * sizeof(double));
-    const LogSums sums{per_row.as<double>(), per_row.as<double>() + count};
+    const Array<T> packed(panels * W * d);
+    const Array<T> buffers(threads * W * d);
+    const Array<double> per_row(3 * count);
+    const LogSums sums{per_row.get(), per_row.get() + count};
     double* const positive = sums.exponent + count;
     for (int64_t i = 0; i < count; ++i) {
         sums.sum[i] = 0;
         sums.exponent[i] = kAbsent<double>;
     }
-    const Logits<T> logits{packed.as<T>(), rows.n, d};
+    const Logits<T> logits{packed.get(), rows.n, d};
     const Tournament tournament(count, cuts);
     const double scale = std::sqrt(kLog2E / temperature);
 #pragma omp parallel num_threads(threads)
     {
         alignas(64) T c[kBlock * kBlock];
-        T* const buffer = buffers.as<T>() + omp_get_thread_num() * W * d;
+        T* const buffer = buffers.get() + omp_get_thread_num() * W * d;
 #pragma omp for schedule(static)
         for (int64_t p = 0; p < panels; ++p)
-            pack_panel<S>(rows, p, scale, buffer, packed.as<T>() + p * W * d, nullptr, 0);
+            pack_panel<S>(rows, p, scale, buffer, packed.get() + p * W * d, nullptr, 0);
         for_tiles(tournament, [&](int64_t i, int64_t j) {
             logits.tile(i, j, c);
             logits.for_positives(i, j, [&](int64_t row, int64_t at, int64_t mirrored) {

@@ -201,33 +201,33 @@ void forward(const MatrixView& view, const SigregSettings& s, int threads, const
                                  static_cast<double>(d + 6 * s.knots),
                              cuts);
 
-    const Scratch packed(static_cast<size_t>(row_panels * panel) * sizeof(T));
-    const Scratch slices(static_cast<size_t>(slice_panels * panel) * sizeof(T));
-    const Scratch buffers(static_cast<size_t>(threads * W * d) * sizeof(T));
-    const Scratch tile_sums(static_cast<size_t>(threads * values * W) * sizeof(T));
-    const Scratch part_sums(static_cast<size_t>(parts * values * lanes) * sizeof(double));
+    const Array<T> packed(row_panels * panel);
+    const Array<T> slices(slice_panels * panel);
+    const Array<T> buffers(threads * W * d);
+    const Array<T> tile_sums(threads * values * W);
+    const Array<double> part_sums(parts * values * lanes);
 #pragma omp parallel num_threads(threads)
     {
         alignas(64) T p[kBlock * kBlock];
         const int64_t thread = omp_get_thread_num();
-        T* const tile = tile_sums.as<T>() + thread * values * W;
+        T* const tile = tile_sums.get() + thread * values * W;
 #pragma omp for schedule(static) nowait
         for (int64_t q = 0; q < row_panels; ++q)
-            pack_embeddings(z, n, d, q, packed.as<T>() + q * panel);
+            pack_embeddings(z, n, d, q, packed.get() + q * panel);
 #pragma omp for schedule(static)
         for (int64_t q = 0; q < slice_panels; ++q)
-            pack_slices<T>(s, d, q, buffers.as<T>() + thread * W * d, slices.as<T>() + q * panel,
+            pack_slices<T>(s, d, q, buffers.get() + thread * W * d, slices.get() + q * panel,
                            nullptr, 0);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t unit = 0; unit < parts * blocks; ++unit) {
             const int64_t m = unit % blocks * kBlock, first = unit / blocks * part;
             const int64_t width = smaller(kBlock, s.slices - m), last = smaller(n, first + part);
-            double* const sum = part_sums.as<double>() + (unit / blocks * lanes + m) * values;
+            double* const sum = part_sums.get() + (unit / blocks * lanes + m) * values;
             std::memset(sum, 0, static_cast<size_t>(values * kBlock) * sizeof(double));
             for (int64_t i = first; i < last; i += kBlock) {
                 const int64_t height = smaller(kBlock, last - i);
-                block_product(packed.as<T>() + i / W * panel, panel, height,
-                              slices.as<T>() + m / W * panel, panel, width, 0, d, false, p);
+                block_product(packed.get() + i / W * panel, panel, height,
+                              slices.get() + m / W * panel, panel, width, 0, d, false, p);
                 for (int64_t v = 0; v < panels_of<T>(width); ++v) {
                     Vec<T>* const lane_sums = reinterpret_cast<Vec<T>*>(tile);
                     for (int64_t k = 0; k < values; ++k) lane_sums[k] = Vec<T>{};
@@ -245,9 +245,7 @@ void forward(const MatrixView& view, const SigregSettings& s, int threads, const
             for (int64_t k = 0; k < values; ++k) {
                 double total = 0;
                 for (int64_t q = 0; q < parts; ++q)
-                    total +=
-                        part_sums
-                            .as<double>()[q * lanes * values + m / W * values * W + k * W + m % W];
+                    total += part_sums[q * lanes * values + m / W * values * W + k * W + m % W];
                 sums[m * values + k] = total;
             }
     }
@@ -268,11 +266,11 @@ void backward(const double* grad, const MatrixView& view, const SigregSettings& 
                                  static_cast<double>(2 * d + 6 * s.knots),
                              cuts);
 
-    const Scratch slices(static_cast<size_t>(slice_panels * panel) * sizeof(T));
-    const Scratch rows(static_cast<size_t>(s.slices * ld) * sizeof(T));
-    const Scratch weights(static_cast<size_t>(slice_panels * values * W) * sizeof(T));
+    const Array<T> slices(slice_panels * panel);
+    const Array<T> rows(s.slices * ld);
+    const Array<T> weights(slice_panels * values * W);
     const int64_t local = larger(W * d, ceil_div(span, W) * panel) + span * ld;
-    const Scratch locals(static_cast<size_t>(threads * ceil_div(local, W) * W) * sizeof(T));
+    const Array<T> locals(threads * ceil_div(local, W) * W);
 
     // The weights have one scale, kept out of float32 so that neither end of it is lost.
     double largest = 0;
@@ -285,17 +283,17 @@ void backward(const double* grad, const MatrixView& view, const SigregSettings& 
 #pragma omp parallel num_threads(threads)
     {
         alignas(64) T p[kBlock * kBlock];
-        T* const packed = locals.as<T>() + omp_get_thread_num() * ceil_div(local, W) * W;
+        T* const packed = locals.get() + omp_get_thread_num() * ceil_div(local, W) * W;
         T* const gradient = packed + larger(W * d, ceil_div(span, W) * panel);
 #pragma omp for schedule(static)
         for (int64_t q = 0; q < slice_panels; ++q) {
-            pack_slices<T>(s, d, q, packed, slices.as<T>() + q * panel, rows.as<T>(), ld);
+            pack_slices<T>(s, d, q, packed, slices.get() + q * panel, rows.get(), ld);
             // d cos(t p) / dp = -t sin(t p), d sin(t p) / dp = t cos(t p)
             for (int64_t k = 0; k < s.knots; ++k)
                 for (int64_t l = 0; l < W; ++l) {
                     const int64_t m = q * W + l, at = (m * s.knots + k) * 2;
                     const double t = (s.first + static_cast<double>(k) * s.step) * inverse;
-                    T* const out = weights.as<T>() + (q * values + 2 * k) * W + l;
+                    T* const out = weights.get() + (q * values + 2 * k) * W + l;
                     out[0] = m < s.slices ? static_cast<T>(t * grad[at + 1]) : T{0};
                     out[W] = m < s.slices ? static_cast<T>(-t * grad[at]) : T{0};
                 }
@@ -308,17 +306,17 @@ void backward(const double* grad, const MatrixView& view, const SigregSettings& 
             std::memset(gradient, 0, static_cast<size_t>(height * ld) * sizeof(T));
             for (int64_t m = 0; m < s.slices; m += kBlock) {
                 const int64_t width = smaller(kBlock, s.slices - m);
-                block_product(packed, panel, height, slices.as<T>() + m / W * panel, panel, width,
-                              0, d, false, p);
+                block_product(packed, panel, height, slices.get() + m / W * panel, panel, width, 0,
+                              d, false, p);
                 for (int64_t v = 0; v < panels_of<T>(width); ++v) {
                     const auto* weight =
-                        reinterpret_cast<const Vec<T>*>(weights.as<T>()) + (m / W + v) * values;
+                        reinterpret_cast<const Vec<T>*>(weights.get()) + (m / W + v) * values;
                     int64_t r = 0;
                     for (; r + kAtOnce <= height; r += kAtOnce)
                         weigh_knots<T, kAtOnce>(p + r * kBlock + v * W, s, weight);
                     for (; r < height; ++r) weigh_knots<T, 1>(p + r * kBlock + v * W, s, weight);
                 }
-                tile_apply<T, false>(p, height, width, rows.as<T>() + m * ld, ld, gradient);
+                tile_apply<T, false>(p, height, width, rows.get() + m * ld, ld, gradient);
             }
             for (int64_t r = 0; r < height; ++r) {
                 T* const out = gradient + r * ld;

@@ -123,11 +123,11 @@ void backward(const double* grad, const Problems& x, const Problems* y, const Vi
     threads = useful_threads(threads, work, cuts);
     for (S* out : outs) prefer_huge_pages(out, static_cast<size_t>(x.p * n * d) * sizeof(S));
 
-    const size_t matrix_size = static_cast<size_t>(matrix_panels * panel);
-    const size_t local_size = static_cast<size_t>(kBlock / W * panel) + kArea;
-    const Scratch matrices(view_count * matrix_size * sizeof(T));
-    const Scratch locals(static_cast<size_t>(threads) * local_size * sizeof(T));
-    const Scratch per_column(static_cast<size_t>(view_count * d) * 3 * sizeof(T));
+    const int64_t matrix_size = matrix_panels * panel;
+    const int64_t local_size = kBlock / W * panel + kArea;
+    const Array<T> matrices(view_count * matrix_size);
+    const Array<T> locals(threads * local_size);
+    const Array<T> per_column(view_count * 3 * d);
 
     for (int64_t p = 0; p < x.p; ++p) {
         Gradient<S> gradients[kMaxViews];
@@ -135,7 +135,7 @@ void backward(const double* grad, const Problems& x, const Problems* y, const Vi
         int count = 0;
         for (int v = 0; v < view_count; ++v) {
             if (!outs[v]) continue;
-            T* const hi = per_column.as<T>() + v * 3 * d;
+            T* const hi = per_column.get() + v * 3 * d;
             T *const lo = hi + d, *const beta = lo + d;
             const int64_t at = (v * x.p + p) * d;
             if (moments) split_mean(mean + at, d, hi, lo);
@@ -174,14 +174,14 @@ void backward(const double* grad, const Problems& x, const Problems* y, const Vi
                 const T* gram = static_cast<const T*>(gram_in) + (v * x.p + p) * m * m;
                 for (int64_t k = 0; k < m; ++k)  // symmetric: a column's lanes lie in a row
                     pack_columns(gram + k * m + q * W, smaller(W, m - q * W), k, panel,
-                                 matrices.as<T>() + v * matrix_size + q * panel);
+                                 matrices.get() + v * matrix_size + q * panel);
             }
-            T* const packed = locals.as<T>() + omp_get_thread_num() * local_size;
+            T* const packed = locals.get() + omp_get_thread_num() * local_size;
             T* const c = packed + kBlock / W * panel;
 #pragma omp for schedule(dynamic, 1)
             for (int64_t unit = 0; unit < count * spans; ++unit) {
                 const Gradient<S>& g = gradients[unit / spans];
-                const T* matrix = matrices.as<T>() + views[unit / spans] * matrix_size;
+                const T* matrix = matrices.get() + views[unit / spans] * matrix_size;
                 const int64_t lane = unit % spans * span, width = smaller(span, lanes - lane);
                 pack_lanes(g, s.wide, m, lane, width, packed);
                 for (int64_t i = 0; i < m; i += kBlock) {

@@ -293,9 +293,9 @@ void forward(const Problems& x, const Problems* y, const VicregSettings& setting
 
     const int64_t packed_size = panels_of<T>(m) * plan.slab * kLanes<T>;
     const int64_t area_count = plan.parts > 1 ? plan.block_count() * plan.parts : 0;
-    const Scratch packed(static_cast<size_t>(views * packed_size) * sizeof(T));
-    const Scratch areas(static_cast<size_t>(area_count * kArea) * sizeof(T));
-    const Scratch sums(static_cast<size_t>(3 * plan.chunks + plan.block_count()) * sizeof(double));
+    const Array<T> packed(views * packed_size);
+    const Array<T> areas(area_count * kArea);
+    const Array<double> sums(3 * plan.chunks + plan.block_count());
     prefer_huge_pages(gram_out, static_cast<size_t>(views * x.p * m * m) * sizeof(T));
 
     const double steps = static_cast<double>(n) * static_cast<double>(d) * views;
@@ -303,7 +303,7 @@ void forward(const Problems& x, const Problems* y, const VicregSettings& setting
     const double free_rows = static_cast<double>(n - 1);
     double invariance = 0, hinge = 0, covariance = 0;
     for (int64_t p = 0; p < x.p; ++p) {
-        double* const chunk_sums = sums.as<double>();
+        double* const chunk_sums = sums.get();
         Forward<S> pass{s,
                         plan,
                         {},
@@ -315,13 +315,13 @@ void forward(const Problems& x, const Problems* y, const VicregSettings& setting
                         chunk_sums + plan.chunks,
                         chunk_sums + 2 * plan.chunks,
                         chunk_sums + 3 * plan.chunks,
-                        area_count ? areas.as<T>() : nullptr};
+                        area_count ? areas.get() : nullptr};
         for (int v = 0; v < views; ++v) {
             const int64_t at = v * x.p + p;
             pass.view[v] = problem<S>(v == 0 ? x : *y, p);
             pass.mean[v] = mean + at * d;
             pass.var[v] = var + at * d;
-            pass.packed[v] = packed.as<T>() + v * packed_size;
+            pass.packed[v] = packed.get() + v * packed_size;
             pass.gram[v] = static_cast<T*>(gram_out) + at * m * m;
         }
         pass.run(threads);
