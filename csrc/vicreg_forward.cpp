@@ -286,6 +286,7 @@ void forward(const Problems& x, const Problems* y, const VicregSettings& setting
     using T = Real<S>;
     VicregSettings s = settings;
     if (!s.covariance) s.wide = true;  // nothing to contract: a chunk's only visit takes its means
+    s.invariance = s.invariance && y;
     const int views = y ? 2 : 1;
     const int64_t n = x.n, d = x.d;
     const Plan plan(s, views, n, d, sizeof(T), cuts);

@@ -69,3 +69,11 @@ def test_cuts_that_nothing_has_or_no_kernel_can_take_are_errors():
         ValueError, match=r"cuts: columns: expected a multiple of 32 in \[32, 256\]"
     ):
         cpu.vicreg_forward(x, None, options, {"columns": 33})
+
+
+def test_one_view_has_no_invariance():
+    x = torch.randn(1, 8, 40, dtype=torch.float64)
+    options = VICRegSettings(1.0, 1.0, 1.0)
+    terms = cpu.vicreg_forward(x, None, options)[0]
+    torch.testing.assert_close(terms, plain.vicreg_forward(x, None, options)[0])
+    assert terms[1] == 0
