@@ -193,7 +193,7 @@ void forward(const MatrixView& view, const SigregSettings& s, int threads, const
     const int64_t n = view.rows, d = view.cols, panel = d * W;
     const int64_t row_panels = panels_of<T>(n), slice_panels = panels_of<T>(s.slices);
     const int64_t chosen = ceil_div(ceil_div(n, kMaxParts), kBlock) * kBlock;
-    const int64_t part = cuts("part", chosen, W, row_panels * W, W);
+    const int64_t part = cuts("part", chosen, W, ceil_div(n, kBlock) * kBlock, W);
     const int64_t parts = ceil_div(n, part), blocks = ceil_div(s.slices, kBlock);
     const int64_t lanes = blocks * kBlock, values = 2 * s.knots;
     threads = useful_threads(threads,

@@ -26,9 +26,7 @@ def sigreg_forward(
     cuts: Mapping[str, int] | None = None,
 ) -> Tensor:
     sums = torch.empty((settings.num_slices, settings.num_knots, 2), dtype=torch.float64)
-    _C.sigreg_forward(
-        view(z), _raw(settings, step), torch.get_num_threads(), sums.data_ptr(), cuts
-    )
+    _C.sigreg_forward(view(z), _raw(settings, step), torch.get_num_threads(), sums.data_ptr(), cuts)
     return sums
 
 
