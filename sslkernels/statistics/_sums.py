@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 
 import torch
 
+from sslkernels._gate import gated
 from sslkernels.statistics.class_moments import ClassMoments
 
 _Self = TypeVar("_Self", bound="Sums")
 
 
+@gated
 class Sums:
     """Sums over rows whose class centers are known and the same everywhere.
 

@@ -18,9 +18,11 @@ from typing import Any
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.backends import select
 
 
+@gated
 class ClassMoments:
     """Counts, means and scatter of each class; what :func:`class_moments` returns.
 
@@ -270,6 +272,7 @@ class ClassMoments:
                 raise _checks.bad_label(name, row, value, self.num_classes, ignore_index)
 
 
+@gated
 def update_all(
     moments: Sequence[ClassMoments], z: Any, labels: Any, *, ignore_index: int = -100
 ) -> None:
@@ -290,13 +293,14 @@ def update_all(
             raise ValueError(f"z: is on {z.device}, the moments are on {m.device}")
     states = [(m._counts, m._mean, m._m2) for m in moments]
     pass_ = select("class_moments_update", z).class_moments_update
-    reports = pass_(z.detach(), rows, states, ignore_index)
+    reports = pass_(z, rows, states, ignore_index)
     if reports is not None:
         for k, m in enumerate(moments):
             name = "labels" if len(moments) == 1 else f"labels[{k}]"
             m._reports.append((name, reports[k], ignore_index))
 
 
+@gated
 def class_moments(
     z: Any, labels: Any, num_classes: int | Sequence[int], *, ignore_index: int = -100
 ) -> ClassMoments | tuple[ClassMoments, ...]:
@@ -353,6 +357,7 @@ def class_moments(
     return moments if several else moments[0]
 
 
+@gated
 def class_means(z: Any, labels: Any, num_classes: int, *, ignore_index: int = -100) -> Any:
     """The mean of every class, [C, D]; rows of empty classes are NaN.
 

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.ops.nearest_center import nearest_center
 from sslkernels.statistics.class_moments import ClassMoments
 
 
+@gated
 def ncc_predict(z: Any, centers: Any, *, precision: str = "exact") -> Any:
     """The nearest class center of every row.
 
@@ -45,6 +47,7 @@ def ncc_predict(z: Any, centers: Any, *, precision: str = "exact") -> Any:
     return _checks.like(_predict(rows, centers, precision), z)
 
 
+@gated
 def ncc_accuracy(
     z: Any, labels: Any, centers: Any, *, precision: str = "exact", ignore_index: int = -100
 ) -> Any:
@@ -92,4 +95,4 @@ def _predict(z: torch.Tensor, centers: Any, precision: str) -> torch.Tensor:
         raise ValueError(f"centers: takes {z.shape[1]} columns to match z, got {list(c.shape)}")
     if c.device != z.device:
         raise ValueError(f"centers: is on {c.device}, z is on {z.device}")
-    return nearest_center(z.detach(), c.detach().contiguous(), exact)
+    return nearest_center(z, c.contiguous(), exact)

@@ -15,11 +15,13 @@ from typing import Any
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.backends import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import check_state
 
 
+@gated
 def normalized_std(z: Any) -> Any:
     """Mean over dimensions of the standard deviation of ``z / ||z||``, in one pass.
 
@@ -44,6 +46,7 @@ def normalized_std(z: Any) -> Any:
     return _rows.result(moments.std, z)
 
 
+@gated
 class NormalizedMoments:
     """Mean and scatter per dimension of ``z / ||z||``; merges exactly, like class moments.
 
@@ -78,7 +81,7 @@ class NormalizedMoments:
 
     def update(self, z: Any) -> NormalizedMoments:
         """Add a batch [N, D], in place, and return ``self``."""
-        rows = _checks.embeddings(_checks.as_tensor(z, "z")).detach()
+        rows = _checks.embeddings(_checks.as_tensor(z, "z"))
         _rows.fits(rows, len(self.mean), self.mean.device)
         if len(rows):
             mean, m2 = select("unit_moments", rows).unit_moments(rows)

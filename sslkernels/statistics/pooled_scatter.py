@@ -21,12 +21,15 @@ from typing import Any
 
 import torch
 
+from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.backends import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import check_state
 from sslkernels.statistics.class_moments import ClassMoments, class_moments
 
 
+@gated
 class PooledScatter:
     """Class moments and the pooled within-class scatter matrix; D x D in float64.
 

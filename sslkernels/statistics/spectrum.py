@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.statistics import _rows
 from sslkernels.statistics._dense import eigenvalues
 from sslkernels.statistics.class_moments import ClassMoments, class_moments
@@ -58,6 +59,7 @@ class Spectrum(NamedTuple):
     alpha: torch.Tensor
 
 
+@gated
 def spectrum(
     z: Any,
     labels: Any = None,
@@ -99,7 +101,7 @@ def spectrum(
         return _summary(centered, _rankme(raw), z.num_rows, low, high)
     if (labels is None) != (num_classes is None):
         raise ValueError("labels, num_classes: go together")
-    rows = _checks.embeddings(_checks.as_tensor(z, "z"), "z").detach()
+    rows = _checks.embeddings(_checks.as_tensor(z, "z"), "z")
     size = 1 if num_classes is None else _checks.positive_int(num_classes, "num_classes")
     if labels is None:
         labels = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
@@ -115,6 +117,7 @@ def spectrum(
     return _rows.results(_summary(centered, _rankme(raw), count, low, high), z)
 
 
+@gated
 def rankme(singular_values: torch.Tensor, *, eps: float = 1e-7) -> torch.Tensor:
     """RankMe of singular values: ``exp(-sum p log p)``, ``p = s / sum(s) + eps``, float64 0-d.
 
@@ -128,6 +131,7 @@ def rankme(singular_values: torch.Tensor, *, eps: float = 1e-7) -> torch.Tensor:
     return torch.exp(-(p * p.log()).sum())
 
 
+@gated
 def alpha_req(
     eigenvalues: torch.Tensor, *, alpha_ranks: tuple[int, int] = _ALPHA_RANKS
 ) -> torch.Tensor:
@@ -152,6 +156,7 @@ def alpha_req(
     return -(w * x * y).sum() / (w * x * x).sum()
 
 
+@gated
 def spectrum_without_rankme(scatter: PooledScatter, alpha_ranks: tuple[int, int]) -> Spectrum:
     """:func:`spectrum` of a scatter for half its time; RankMe, which is of the rows however they
     are classed, is NaN."""

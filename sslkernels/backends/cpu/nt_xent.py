@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
-from sslkernels.backends.cpu._views import view
+from sslkernels.backends.cpu._views import pointer, view
 from sslkernels.ops.vicreg import result_dtype
 
 
 def nt_xent_forward(x: Tensor, y: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    terms = torch.empty(3, dtype=torch.float64)
-    rows = torch.empty((2, 2 * x.shape[0]), dtype=torch.float64)
+    terms = torch.empty(3, dtype=torch.float64, device=x.device)
+    rows = torch.empty((2, 2 * x.shape[0]), dtype=torch.float64, device=x.device)
     _C.nt_xent_forward(
         view(x),
         view(y),
         temperature,
         torch.get_num_threads(),
-        *(t.data_ptr() for t in (terms, rows[0], rows[1])),
+        *(pointer(t) for t in (terms, rows[0], rows[1])),
     )
     return terms.to(result_dtype(x.dtype)), rows
 
@@ -32,16 +32,16 @@ def nt_xent_backward(
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    grad_x = torch.empty(x.shape, dtype=x.dtype) if need_x else None
-    grad_y = torch.empty(x.shape, dtype=x.dtype) if need_y else None
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_x else None
+    grad_y = torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_y else None
     _C.nt_xent_backward(
         grad.tolist(),
         view(x),
         view(y),
         temperature,
         torch.get_num_threads(),
-        rows[0].data_ptr(),
-        rows[1].data_ptr(),
-        *(0 if g is None else g.data_ptr() for g in (grad_x, grad_y)),
+        pointer(rows[0]),
+        pointer(rows[1]),
+        *(0 if g is None else pointer(g) for g in (grad_x, grad_y)),
     )
     return grad_x, grad_y

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
-from sslkernels.backends.cpu._views import view
+from sslkernels.backends.cpu._views import pointer, view
 from sslkernels.ops.sigreg import SIGRegSettings
 
 
@@ -22,8 +22,9 @@ def sigreg_forward(
     step: Tensor,
     settings: SIGRegSettings,
 ) -> Tensor:
-    sums = torch.empty((settings.num_slices, settings.num_knots, 2), dtype=torch.float64)
-    _C.sigreg_forward(view(z), _raw(settings, step), torch.get_num_threads(), sums.data_ptr())
+    shape = (settings.num_slices, settings.num_knots, 2)
+    sums = torch.empty(shape, dtype=torch.float64, device=z.device)
+    _C.sigreg_forward(view(z), _raw(settings, step), torch.get_num_threads(), pointer(sums))
     return sums
 
 
@@ -34,8 +35,8 @@ def sigreg_backward(
     settings: SIGRegSettings,
 ) -> Tensor:
     grad = grad.contiguous()
-    grad_z = torch.empty(z.shape, dtype=z.dtype)
+    grad_z = torch.empty(z.shape, dtype=z.dtype, device=z.device)
     _C.sigreg_backward(
-        grad.data_ptr(), view(z), _raw(settings, step), torch.get_num_threads(), grad_z.data_ptr()
+        pointer(grad), view(z), _raw(settings, step), torch.get_num_threads(), pointer(grad_z)
     )
     return grad_z
