@@ -36,11 +36,6 @@ def as_tensor(value: Any, name: str) -> torch.Tensor:
     raise TypeError(f"{name}: takes a torch tensor or a NumPy array, got {type(value).__name__}")
 
 
-def like(result: torch.Tensor, source: Any) -> Any:
-    """The result as the user gave the input: a NumPy array for a NumPy array, else the tensor."""
-    return result.numpy() if isinstance(source, np.ndarray) else result
-
-
 def _from_numpy(value: np.ndarray, name: str) -> torch.Tensor:
     if value.dtype == object:
         raise TypeError(f"{name}: an array of dtype object holds no numbers")

@@ -1,13 +1,13 @@
 """The gate that every statistic passes: what a call finds around it, and the tensors it is given.
 
-Torch lets a tensor be many things (negated lazily, sparse, wrapped by a transform) and lets a caller
-change what operations do (autocast, inference mode, another default device). The passes read raw
-memory, in one arithmetic. Both meet here, once: :func:`gated` makes the surroundings plain, and
-:func:`plain` the tensors.
+Torch lets a tensor be many things (negated lazily, sparse, wrapped by a transform) and a caller
+change what operations do (autocast, inference mode). The passes read raw memory, in one arithmetic.
+Both meet here, once: :func:`gated` makes the surroundings plain, and :func:`plain` the tensors.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -20,24 +20,24 @@ _T = TypeVar("_T", bound=Callable[..., Any])
 def gated(target: _T) -> _T:
     """A public function, or a class with its public methods, that computes as the library means to.
 
-    Autocast is off inside. Nothing is recorded for derivatives, and nothing made inside is an
-    inference tensor, so that state which is made in inference mode can be updated outside of it.
-    Under a transform of ``torch.func`` the call is a RuntimeError. Properties are left alone: they
-    read float64 state, which none of this touches.
+    Autocast is off inside, and nothing is recorded for derivatives. Under a transform of
+    ``torch.func`` the call is a RuntimeError. A class's state is made outside of inference mode.
+    Properties are left alone: they read float64 state, which none of this touches.
     """
     if not isinstance(target, type):
         return cast(_T, _gated_function(target))
     for name, member in list(vars(target).items()):
-        if name.startswith("_") and name != "__init__":
-            continue
-        if isinstance(member, classmethod):
-            setattr(target, name, classmethod(_gated_function(member.__func__)))
-        elif callable(member):
+        if name == "__init__":
+            setattr(target, name, _gated_function(member, makes_state=True))
+        elif isinstance(member, classmethod):
+            made = _gated_function(member.__func__, makes_state=True)
+            setattr(target, name, classmethod(made))
+        elif callable(member) and not name.startswith("_"):
             setattr(target, name, _gated_function(member))
     return cast(_T, target)
 
 
-def _gated_function(function: Callable[..., Any]) -> Callable[..., Any]:
+def _gated_function(function: Callable[..., Any], makes_state: bool = False) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch._C._are_functorch_transforms_active():
@@ -52,7 +52,8 @@ def _gated_function(function: Callable[..., Any]) -> Callable[..., Any]:
                 torch.autocast("cuda", enabled=False),
             ):
                 return function(*args, **kwargs)
-        with torch.inference_mode(False), torch.no_grad(), torch._C._DisableAutocast():
+        mode = torch.inference_mode(False) if makes_state else contextlib.nullcontext()
+        with mode, torch.no_grad(), torch._C._DisableAutocast():
             return function(*args, **kwargs)
 
     return call

@@ -18,7 +18,7 @@ from sslkernels import _checks
 from sslkernels._gate import gated
 from sslkernels.backends import select
 from sslkernels.statistics import _rows
-from sslkernels.statistics._sums import check_state
+from sslkernels.statistics._state import check_state, kept, load_state
 
 
 @gated
@@ -64,7 +64,9 @@ class NormalizedMoments:
     """
 
     def __init__(self, count: torch.Tensor, mean: torch.Tensor, m2: torch.Tensor) -> None:
-        self.count, self.mean, self.m2 = count, mean, m2
+        self.count = kept(count, "count", torch.int64, [])
+        self.mean = kept(mean, "mean", torch.float64, [mean.numel()])
+        self.m2 = kept(m2, "m2", torch.float64, [mean.numel()])
 
     @classmethod
     def empty(cls, dim: int, *, device: torch.device | str | None = None) -> NormalizedMoments:
@@ -106,7 +108,8 @@ class NormalizedMoments:
         mean /= count.clamp(min=1)  # entries of unit vectors: sums lose no digits that matter
         self.m2 += (self.mean - mean).square() * self.count
         dist.all_reduce(self.m2, group=group)
-        self.count, self.mean = count, mean
+        self.count.copy_(count)
+        self.mean.copy_(mean)
         return self
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -115,10 +118,7 @@ class NormalizedMoments:
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> NormalizedMoments:
         """Take over a saved state of the same shape; nothing changes if it does not fit."""
-        own = {"count": self.count, "mean": self.mean, "m2": self.m2}
-        check_state(state, own, "state")
-        for name, tensor in own.items():
-            tensor.copy_(state[name])
+        load_state(state, {"count": self.count, "mean": self.mean, "m2": self.m2})
         return self
 
     def _add(self, count: torch.Tensor, mean: torch.Tensor, m2: torch.Tensor) -> None:

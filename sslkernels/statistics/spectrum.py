@@ -118,26 +118,25 @@ def spectrum(
 
 
 @gated
-def rankme(singular_values: torch.Tensor, *, eps: float = 1e-7) -> torch.Tensor:
-    """RankMe of singular values: ``exp(-sum p log p)``, ``p = s / sum(s) + eps``, float64 0-d.
+def rankme(singular_values: Any, *, eps: float = 1e-7) -> Any:
+    """RankMe of singular values: ``exp(-sum p log p)``, ``p = s / sum(s) + eps``, float64 0-d (a
+    NumPy scalar for a NumPy array).
 
     Example:
         >>> import torch, sslkernels as ssk
         >>> round(float(ssk.rankme(torch.ones(10))), 4)
         10.0
     """
-    s = singular_values.double()
+    s = _checks.as_tensor(singular_values, "singular_values").double()
     p = s / s.sum() + eps
-    return torch.exp(-(p * p.log()).sum())
+    return _rows.result(torch.exp(-(p * p.log()).sum()), singular_values)
 
 
 @gated
-def alpha_req(
-    eigenvalues: torch.Tensor, *, alpha_ranks: tuple[int, int] = _ALPHA_RANKS
-) -> torch.Tensor:
-    """The decay exponent of descending eigenvalues, float64 0-d: minus the slope of their logarithm
-    over that of their rank, weights 1 / rank, over ``alpha_ranks`` as far as there are eigenvalues
-    above rounding; NaN with fewer than two.
+def alpha_req(eigenvalues: Any, *, alpha_ranks: tuple[int, int] = _ALPHA_RANKS) -> Any:
+    """The decay exponent of descending eigenvalues, float64 0-d (a NumPy scalar for a NumPy array):
+    minus the slope of their logarithm over that of their rank, weights 1 / rank, over
+    ``alpha_ranks`` as far as there are eigenvalues above rounding; NaN with fewer than two.
 
     Example:
         >>> import torch, sslkernels as ssk
@@ -145,15 +144,16 @@ def alpha_req(
         1.5
     """
     low, high = alpha_ranks
-    values = eigenvalues.double()[:high]
+    every = _checks.as_tensor(eigenvalues, "eigenvalues").double()
+    values = every[:high]
     ranks = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)
-    floor = len(eigenvalues) * torch.finfo(torch.float64).eps * values.amax() if len(values) else 0
+    floor = len(every) * torch.finfo(torch.float64).eps * values.amax() if len(values) else 0
     used = (ranks >= low) & (values > floor)
     if int(used.sum()) < 2:
-        return values.new_full((), torch.nan)
+        return _rows.result(values.new_full((), torch.nan), eigenvalues)
     x, y, w = ranks[used].log(), values[used].log(), 1 / ranks[used]
     x = x - (w * x).sum() / w.sum()
-    return -(w * x * y).sum() / (w * x * x).sum()
+    return _rows.result(-(w * x * y).sum() / (w * x * x).sum(), eigenvalues)
 
 
 @gated
