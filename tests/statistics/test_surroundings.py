@@ -1,5 +1,5 @@
-"""Every statistic, whatever torch lets a caller set around it and hand to it: the same result, or an
-error that names what is wrong."""
+"""Every statistic, whatever torch lets a caller set around it and hand to it: the same result, or
+an error that names what is wrong."""
 
 from __future__ import annotations
 
@@ -93,8 +93,9 @@ def test_settings_of_the_caller(name, setting, backend, monkeypatch):
     assert {t.device.type for t in leaves(got)} == {"cpu"}
 
 
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_evaluate_of_arrays_in_memory(setting):
+def test_evaluate_of_arrays_in_memory(setting, backend):
     options = {
         "superclasses": {"half": [0, 0, 1, 1]},
         "z_view": Z.flip(1),
@@ -103,9 +104,10 @@ def test_evaluate_of_arrays_in_memory(setting):
         "few_shot": [2],
         "weight": {"labels": torch.eye(C, D)},
     }
-    want = ssk.evaluate(Z, LABELS, **options).rows()
-    with SETTINGS[setting]():
-        got = ssk.evaluate(Z, LABELS, **options).rows()
+    with ssk.use_backend(backend):
+        want = ssk.evaluate(Z, LABELS, **options).rows()
+        with SETTINGS[setting]():
+            got = ssk.evaluate(Z, LABELS, **options).rows()
     assert len(want) > 30
     assert repr(got) == repr(want)  # to the last bit, NaN equal to NaN
 
@@ -321,9 +323,9 @@ def test_what_holds_no_plain_numbers_is_refused(kind, taker):
 
 def test_masked_labels_are_refused():
     labels = np.ma.masked_array(LABELS.numpy(), mask=LABELS.numpy() == 1)
-    with pytest.raises(TypeError, match="labels: .*7 of them masked"):
+    with pytest.raises(TypeError, match=r"labels: .*7 of them masked"):
         ssk.class_moments(Z, labels, C)
-    with pytest.raises(ssk.data.DataError, match="labels: .*7 of them masked"):
+    with pytest.raises(ssk.data.DataError, match=r"labels: .*7 of them masked"):
         ssk.evaluate(Z, labels)
 
 
@@ -365,7 +367,7 @@ def test_state_is_not_touched_from_within_a_transform():
         m.merge(m)
         return z.sum()
 
-    with pytest.raises(RuntimeError, match="^ClassMoments.merge: "):
+    with pytest.raises(RuntimeError, match=r"^ClassMoments\.merge: "):
         torch.func.grad(merged)(Z)
     assert_same(list(m.state_dict().values()), list(before.values()))
 
