@@ -7,7 +7,6 @@ Both meet here, once: :func:`gated` makes the surroundings plain, and :func:`pla
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -20,9 +19,9 @@ _T = TypeVar("_T", bound=Callable[..., Any])
 def gated(target: _T) -> _T:
     """A public function, or a class with its public methods, that computes as the library means to.
 
-    Autocast is off inside, and nothing is recorded for derivatives. Under a transform of
-    ``torch.func`` the call is a RuntimeError. A class's state is made outside of inference mode.
-    Properties are left alone: they read float64 state, which none of this touches.
+    Autocast is off inside. Under a transform of ``torch.func`` the call is a RuntimeError. What a
+    class keeps is made outside of inference mode. Properties are left alone: they read float64
+    state, which none of this touches.
     """
     if not isinstance(target, type):
         return cast(_T, _gated_function(target))
@@ -46,14 +45,12 @@ def _gated_function(function: Callable[..., Any], makes_state: bool = False) -> 
                 "outside of torch.func transforms (grad, vjp, jvp, vmap), got one inside"
             )
         if torch.compiler.is_compiling():  # what Dynamo can trace of the same
-            with (
-                torch.no_grad(),
-                torch.autocast("cpu", enabled=False),
-                torch.autocast("cuda", enabled=False),
-            ):
+            with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
                 return function(*args, **kwargs)
-        mode = torch.inference_mode(False) if makes_state else contextlib.nullcontext()
-        with mode, torch.no_grad(), torch._C._DisableAutocast():
+        with torch._C._DisableAutocast():
+            if makes_state and torch.is_inference_mode_enabled():
+                with torch.inference_mode(False):
+                    return function(*args, **kwargs)
             return function(*args, **kwargs)
 
     return call
@@ -69,18 +66,20 @@ def plain(t: torch.Tensor, name: str) -> torch.Tensor:
     """
     if torch.compiler.is_compiling():  # operators get real tensors, later
         return t.detach()
-    kind = type(t)
     if torch._C._functorch.is_functorch_wrapped_tensor(t):
         raise TypeError(f"{name}: expected a plain tensor, got a wrapper of a torch.func transform")
-    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
-        raise TypeError(f"{name}: expected a plain tensor, got {kind.__name__}")
-    with torch._C.DisableTorchFunctionSubclass():
-        if t.is_nested or t.layout is not torch.strided:
-            got = "a nested one" if t.is_nested else f"layout {str(t.layout)[6:]}"
-            raise TypeError(f"{name}: expected a dense tensor, got {got}")
-        if t.is_meta:
-            raise TypeError(f"{name}: expected a tensor that holds values, got one on meta")
-        if kind is not torch.Tensor:
+    kind = type(t)
+    if kind is not torch.Tensor:
+        if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+            raise TypeError(f"{name}: expected a plain tensor, got {kind.__name__}")
+        with torch._C.DisableTorchFunctionSubclass():
             t = t.as_subclass(torch.Tensor)
-        t = t.detach().resolve_conj().resolve_neg()
-        return t.clone() if t.data_ptr() % t.element_size() else t
+    if t.is_nested or t.layout is not torch.strided:
+        got = "a nested one" if t.is_nested else f"layout {str(t.layout)[6:]}"
+        raise TypeError(f"{name}: expected a dense tensor, got {got}")
+    if t.is_meta:
+        raise TypeError(f"{name}: expected a tensor that holds values, got one on meta")
+    t = t.detach()
+    if t.is_neg() or t.is_conj():
+        t = t.resolve_conj().resolve_neg()
+    return t.clone() if t.data_ptr() % t.element_size() else t

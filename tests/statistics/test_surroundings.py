@@ -82,6 +82,7 @@ def default_dtype(dtype):
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_settings_of_the_caller(name, setting, backend, monkeypatch):
+    arrays = Z.numpy(), LABELS.numpy()
     with ssk.use_backend(backend):
         want = plainly(name)
         # The entries make their own small tensors on the CPU; the library's are under test.
@@ -89,6 +90,7 @@ def test_settings_of_the_caller(name, setting, backend, monkeypatch):
         monkeypatch.setattr("tests.statistics.every.torch.eye", lambda *_, **__: weight)
         with SETTINGS[setting]():
             got = plainly(name)
+            assert_same(plainly(name, *arrays), want)
     assert_same(got, want)
     assert {t.device.type for t in leaves(got)} == {"cpu"}
 
