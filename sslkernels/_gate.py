@@ -28,9 +28,9 @@ def gated(target: _T) -> _T:
     for name, member in list(vars(target).items()):
         if name == "__init__":
             setattr(target, name, _gated_function(member, makes_state=True))
-        elif isinstance(member, classmethod):
+        elif isinstance(member, (classmethod, staticmethod)):
             made = _gated_function(member.__func__, makes_state=True)
-            setattr(target, name, classmethod(made))
+            setattr(target, name, type(member)(made))
         elif callable(member) and not name.startswith("_"):
             setattr(target, name, _gated_function(member))
     return cast(_T, target)

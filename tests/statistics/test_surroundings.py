@@ -246,6 +246,14 @@ def test_labels_of_every_integer_dtype(dtype):
     assert_same(ssk.class_moments(Z, labels.numpy().astype(dtype), C).m2, want)
 
 
+@pytest.mark.parametrize(
+    "kind", ["negated lazily", "subclass", "inference tensor", "misaligned", "reversed twice"]
+)
+def test_labels_of_every_kind(kind):
+    for name in ("class_moments", "ncc_accuracy", "directional_cdnv", "PooledScatter"):
+        assert_same(plainly(name, Z, TENSORS[kind](LABELS)), plainly(name))
+
+
 class Boxed:
     """Something that only speaks DLPack."""
 
