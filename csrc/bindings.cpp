@@ -4,9 +4,11 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <chrono>
 #include <map>
 #include <optional>
 #include <string>
+#include <thread>
 #include <tuple>
 
 #include "barlow_twins.h"
@@ -26,6 +28,28 @@
 namespace py = pybind11;
 
 namespace {
+
+// Lets other Python threads run while a pass does. A daemon thread that comes back from one while
+// the interpreter is leaving finds no interpreter to return to. Before Python 3.14 taking the GIL
+// then ends the thread by an unwinding (pthread_exit) that no destructor may let through:
+// pybind11's gil_scoped_release, and the process with it, would be terminated. Here the thread
+// waits for the end of the process, as it does from Python 3.14 on.
+class ReleasedGil {
+  public:
+    ReleasedGil() : thread_(PyEval_SaveThread()) {}
+    ReleasedGil(const ReleasedGil&) = delete;
+    ReleasedGil& operator=(const ReleasedGil&) = delete;
+    ~ReleasedGil() {
+        try {
+            PyEval_RestoreThread(thread_);
+        } catch (...) {
+            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+        }
+    }
+
+  private:
+    PyThreadState* const thread_;
+};
 
 // (data_ptr, dtype, rows, cols, row_stride, col_stride), as sslkernels/backends/cpu/_views.py makes
 // it.
@@ -78,7 +102,7 @@ void vicreg_forward(const ProblemsTuple& x, const std::optional<ProblemsTuple>& 
     const ssk::Problems first = as_problems(x), second = as_problems(y ? *y : x);
     const auto pass = ssk::vicreg_forward(ssk::active_isa());
     const ssk::Cuts cuts = as_cuts(given);
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     pass(first, y ? &second : nullptr, as_settings(settings), threads, cuts,
          as_pointer<void>(terms), as_pointer<double>(mean), as_pointer<double>(var),
          as_pointer<void>(gram));
@@ -92,7 +116,7 @@ void vicreg_backward(const std::array<double, 4>& grad, const ProblemsTuple& x,
     const ssk::Problems first = as_problems(x), second = as_problems(y ? *y : x);
     const auto pass = ssk::vicreg_backward(ssk::active_isa());
     const ssk::Cuts cuts = as_cuts(given);
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     pass(grad.data(), first, y ? &second : nullptr, as_settings(settings), threads, cuts,
          as_pointer<double>(mean), as_pointer<double>(var), as_pointer<void>(gram),
          as_pointer<void>(grad_x), as_pointer<void>(grad_y));
@@ -101,7 +125,7 @@ void vicreg_backward(const std::array<double, 4>& grad, const ProblemsTuple& x,
 
 void nearest_center(const ViewTuple& z, const ViewTuple& centers, bool exact,
                     const std::string& kernel, int threads, uintptr_t out) {
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     ssk::nearest_center(as_view(z), as_view(centers), exact, kernel, threads,
                         as_pointer<int64_t>(out));
 }
@@ -113,7 +137,7 @@ using ClassStateTuple = std::tuple<int64_t, uintptr_t, uintptr_t, uintptr_t>;
 std::tuple<int64_t, int64_t, int64_t> class_moments_update(
     const ViewTuple& z, uintptr_t labels, const std::vector<ClassStateTuple>& states,
     int64_t ignore, int threads) {
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     std::vector<ssk::ClassState> targets;
     for (const auto& [classes, counts, mean, m2] : states)
         targets.push_back({classes, as_pointer<int64_t>(counts), as_pointer<double>(mean),
@@ -131,14 +155,14 @@ double mean_pairs(const MeansTuple& means, std::optional<uintptr_t> m2, int64_t 
     const ssk::MeanTable table{as_pointer<double>(mean), as_pointer<double>(m2.value_or(0)),
                                as_pointer<int64_t>(counts), classes, dim};
     const auto pass = ssk::mean_pairs(ssk::active_isa());
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     return pass(table, m2 ? ssk::PairSum::cdnv : ssk::PairSum::cosine_gap, few, threads);
 }
 
 void class_projections(const ViewTuple& z, uintptr_t classes, const ViewTuple& centers,
                        uintptr_t counts, uintptr_t between, bool directional, int threads,
                        uintptr_t rank, uintptr_t alone, uintptr_t spread) {
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     ssk::class_projections(as_view(z), as_pointer<int64_t>(classes), as_view(centers),
                            as_pointer<int64_t>(counts), as_pointer<double>(between), directional,
                            threads, as_pointer<int64_t>(rank), as_pointer<uint8_t>(alone),
@@ -149,7 +173,7 @@ void nt_xent_forward(const ViewTuple& x, const ViewTuple& y, double temperature,
                      uintptr_t terms, uintptr_t lse, uintptr_t row_loss, const CutsDict& given) {
     const auto pass = ssk::nt_xent_forward(ssk::active_isa());
     const ssk::Cuts cuts = as_cuts(given);
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     pass(as_view(x), as_view(y), temperature, threads, cuts, as_pointer<double>(terms),
          as_pointer<double>(lse), as_pointer<double>(row_loss));
     cuts.all_used();
@@ -160,7 +184,7 @@ void nt_xent_backward(const std::array<double, 3>& grad, const ViewTuple& x, con
                       uintptr_t grad_x, uintptr_t grad_y, const CutsDict& given) {
     const auto pass = ssk::nt_xent_backward(ssk::active_isa());
     const ssk::Cuts cuts = as_cuts(given);
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     pass(grad.data(), as_view(x), as_view(y), temperature, threads, cuts, as_pointer<double>(lse),
          as_pointer<double>(row_loss), as_pointer<void>(grad_x), as_pointer<void>(grad_y));
     cuts.all_used();
@@ -168,14 +192,14 @@ void nt_xent_backward(const std::array<double, 3>& grad, const ViewTuple& x, con
 
 void unit_moments(const ViewTuple& z, int threads, uintptr_t mean, uintptr_t m2) {
     const auto pass = ssk::unit_moments(ssk::active_isa());
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     pass(as_view(z), threads, as_pointer<double>(mean), as_pointer<double>(m2));
 }
 
 void scatter_update(const ViewTuple& z, uintptr_t classes, uintptr_t centers, uintptr_t upper,
                     int threads) {
     const auto pass = ssk::scatter_update(ssk::active_isa());
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     pass(as_view(z), as_pointer<int64_t>(classes), as_pointer<double>(centers),
          as_pointer<double>(upper), threads);
 }
@@ -191,7 +215,7 @@ void sigreg_forward(const ViewTuple& z, const SigregTuple& settings, int threads
                     const CutsDict& given) {
     const auto pass = ssk::sigreg_forward(ssk::active_isa());
     const ssk::Cuts cuts = as_cuts(given);
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     pass(as_view(z), as_sigreg(settings), threads, cuts, as_pointer<double>(sums));
     cuts.all_used();
 }
@@ -200,7 +224,7 @@ void sigreg_backward(uintptr_t grad, const ViewTuple& z, const SigregTuple& sett
                      uintptr_t grad_z, const CutsDict& given) {
     const auto pass = ssk::sigreg_backward(ssk::active_isa());
     const ssk::Cuts cuts = as_cuts(given);
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     pass(as_pointer<double>(grad), as_view(z), as_sigreg(settings), threads, cuts,
          as_pointer<void>(grad_z));
     cuts.all_used();
@@ -217,7 +241,7 @@ void barlow_twins_forward(const ViewTuple& x, const ViewTuple& y, double lambda,
                           uintptr_t gram, const CutsDict& given) {
     const auto pass = ssk::barlow_forward(ssk::active_isa());
     const ssk::Cuts cuts = as_cuts(given);
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     const ssk::MatrixView first = as_view(x);
     pass(first, as_view(y), lambda, eps, wide, threads, cuts, as_pointer<double>(terms),
          as_columns(columns, first.cols), as_pointer<void>(gram));
@@ -230,7 +254,7 @@ void barlow_twins_backward(const std::array<double, 3>& grad, const ViewTuple& x
                            const CutsDict& given) {
     const auto pass = ssk::barlow_backward(ssk::active_isa());
     const ssk::Cuts cuts = as_cuts(given);
-    const py::gil_scoped_release release;
+    const ReleasedGil released;
     const ssk::MatrixView first = as_view(x);
     void* const grads[2] = {as_pointer<void>(grad_x), as_pointer<void>(grad_y)};
     pass(grad.data(), first, as_view(y), lambda, wide, threads, cuts,

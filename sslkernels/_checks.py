@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sslkernels._gate import plain
+
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INT_DTYPES = (
     *(torch.int64, torch.int32, torch.int16, torch.int8),
@@ -18,28 +20,36 @@ INT_DTYPES = (
 
 
 def as_tensor(value: Any, name: str) -> torch.Tensor:
-    """A torch tensor on the memory of ``value``: a tensor, a NumPy array or anything DLPack."""
+    """A plain torch tensor, without derivatives, of a tensor, a NumPy array or anything DLPack.
+
+    On the memory of ``value`` where that is aligned, in native byte order and of positive strides.
+
+    Raises:
+        TypeError: ``value`` is none of these, or does not simply hold numbers.
+    """
     if isinstance(value, torch.Tensor):
-        return value
+        return plain(value, name)
     if isinstance(value, np.ndarray):
-        if value.dtype == object:
-            raise TypeError(f"{name}: an array of dtype object holds no numbers")
-        if not value.dtype.isnative:
-            value = value.astype(value.dtype.newbyteorder("="))
         return _from_numpy(value, name)
     if hasattr(value, "__dlpack__"):
-        return torch.from_dlpack(value)
+        return plain(torch.from_dlpack(value), name)
     raise TypeError(f"{name}: takes a torch tensor or a NumPy array, got {type(value).__name__}")
 
 
-def like(result: torch.Tensor, source: Any) -> Any:
-    """The result as the user gave the input: a NumPy array for a NumPy array, else the tensor."""
-    return result.numpy() if isinstance(source, np.ndarray) else result
-
-
 def _from_numpy(value: np.ndarray, name: str) -> torch.Tensor:
-    if any(s < 0 for s in value.strides):
-        value = value.copy()  # torch has no negative strides
+    if value.dtype == object:
+        raise TypeError(f"{name}: an array of dtype object holds no numbers")
+    if np.ma.is_masked(value):
+        raise TypeError(
+            f"{name}: expected an array of values, got a masked array with "
+            f"{np.ma.count_masked(value)} of them masked"
+        )
+    value = np.asarray(value)  # a subclass may index in its own way
+    if not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))
+    # Torch has no negative strides, none between elements, and takes memory to be aligned.
+    if not value.flags.aligned or any(s < 0 or s % value.itemsize for s in value.strides):
+        value = value.copy()
     with warnings.catch_warnings():
         # A read-only array, such as np.load(..., mmap_mode="r"): we never write to inputs.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -62,17 +72,33 @@ def embeddings(z: torch.Tensor, name: str = "z") -> torch.Tensor:
     return z
 
 
-def labelings(labels: torch.Tensor, count: int, z: torch.Tensor) -> torch.Tensor:
-    """Integer labels [K, N], or [N] when K = 1, as int64 [K, N]; the pass checks their values."""
+def labelings(
+    labels: torch.Tensor, count: int, z: torch.Tensor, *, suffix: str = ""
+) -> torch.Tensor:
+    """Integer labels [K, N], or [N] when K = 1, as int64 [K, N] contiguous; the pass checks their
+    values. ``suffix`` is that of both names."""
+    name = "labels" + suffix
     if labels.dtype not in INT_DTYPES:
-        raise TypeError(f"labels: takes integers, got {str(labels.dtype)[6:]}")
+        raise TypeError(f"{name}: takes integers, got {str(labels.dtype)[6:]}")
     rows = labels.unsqueeze(0) if labels.ndim == 1 and count == 1 else labels
     if rows.shape != (count, z.shape[0]):
         wanted = f"[{z.shape[0]}]" if count == 1 else f"[{count}, {z.shape[0]}]"
-        raise ValueError(f"labels: takes shape {wanted} to match z, got {list(labels.shape)}")
+        raise ValueError(
+            f"{name}: takes shape {wanted} to match z{suffix}, got {list(labels.shape)}"
+        )
     if labels.device != z.device:
-        raise ValueError(f"labels: is on {labels.device}, z is on {z.device}")
-    return rows.to(torch.int64).contiguous()
+        raise ValueError(f"{name}: is on {labels.device}, z{suffix} is on {z.device}")
+    return as_int64(rows, name).contiguous()
+
+
+def as_int64(integers: torch.Tensor, name: str) -> torch.Tensor:
+    """Integers of any dtype as int64; of uint64, a value past that is a ValueError."""
+    out = integers.to(torch.int64)
+    if integers.dtype == torch.uint64 and (wrapped := out < 0).any():
+        where = wrapped.nonzero()[0].tolist()
+        value = int(out[tuple(where)]) + 2**64
+        raise ValueError(f"{name}: row {where[-1]} holds {value}, past the range of int64")
+    return out
 
 
 def positive_int(value: Any, name: str) -> int:

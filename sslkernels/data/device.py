@@ -120,7 +120,7 @@ class _Cuda:
         return z.device.type == "cuda" and self._where.index in (None, z.device.index)
 
     def buffer(self, nbytes: int) -> torch.Tensor:
-        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        return torch.empty(nbytes, dtype=torch.uint8, device="cpu", pin_memory=True)
 
     def send(self, staged: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event]:
         with torch.cuda.stream(self._stream):
@@ -141,7 +141,7 @@ def _copied(chunks: Iterator[Chunk], lane: _Lane, where: torch.device) -> Iterat
 
     Three chunks are on the device: in use, arrived or arriving, and the one whose copy is queued.
     """
-    buffers = [torch.empty(0, dtype=torch.uint8)] * _BUFFERS
+    buffers = [torch.empty(0, dtype=torch.uint8, device="cpu")] * _BUFFERS
     tickets: list[Any] = [None] * _BUFFERS
     sent = 0
     waiting: tuple[Chunk, Any] | None = None

@@ -80,7 +80,7 @@ class FirstPass(Parts):
         if len(self._moments) > len(self._own):
             return self._moments[-1]
         most = max(self._moments, key=lambda m: int(m.counts.sum()))
-        return most.coarsen(torch.zeros(most.num_classes, dtype=torch.int64), 1)
+        return most.coarsen(torch.zeros_like(most.counts), 1)
 
 
 Draw = tuple[int, int, int]  # labeling, shots, repeat
@@ -101,7 +101,7 @@ def few_shot_draws(labelings: Sequence[Labeling], settings: Settings) -> dict[Dr
 def places(index: np.ndarray, wanted: np.ndarray) -> torch.Tensor:
     """Where the ``wanted`` rows stand in ``index``, both ascending; those elsewhere are passed."""
     if not len(index):
-        return torch.empty(0, dtype=torch.int64)
+        return torch.empty(0, dtype=torch.int64, device="cpu")
     low, high = np.searchsorted(wanted, [index[0], index[-1] + 1])
     here = wanted[low:high]
     at = np.searchsorted(index, here)

@@ -97,7 +97,7 @@ def _superclasses(
         raise ValueError(f"superclasses: there is a labeling {name!r} already")
     first = known[0]
     given = parents.detach().cpu() if isinstance(parents, torch.Tensor) else np.asarray(parents)
-    p = torch.as_tensor(given)
+    p = torch.as_tensor(given, device="cpu")
     if p.dtype not in _checks.INT_DTYPES or p.shape != (first.num_classes,):
         raise ValueError(
             f"superclasses: {name!r} takes {first.num_classes} integers, one for each class of "

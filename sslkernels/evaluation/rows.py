@@ -103,7 +103,7 @@ def _classes(
     offset: int,
     ignore_index: int,
 ) -> torch.Tensor:
-    out = torch.full((len(labelings), len(chunk.z)), ignore_index, dtype=torch.int64)
+    out = torch.full((len(labelings), len(chunk.z)), ignore_index, dtype=torch.int64, device="cpu")
     start = offset + chunk.start
     for k, (labeling, values) in enumerate(zip(labelings, labels, strict=True)):
         if values is not None:

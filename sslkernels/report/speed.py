@@ -105,9 +105,9 @@ def _wait(device: torch.device) -> None:
 
 
 def _vicreg(n: int, d: int, device: torch.device, budget: float) -> Comparison:
-    generator = torch.Generator().manual_seed(0)
-    base = torch.randn(n, d, generator=generator)
-    x, y = (base + 0.5 * torch.randn(n, d, generator=generator) for _ in range(2))
+    generator = torch.Generator("cpu").manual_seed(0)
+    base = torch.randn(n, d, generator=generator, device="cpu")
+    x, y = (base + 0.5 * torch.randn(n, d, generator=generator, device="cpu") for _ in range(2))
     exact = vicreg_grad(x.numpy(), y.numpy())
     x, y = x.to(device).requires_grad_(), y.to(device).requires_grad_()
 

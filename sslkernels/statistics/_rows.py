@@ -23,8 +23,9 @@ def checked(
     z: Any, labels: Any, num_classes: int, ignore_index: int, *, suffix: str = ""
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings [N, D] and their classes int64 [N], -1 where the label is ``ignore_index``."""
-    rows = _checks.embeddings(_checks.as_tensor(z, "z" + suffix), "z" + suffix).detach()
-    given = _checks.labelings(_checks.as_tensor(labels, "labels" + suffix), 1, rows)[0]
+    rows = _checks.embeddings(_checks.as_tensor(z, "z" + suffix), "z" + suffix)
+    given = _checks.labelings(_checks.as_tensor(labels, "labels" + suffix), 1, rows, suffix=suffix)
+    given = given[0]
     used = given != ignore_index
     bad = used & ((given < 0) | (given >= num_classes))
     if bad.any():

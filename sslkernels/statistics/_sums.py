@@ -7,11 +7,14 @@ from typing import Any, TypeVar
 
 import torch
 
+from sslkernels._gate import gated
+from sslkernels.statistics._state import check_state, load_state
 from sslkernels.statistics.class_moments import ClassMoments
 
 _Self = TypeVar("_Self", bound="Sums")
 
 
+@gated
 class Sums:
     """Sums over rows whose class centers are known and the same everywhere.
 
@@ -44,25 +47,8 @@ class Sums:
 
     def load_state_dict(self: _Self, state: Mapping[str, torch.Tensor]) -> _Self:
         """Take over saved sums of the same shapes; nothing changes if they do not fit."""
-        check_state(state, self._sums, "state")
-        for name, total in self._sums.items():
-            total.copy_(state[name])
+        load_state(state, self._sums)
         return self
-
-
-def check_state(
-    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], name: str
-) -> None:
-    """``state`` holds tensors of the shapes and dtypes of ``own``."""
-    for key, tensor in own.items():
-        if key not in state:
-            raise ValueError(f"{name}: lacks {key!r}")
-        got = state[key]
-        if got.shape != tensor.shape or got.dtype != tensor.dtype:
-            raise ValueError(
-                f"{name}: {key} takes {tensor.dtype} {list(tensor.shape)}, "
-                f"got {got.dtype} {list(got.shape)}"
-            )
 
 
 def class_moments_of(value: Any, name: str = "m") -> ClassMoments:

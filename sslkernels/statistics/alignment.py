@@ -20,12 +20,14 @@ from typing import Any
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.backends.torch.unit_moments import normalized
 from sslkernels.statistics import _rows
 
 _TILE = 2048  # rows per side of a tile of pairs
 
 
+@gated
 def alignment(x: Any, y: Any, *, alpha: float = 2.0) -> Any:
     """How far two views of a sample lie apart: the mean of ``||x / ||x|| - y / ||y||||^alpha``.
 
@@ -48,8 +50,8 @@ def alignment(x: Any, y: Any, *, alpha: float = 2.0) -> Any:
         >>> float(ssk.alignment(torch.tensor([[2., 0.]]), torch.tensor([[0., 5.]])))
         2.0
     """
-    a = _checks.embeddings(_checks.as_tensor(x, "x"), "x").detach()
-    b = _checks.embeddings(_checks.as_tensor(y, "y"), "y").detach()
+    a = _checks.embeddings(_checks.as_tensor(x, "x"), "x")
+    b = _checks.embeddings(_checks.as_tensor(y, "y"), "y")
     if a.shape != b.shape:
         raise ValueError(f"y: takes shape {list(a.shape)} to match x, got {list(b.shape)}")
     if a.device != b.device:
@@ -61,6 +63,7 @@ def alignment(x: Any, y: Any, *, alpha: float = 2.0) -> Any:
     return _rows.result(total / len(a), x)
 
 
+@gated
 def uniformity(z: Any, *, t: float = 2.0) -> Any:
     """Logarithm of the mean Gaussian potential of all pairs of rows on the unit sphere.
 
@@ -86,7 +89,7 @@ def uniformity(z: Any, *, t: float = 2.0) -> Any:
         >>> float(ssk.uniformity(torch.tensor([[3., 0.], [-1., 0.]])))
         -8.0
     """
-    rows = _checks.embeddings(_checks.as_tensor(z, "z")).detach()
+    rows = _checks.embeddings(_checks.as_tensor(z, "z"))
     scale = _positive(t, "t")
     n = len(rows)
     if n < 2:

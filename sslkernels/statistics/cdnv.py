@@ -17,11 +17,13 @@ from __future__ import annotations
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.backends import select
 from sslkernels.backends.torch.pairs import around_their_mean, squared_distances
 from sslkernels.statistics.class_moments import ClassMoments
 
 
+@gated
 def cdnv(m: ClassMoments, *, reduction: str = "mean", convention: str = "galanti") -> torch.Tensor:
     """Class-distance normalized variance of the classes of ``m``.
 

@@ -15,12 +15,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.backends import select
+from sslkernels.statistics import _rows
+from sslkernels.statistics._state import kept, load_state
 
 
+@gated
 class ClassMoments:
     """Counts, means and scatter of each class; what :func:`class_moments` returns.
 
@@ -45,9 +50,11 @@ class ClassMoments:
     def __init__(
         self, counts: torch.Tensor, mean: torch.Tensor, m2: torch.Tensor, dtype: torch.dtype
     ) -> None:
-        self._counts = counts
-        self._mean = mean  # float64 [C, D]; rows of empty classes are zero
-        self._m2 = m2
+        classes, dim = mean.shape
+        self._counts = kept(counts, "counts", torch.int64, [classes])
+        # Rows of empty classes are zero.
+        self._mean = kept(mean, "mean", torch.float64, [classes, dim])
+        self._m2 = kept(m2, "m2", torch.float64, [classes])
         self.dtype = dtype
         self._reports: list[tuple[str, torch.Tensor, int]] = []
 
@@ -153,8 +160,8 @@ class ClassMoments:
         both = (self._counts > 0) & (n_b > 0)
         self._m2 += other._m2 + spread.masked_fill(~both, 0.0)
         moved = torch.where(both.unsqueeze(1), self._mean + delta * share.unsqueeze(1), other._mean)
-        self._mean = torch.where((n_b > 0).unsqueeze(1), moved, self._mean)
-        self._counts = n
+        self._mean.copy_(torch.where((n_b > 0).unsqueeze(1), moved, self._mean))
+        self._counts.copy_(n)
         return self
 
     def coarsen(self, parents: Any, num_classes: int | None = None) -> ClassMoments:
@@ -172,13 +179,7 @@ class ClassMoments:
             >>> torch.allclose(coarse.m2, ssk.class_moments(z, labels // 2, 2).m2)
             True
         """
-        p = torch.as_tensor(parents, device=self.device)
-        if p.dtype not in _checks.INT_DTYPES or p.shape != (self.num_classes,):
-            raise ValueError(
-                f"parents: takes {self.num_classes} integers, "
-                f"got shape {list(p.shape)} of {str(p.dtype)[6:]}"
-            )
-        p = p.to(torch.int64)
+        p = self._parents(parents)
         low, high = int(p.min()), int(p.max())
         size = high + 1 if num_classes is None else _checks.positive_int(num_classes, "num_classes")
         if low < 0 or high >= size:
@@ -197,7 +198,7 @@ class ClassMoments:
         d = torch.where(filled.unsqueeze(1), self._mean - anchor[p], 0.0)
         total = torch.zeros_like(out._mean).index_add_(0, p, d * n.unsqueeze(1))
         shift = total / out._counts.clamp(min=1).unsqueeze(1)
-        out._mean = anchor + shift
+        out._mean.copy_(anchor + shift)
         spread = (d - shift[p]).square().sum(1) * n
         out._m2.index_add_(0, p, self._m2 + spread)
         return out
@@ -221,16 +222,15 @@ class ClassMoments:
         shift = total / counts.clamp(min=1).unsqueeze(1)
         m2 = self._m2 + (d - shift).square().sum(1) * mine
         dist.all_reduce(m2, group=group)
-        self._counts, self._m2 = counts, m2
-        self._mean = torch.where((counts > 0).unsqueeze(1), origin + shift, 0.0)
+        self._counts.copy_(counts)
+        self._m2.copy_(m2)
+        self._mean.copy_(torch.where((counts > 0).unsqueeze(1), origin + shift, 0.0))
         return self
 
     def to(self, device: torch.device | str) -> ClassMoments:
-        """The same moments on another device."""
-        self._raise_reported()
-        return ClassMoments(
-            self._counts.to(device), self._mean.to(device), self._m2.to(device), self.dtype
-        )
+        """A copy of the moments on another device."""
+        out = ClassMoments.empty(self.num_classes, self.dim, device=device, dtype=self.dtype)
+        return out.load_state_dict(self.state_dict())
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Copies of the state: ``counts``, ``mean`` (float64, zero where empty) and ``m2``."""
@@ -242,21 +242,21 @@ class ClassMoments:
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> ClassMoments:
         """Take over a saved state of the same shape; nothing changes if it does not fit."""
-        own = {"counts": self._counts, "mean": self._mean, "m2": self._m2}
-        for name, tensor in own.items():
-            if name not in state:
-                raise ValueError(f"state: lacks {name!r}")
-            got = state[name]
-            if got.shape != tensor.shape or got.dtype != tensor.dtype:
-                raise ValueError(
-                    f"state: {name} takes {tensor.dtype} {list(tensor.shape)}, "
-                    f"got {got.dtype} {list(got.shape)}"
-                )
-        self._counts, self._mean, self._m2 = (
-            state[name].to(self.device, copy=True) for name in own
-        )
+        load_state(state, {"counts": self._counts, "mean": self._mean, "m2": self._m2})
         self._reports.clear()
         return self
+
+    def _parents(self, given: Any) -> torch.Tensor:
+        """A superclass for every class, int64 [C]."""
+        p = _checks.as_tensor(
+            np.asarray(given) if isinstance(given, (list, tuple)) else given, "parents"
+        )
+        if p.dtype not in _checks.INT_DTYPES or p.shape != (self.num_classes,):
+            raise ValueError(
+                f"parents: takes {self.num_classes} integers, "
+                f"got shape {list(p.shape)} of {str(p.dtype)[6:]}"
+            )
+        return _checks.as_int64(p, "parents").to(self.device)
 
     def __repr__(self) -> str:
         return f"ClassMoments(num_classes={self.num_classes}, dim={self.dim}, {self.device})"
@@ -270,6 +270,7 @@ class ClassMoments:
                 raise _checks.bad_label(name, row, value, self.num_classes, ignore_index)
 
 
+@gated
 def update_all(
     moments: Sequence[ClassMoments], z: Any, labels: Any, *, ignore_index: int = -100
 ) -> None:
@@ -290,13 +291,14 @@ def update_all(
             raise ValueError(f"z: is on {z.device}, the moments are on {m.device}")
     states = [(m._counts, m._mean, m._m2) for m in moments]
     pass_ = select("class_moments_update", z).class_moments_update
-    reports = pass_(z.detach(), rows, states, ignore_index)
+    reports = pass_(z, rows, states, ignore_index)
     if reports is not None:
         for k, m in enumerate(moments):
             name = "labels" if len(moments) == 1 else f"labels[{k}]"
             m._reports.append((name, reports[k], ignore_index))
 
 
+@gated
 def class_moments(
     z: Any, labels: Any, num_classes: int | Sequence[int], *, ignore_index: int = -100
 ) -> ClassMoments | tuple[ClassMoments, ...]:
@@ -353,6 +355,7 @@ def class_moments(
     return moments if several else moments[0]
 
 
+@gated
 def class_means(z: Any, labels: Any, num_classes: int, *, ignore_index: int = -100) -> Any:
     """The mean of every class, [C, D]; rows of empty classes are NaN.
 
@@ -366,4 +369,4 @@ def class_means(z: Any, labels: Any, num_classes: int, *, ignore_index: int = -1
     _checks.positive_int(num_classes, "num_classes")
     m = class_moments(z, labels, num_classes, ignore_index=ignore_index)
     assert isinstance(m, ClassMoments)
-    return _checks.like(m.means, z)
+    return _rows.result(m.means, z)

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.backends import select
 from sslkernels.backends.torch.pairs import around_their_mean, squared_distances
 from sslkernels.statistics import _rows
@@ -32,6 +33,7 @@ from sslkernels.statistics.class_moments import ClassMoments
 _COLUMNS = 1024  # centers per tile: 16 MB of float64 projections for a block of rows
 
 
+@gated
 def directional_cdnv(
     z: Any,
     labels: Any,
@@ -75,6 +77,7 @@ def directional_cdnv(
     return _rows.result(second.update(z, labels, ignore_index=ignore_index).compute(), z)
 
 
+@gated
 class DirectionalCDNVPass(Sums):
     """Directional CDNV from a second pass, in batches, over rows whose class moments are known.
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.ops.nearest_center import nearest_center
 from sslkernels.statistics import _rows
 from sslkernels.statistics.class_moments import ClassMoments, class_moments
@@ -36,6 +37,7 @@ class FewShot(NamedTuple):
     accuracies: torch.Tensor
 
 
+@gated
 def few_shot_ncc(
     z: Any,
     labels: Any,

@@ -12,10 +12,13 @@ from typing import Any
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.ops.nearest_center import nearest_center
+from sslkernels.statistics import _rows
 from sslkernels.statistics.class_moments import ClassMoments
 
 
+@gated
 def ncc_predict(z: Any, centers: Any, *, precision: str = "exact") -> Any:
     """The nearest class center of every row.
 
@@ -42,9 +45,10 @@ def ncc_predict(z: Any, centers: Any, *, precision: str = "exact") -> Any:
         [0, 1, 0]
     """
     rows = _checks.embeddings(_checks.as_tensor(z, "z"))
-    return _checks.like(_predict(rows, centers, precision), z)
+    return _rows.result(_predict(rows, _means(centers, rows), precision), z)
 
 
+@gated
 def ncc_accuracy(
     z: Any, labels: Any, centers: Any, *, precision: str = "exact", ignore_index: int = -100
 ) -> Any:
@@ -69,20 +73,26 @@ def ncc_accuracy(
         1.0
     """
     rows = _checks.embeddings(_checks.as_tensor(z, "z"))
+    means = _means(centers, rows)
     target = _checks.labelings(_checks.as_tensor(labels, "labels"), 1, rows)[0]
     used = target != ignore_index
-    size = centers.num_classes if isinstance(centers, ClassMoments) else len(centers)
+    size = len(means)
     bad = used & ((target < 0) | (target >= size))
     if bad.any():
         row = int(bad.nonzero()[0])
         raise _checks.bad_label("labels", row, int(target[row]), size, ignore_index)
-    hits = (_predict(rows, centers, precision) == target) & used
+    hits = (_predict(rows, means, precision) == target) & used
     share = hits.sum(dtype=torch.float64) / used.sum()
-    return share.numpy()[()] if _checks.like(share, z) is not share else share
+    return _rows.result(share, z)
 
 
-def _predict(z: torch.Tensor, centers: Any, precision: str) -> torch.Tensor:
+def _predict(z: torch.Tensor, means: torch.Tensor, precision: str) -> torch.Tensor:
     exact = _checks.one_of(precision, "precision", ("exact", "fast")) == "exact"
+    return nearest_center(z, means, exact)
+
+
+def _means(centers: Any, z: torch.Tensor) -> torch.Tensor:
+    """The centers [C, D], contiguous, that go with rows z [N, D]."""
     if isinstance(centers, ClassMoments):
         c = centers.centers()
     else:
@@ -92,4 +102,4 @@ def _predict(z: torch.Tensor, centers: Any, precision: str) -> torch.Tensor:
         raise ValueError(f"centers: takes {z.shape[1]} columns to match z, got {list(c.shape)}")
     if c.device != z.device:
         raise ValueError(f"centers: is on {c.device}, z is on {z.device}")
-    return nearest_center(z.detach(), c.detach().contiguous(), exact)
+    return c.contiguous()

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.backends import select
 from sslkernels.ops.nearest_center import nearest_center
 from sslkernels.statistics import _rows
@@ -49,6 +50,7 @@ class NCCScores(NamedTuple):
     leave_one_out: torch.Tensor | None
 
 
+@gated
 def ncc_scores(
     z: Any,
     labels: Any,
@@ -86,6 +88,7 @@ def ncc_scores(
     return _rows.results(second.compute(), z)
 
 
+@gated
 class NCCScoresPass(Sums):
     """:func:`ncc_scores` in batches; passes over disjoint rows merge, save and load.
 
@@ -102,7 +105,7 @@ class NCCScoresPass(Sums):
             self._centers = centers.centers()
         else:
             given = _checks.embeddings(_checks.as_tensor(centers, "centers"), "centers")
-            self._centers = given.detach().double()
+            self._centers = given.double()
         self._centers = self._centers.contiguous()
         device = self._centers.device
         size = len(self._centers)

@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.backends import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._dense import threads_for
@@ -68,6 +69,7 @@ class NeuralCollapse(NamedTuple):
     nc4: torch.Tensor | None = None
 
 
+@gated
 def neural_collapse(
     z: Any,
     labels: Any = None,
@@ -122,6 +124,7 @@ def neural_collapse(
     return _rows.results(second.compute(), z)
 
 
+@gated
 class NeuralCollapsePass(Sums):
     """NC1 to NC4 from a second pass, in batches, over the rows whose class moments are known.
 
@@ -181,6 +184,7 @@ class NeuralCollapsePass(Sums):
         return found if self._nc4 is None else found._replace(nc4=self._nc4.compute())
 
 
+@gated
 class Disagreements(Sums):
     """NC4: rows on which a linear classifier and the nearest class center disagree.
 
@@ -271,7 +275,7 @@ def _nc1(between: _Between, scatter: PooledScatter) -> torch.Tensor:
         with threads_for(max(size, dim)):
             q, r = torch.linalg.qr(a.T) if wide else torch.linalg.qr(a, mode="r")
         solve = torch.linalg.solve_triangular
-        s = solve(r, q.T, upper=True) if wide else solve(r.T, torch.eye(dim).to(r), upper=False)
+        s = solve(r, q.T, upper=True) if wide else solve(r.T, r.new_ones(dim).diag(), upper=False)
         # No singular value of M is below 1 / ||S||: all of its directions count.
         if a.norm() * s.norm() < _RANK**-0.5 and s.norm() * between.rounding < 1:
             return (s @ w * s).sum() / between.num_rows
@@ -321,10 +325,10 @@ def checked_classifier(
     weight: Any, bias: Any, num_classes: int, dim: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight [C, D] and bias [C] of a classifier on ``dim`` columns, in float64."""
-    w = _checks.embeddings(_checks.as_tensor(weight, "weight"), "weight").detach()
+    w = _checks.embeddings(_checks.as_tensor(weight, "weight"), "weight")
     if w.shape != (num_classes, dim):
         raise ValueError(f"weight: takes shape {[num_classes, dim]}, got {list(w.shape)}")
-    b = w.new_zeros(len(w)) if bias is None else _checks.as_tensor(bias, "bias").detach()
+    b = w.new_zeros(len(w)) if bias is None else _checks.as_tensor(bias, "bias")
     if b.shape != (num_classes,) or not b.dtype.is_floating_point:
         raise ValueError(
             f"bias: takes {num_classes} floating-point numbers, "

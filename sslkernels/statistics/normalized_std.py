@@ -15,11 +15,13 @@ from typing import Any
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.backends import select
 from sslkernels.statistics import _rows
-from sslkernels.statistics._sums import check_state
+from sslkernels.statistics._state import check_state, kept, load_state
 
 
+@gated
 def normalized_std(z: Any) -> Any:
     """Mean over dimensions of the standard deviation of ``z / ||z||``, in one pass.
 
@@ -44,6 +46,7 @@ def normalized_std(z: Any) -> Any:
     return _rows.result(moments.std, z)
 
 
+@gated
 class NormalizedMoments:
     """Mean and scatter per dimension of ``z / ||z||``; merges exactly, like class moments.
 
@@ -61,7 +64,9 @@ class NormalizedMoments:
     """
 
     def __init__(self, count: torch.Tensor, mean: torch.Tensor, m2: torch.Tensor) -> None:
-        self.count, self.mean, self.m2 = count, mean, m2
+        self.count = kept(count, "count", torch.int64, [])
+        self.mean = kept(mean, "mean", torch.float64, [mean.numel()])
+        self.m2 = kept(m2, "m2", torch.float64, [mean.numel()])
 
     @classmethod
     def empty(cls, dim: int, *, device: torch.device | str | None = None) -> NormalizedMoments:
@@ -78,7 +83,7 @@ class NormalizedMoments:
 
     def update(self, z: Any) -> NormalizedMoments:
         """Add a batch [N, D], in place, and return ``self``."""
-        rows = _checks.embeddings(_checks.as_tensor(z, "z")).detach()
+        rows = _checks.embeddings(_checks.as_tensor(z, "z"))
         _rows.fits(rows, len(self.mean), self.mean.device)
         if len(rows):
             mean, m2 = select("unit_moments", rows).unit_moments(rows)
@@ -103,7 +108,8 @@ class NormalizedMoments:
         mean /= count.clamp(min=1)  # entries of unit vectors: sums lose no digits that matter
         self.m2 += (self.mean - mean).square() * self.count
         dist.all_reduce(self.m2, group=group)
-        self.count, self.mean = count, mean
+        self.count.copy_(count)
+        self.mean.copy_(mean)
         return self
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -112,10 +118,7 @@ class NormalizedMoments:
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> NormalizedMoments:
         """Take over a saved state of the same shape; nothing changes if it does not fit."""
-        own = {"count": self.count, "mean": self.mean, "m2": self.m2}
-        check_state(state, own, "state")
-        for name, tensor in own.items():
-            tensor.copy_(state[name])
+        load_state(state, {"count": self.count, "mean": self.mean, "m2": self.m2})
         return self
 
     def _add(self, count: torch.Tensor, mean: torch.Tensor, m2: torch.Tensor) -> None:

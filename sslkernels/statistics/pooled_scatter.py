@@ -21,12 +21,14 @@ from typing import Any
 
 import torch
 
+from sslkernels._gate import gated
 from sslkernels.backends import select
 from sslkernels.statistics import _rows
-from sslkernels.statistics._sums import check_state
+from sslkernels.statistics._state import check_state, copied, kept, load_state
 from sslkernels.statistics.class_moments import ClassMoments, class_moments
 
 
+@gated
 class PooledScatter:
     """Class moments and the pooled within-class scatter matrix; D x D in float64.
 
@@ -49,7 +51,8 @@ class PooledScatter:
 
     def __init__(self, moments: ClassMoments, upper: torch.Tensor) -> None:
         self.moments = moments
-        self._upper = upper  # float64 [D, D]; what lies below the diagonal means nothing
+        # What lies below the diagonal means nothing.
+        self._upper = kept(upper, "upper", torch.float64, [moments.dim, moments.dim])
 
     @classmethod
     def empty(
@@ -146,15 +149,14 @@ class PooledScatter:
         m = self.moments
         coarse = m.coarsen(parents, num_classes)
         filled = (m.counts > 0).nonzero().squeeze(1)
-        p = torch.as_tensor(parents, device=m.device).to(torch.int64)
-        moved = m.centers()[filled] - coarse.centers()[p[filled]]
-        upper = self._upper.clone()
+        moved = m.centers()[filled] - coarse.centers()[m._parents(parents)[filled]]
+        upper = copied(self._upper)
         add_gram(upper, moved * m.counts[filled].double().sqrt().unsqueeze(1))
         return PooledScatter(coarse, upper)
 
     def total(self) -> PooledScatter:
         """The scatter of all rows around their one mean."""
-        return self.coarsen(torch.zeros(self.moments.num_classes, dtype=torch.int64), 1)
+        return self.coarsen(torch.zeros_like(self.moments.counts), 1)
 
     def within(self, m: ClassMoments) -> PooledScatter:
         """The pooled scatter of other classes of the same rows, without the data.
@@ -173,7 +175,7 @@ class PooledScatter:
                 f"m: takes moments of the same {self.num_rows} rows of {self.moments.dim} columns, "
                 f"got {int(m.counts.sum())} of {m.dim}"
             )
-        upper = self.total()._upper.clone()
+        upper = self.total()._upper
         filled = (m.counts > 0).nonzero().squeeze(1)
         n, means = m.counts[filled].double(), m.centers()[filled]
         if len(filled):
@@ -191,9 +193,10 @@ class PooledScatter:
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> PooledScatter:
         """Take over a saved state of the same shape; nothing changes if it does not fit."""
-        check_state(state, {"scatter": self._upper}, "state")
+        scatter = {"scatter": self._upper}
+        check_state(state, scatter)
         self.moments.load_state_dict(state)
-        self._upper.copy_(state["scatter"])
+        load_state(state, scatter)
         return self
 
 

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sslkernels import _checks
+from sslkernels._gate import gated
 from sslkernels.statistics import _rows
 from sslkernels.statistics._dense import eigenvalues
 from sslkernels.statistics.class_moments import ClassMoments, class_moments
@@ -58,6 +59,7 @@ class Spectrum(NamedTuple):
     alpha: torch.Tensor
 
 
+@gated
 def spectrum(
     z: Any,
     labels: Any = None,
@@ -99,7 +101,7 @@ def spectrum(
         return _summary(centered, _rankme(raw), z.num_rows, low, high)
     if (labels is None) != (num_classes is None):
         raise ValueError("labels, num_classes: go together")
-    rows = _checks.embeddings(_checks.as_tensor(z, "z"), "z").detach()
+    rows = _checks.embeddings(_checks.as_tensor(z, "z"), "z")
     size = 1 if num_classes is None else _checks.positive_int(num_classes, "num_classes")
     if labels is None:
         labels = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
@@ -115,25 +117,26 @@ def spectrum(
     return _rows.results(_summary(centered, _rankme(raw), count, low, high), z)
 
 
-def rankme(singular_values: torch.Tensor, *, eps: float = 1e-7) -> torch.Tensor:
-    """RankMe of singular values: ``exp(-sum p log p)``, ``p = s / sum(s) + eps``, float64 0-d.
+@gated
+def rankme(singular_values: Any, *, eps: float = 1e-7) -> Any:
+    """RankMe of singular values: ``exp(-sum p log p)``, ``p = s / sum(s) + eps``, float64 0-d (a
+    NumPy scalar for a NumPy array).
 
     Example:
         >>> import torch, sslkernels as ssk
         >>> round(float(ssk.rankme(torch.ones(10))), 4)
         10.0
     """
-    s = singular_values.double()
+    s = _checks.as_tensor(singular_values, "singular_values").double()
     p = s / s.sum() + eps
-    return torch.exp(-(p * p.log()).sum())
+    return _rows.result(torch.exp(-(p * p.log()).sum()), singular_values)
 
 
-def alpha_req(
-    eigenvalues: torch.Tensor, *, alpha_ranks: tuple[int, int] = _ALPHA_RANKS
-) -> torch.Tensor:
-    """The decay exponent of descending eigenvalues, float64 0-d: minus the slope of their logarithm
-    over that of their rank, weights 1 / rank, over ``alpha_ranks`` as far as there are eigenvalues
-    above rounding; NaN with fewer than two.
+@gated
+def alpha_req(eigenvalues: Any, *, alpha_ranks: tuple[int, int] = _ALPHA_RANKS) -> Any:
+    """The decay exponent of descending eigenvalues, float64 0-d (a NumPy scalar for a NumPy array):
+    minus the slope of their logarithm over that of their rank, weights 1 / rank, over
+    ``alpha_ranks`` as far as there are eigenvalues above rounding; NaN with fewer than two.
 
     Example:
         >>> import torch, sslkernels as ssk
@@ -141,17 +144,19 @@ def alpha_req(
         1.5
     """
     low, high = alpha_ranks
-    values = eigenvalues.double()[:high]
+    every = _checks.as_tensor(eigenvalues, "eigenvalues").double()
+    values = every[:high]
     ranks = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)
-    floor = len(eigenvalues) * torch.finfo(torch.float64).eps * values.amax() if len(values) else 0
+    floor = len(every) * torch.finfo(torch.float64).eps * values.amax() if len(values) else 0
     used = (ranks >= low) & (values > floor)
     if int(used.sum()) < 2:
-        return values.new_full((), torch.nan)
+        return _rows.result(values.new_full((), torch.nan), eigenvalues)
     x, y, w = ranks[used].log(), values[used].log(), 1 / ranks[used]
     x = x - (w * x).sum() / w.sum()
-    return -(w * x * y).sum() / (w * x * x).sum()
+    return _rows.result(-(w * x * y).sum() / (w * x * x).sum(), eigenvalues)
 
 
+@gated
 def spectrum_without_rankme(scatter: PooledScatter, alpha_ranks: tuple[int, int]) -> Spectrum:
     """:func:`spectrum` of a scatter for half its time; RankMe, which is of the rows however they
     are classed, is NaN."""

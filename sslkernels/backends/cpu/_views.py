@@ -1,4 +1,8 @@
-"""Tensors as the raw strided views that the C++ extension takes."""
+"""Tensors as the raw memory that the C++ extension takes.
+
+What cannot be read there is refused here, whatever let it pass before: nothing but the address of
+aligned memory on the CPU reaches C++.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,28 @@ _CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 
 View = tuple[int, int, int, int, int, int]
 
 
+def address(t: torch.Tensor) -> int:
+    """Of the first element of a tensor with any strides."""
+    if t.device.type != "cpu":
+        raise RuntimeError(f"expected a tensor on the CPU, got one on {t.device}")
+    if t.is_neg() or t.is_conj():
+        raise RuntimeError("expected values as they are in memory, got lazily negated ones")
+    data = t.data_ptr()
+    if data % t.element_size():
+        raise RuntimeError(f"expected {t.dtype} in aligned memory, got address {data:#x}")
+    return data
+
+
+def pointer(t: torch.Tensor) -> int:
+    """Of the first element of a contiguous tensor."""
+    if not t.is_contiguous():
+        raise RuntimeError(
+            f"expected a contiguous tensor, got strides {t.stride()} of shape {list(t.shape)}"
+        )
+    return address(t)
+
+
 def view(t: torch.Tensor) -> View:
-    """``(data_ptr, dtype code, rows, cols, row stride, column stride)`` of a [N, D] tensor."""
+    """``(address, dtype code, rows, cols, row stride, column stride)`` of a [N, D] tensor."""
     rows, cols = t.shape
-    return (t.data_ptr(), _CODES[t.dtype], rows, cols, t.stride(0), t.stride(1))
+    return (address(t), _CODES[t.dtype], rows, cols, t.stride(0), t.stride(1))

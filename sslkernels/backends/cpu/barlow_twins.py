@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
-from sslkernels.backends.cpu._views import view
+from sslkernels.backends.cpu._views import pointer, view
 from sslkernels.ops.vicreg import result_dtype, wide
 
 
@@ -21,9 +21,10 @@ def barlow_twins_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, d = x.shape
     dtype = result_dtype(x.dtype)
-    terms = torch.empty(3, dtype=torch.float64)
-    columns = torch.empty((5, d), dtype=torch.float64)
-    gram = torch.empty((2, n, n) if wide(n, d) else (1, d, d), dtype=dtype)
+    terms = torch.empty(3, dtype=torch.float64, device=x.device)
+    columns = torch.empty((5, d), dtype=torch.float64, device=x.device)
+    shape = (2, n, n) if wide(n, d) else (1, d, d)
+    gram = torch.empty(shape, dtype=dtype, device=x.device)
     _C.barlow_twins_forward(
         view(x),
         view(y),
@@ -31,7 +32,7 @@ def barlow_twins_forward(
         eps,
         wide(n, d),
         torch.get_num_threads(),
-        *(t.data_ptr() for t in (terms, columns, gram)),
+        *(pointer(t) for t in (terms, columns, gram)),
         cuts,
     )
     return terms.to(dtype), columns, gram
@@ -48,8 +49,8 @@ def barlow_twins_backward(
     need_y: bool,
     cuts: Mapping[str, int] | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    grad_x = torch.empty(x.shape, dtype=x.dtype) if need_x else None
-    grad_y = torch.empty(x.shape, dtype=x.dtype) if need_y else None
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_x else None
+    grad_y = torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_y else None
     _C.barlow_twins_backward(
         grad.tolist(),
         view(x),
@@ -57,9 +58,9 @@ def barlow_twins_backward(
         lambda_,
         wide(*x.shape),
         torch.get_num_threads(),
-        columns.data_ptr(),
-        gram.data_ptr(),
-        *(0 if g is None else g.data_ptr() for g in (grad_x, grad_y)),
+        pointer(columns),
+        pointer(gram),
+        *(0 if g is None else pointer(g) for g in (grad_x, grad_y)),
         cuts,
     )
     return grad_x, grad_y

@@ -9,7 +9,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
-from sslkernels.backends.cpu._views import view
+from sslkernels.backends.cpu._views import pointer, view
 
 
 def class_moments_update(
@@ -34,9 +34,9 @@ def class_moments_update(
     Raises:
         ValueError: a label out of range; no state has changed then.
     """
-    pointers = [(len(n), n.data_ptr(), mean.data_ptr(), m2.data_ptr()) for n, mean, m2 in states]
+    pointers = [(len(n), pointer(n), pointer(mean), pointer(m2)) for n, mean, m2 in states]
     labeling, row, value = _C.class_moments_update(
-        view(z), labels.data_ptr(), pointers, ignore_index, torch.get_num_threads()
+        view(z), pointer(labels), pointers, ignore_index, torch.get_num_threads()
     )
     if row >= 0:
         name = "labels" if len(states) == 1 else f"labels[{labeling}]"

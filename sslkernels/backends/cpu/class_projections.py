@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
-from sslkernels.backends.cpu._views import view
+from sslkernels.backends.cpu._views import pointer, view
 
 
 def class_projections(
@@ -19,19 +19,19 @@ def class_projections(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """``(rank, alone, spread)`` as :mod:`sslkernels.backends.torch.class_projections` says."""
     n, c = len(z), len(centers)
-    rank = torch.empty(n, dtype=torch.int64)
-    alone = torch.empty(n, dtype=torch.bool)
-    spread = torch.empty(c, dtype=torch.float64)
+    rank = torch.empty(n, dtype=torch.int64, device=z.device)
+    alone = torch.empty(n, dtype=torch.bool, device=z.device)
+    spread = torch.empty(c, dtype=torch.float64, device=z.device)
     _C.class_projections(
         view(z),
-        classes.data_ptr(),
+        pointer(classes),
         view(centers),
-        0 if counts is None else counts.data_ptr(),
-        0 if between is None else between.data_ptr(),
+        0 if counts is None else pointer(counts),
+        0 if between is None else pointer(between),
         directional,
         torch.get_num_threads(),
-        rank.data_ptr(),
-        alone.data_ptr(),
-        spread.data_ptr(),
+        pointer(rank),
+        pointer(alone),
+        pointer(spread),
     )
     return rank, alone, spread

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
+from sslkernels.backends.cpu._views import pointer
 
 _FEW = 512  # means or less: float64 products, some ms at D = 2048
 
@@ -24,7 +25,7 @@ def cdnv_sum(
     standard deviation for the closest pairs that fp32 products are kept for, and averages out over
     pairs. Memory: 4 C D bytes. The bits do not depend on the number of threads.
     """
-    return _sum(mean, m2.data_ptr(), counts, few)
+    return _sum(mean, m2, counts, few)
 
 
 def cosine_gap_sum(
@@ -43,9 +44,9 @@ def cosine_gap_sum(
 
 
 def _sum(
-    mean: torch.Tensor, m2: int | None, counts: torch.Tensor, few: int
+    mean: torch.Tensor, m2: torch.Tensor | None, counts: torch.Tensor, few: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    means = (mean.data_ptr(), counts.data_ptr(), *mean.shape)
-    total = _C.mean_pairs(means, m2, few, torch.get_num_threads())
+    means = (pointer(mean), pointer(counts), *mean.shape)
+    total = _C.mean_pairs(means, None if m2 is None else pointer(m2), few, torch.get_num_threads())
     filled = (counts > 0).sum()
     return mean.new_tensor(total), filled * (filled - 1) // 2

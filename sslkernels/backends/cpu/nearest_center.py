@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
-from sslkernels.backends.cpu._views import view
+from sslkernels.backends.cpu._views import pointer, view
 
 
 def nearest_center(
@@ -16,8 +16,6 @@ def nearest_center(
 ) -> torch.Tensor:
     """int64 [N]: the nearest center of every row. ``kernel`` names a filter (tests compare them);
     by default the machine and the shape decide."""
-    out = torch.empty(z.shape[0], dtype=torch.int64)
-    _C.nearest_center(
-        view(z), view(centers), exact, kernel, torch.get_num_threads(), out.data_ptr()
-    )
+    out = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    _C.nearest_center(view(z), view(centers), exact, kernel, torch.get_num_threads(), pointer(out))
     return out

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
-from sslkernels.backends.cpu._views import view
+from sslkernels.backends.cpu._views import pointer, view
 from sslkernels.ops.vicreg import result_dtype
 
 
@@ -25,7 +25,7 @@ def nt_xent_forward(
         view(y),
         temperature,
         torch.get_num_threads(),
-        *(t.data_ptr() for t in (terms, rows[0], rows[1])),
+        *(pointer(t) for t in (terms, rows[0], rows[1])),
         cuts,
     )
     return terms.to(result_dtype(x.dtype)), rows
@@ -41,17 +41,17 @@ def nt_xent_backward(
     need_y: bool,
     cuts: Mapping[str, int] | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    grad_x = torch.empty(x.shape, dtype=x.dtype) if need_x else None
-    grad_y = torch.empty(x.shape, dtype=x.dtype) if need_y else None
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_x else None
+    grad_y = torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_y else None
     _C.nt_xent_backward(
         grad.tolist(),
         view(x),
         view(y),
         temperature,
         torch.get_num_threads(),
-        rows[0].data_ptr(),
-        rows[1].data_ptr(),
-        *(0 if g is None else g.data_ptr() for g in (grad_x, grad_y)),
+        pointer(rows[0]),
+        pointer(rows[1]),
+        *(0 if g is None else pointer(g) for g in (grad_x, grad_y)),
         cuts,
     )
     return grad_x, grad_y

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
-from sslkernels.backends.cpu._views import view
+from sslkernels.backends.cpu._views import pointer, view
 
 
 def scatter_update(
@@ -23,8 +23,8 @@ def scatter_update(
     """
     _C.scatter_update(
         view(z),
-        classes.data_ptr(),
-        centers.data_ptr(),
-        upper.data_ptr(),
+        pointer(classes),
+        pointer(centers),
+        pointer(upper),
         torch.get_num_threads(),
     )

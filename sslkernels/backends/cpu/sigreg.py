@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
-from sslkernels.backends.cpu._views import view
+from sslkernels.backends.cpu._views import pointer, view
 from sslkernels.ops.sigreg import SIGRegSettings
 
 
@@ -26,7 +26,7 @@ def sigreg_forward(
     cuts: Mapping[str, int] | None = None,
 ) -> Tensor:
     sums = torch.empty((settings.num_slices, settings.num_knots, 2), dtype=torch.float64)
-    _C.sigreg_forward(view(z), _raw(settings, step), torch.get_num_threads(), sums.data_ptr(), cuts)
+    _C.sigreg_forward(view(z), _raw(settings, step), torch.get_num_threads(), pointer(sums), cuts)
     return sums
 
 
@@ -38,13 +38,13 @@ def sigreg_backward(
     cuts: Mapping[str, int] | None = None,
 ) -> Tensor:
     grad = grad.contiguous()
-    grad_z = torch.empty(z.shape, dtype=z.dtype)
+    grad_z = torch.empty(z.shape, dtype=z.dtype, device=z.device)
     _C.sigreg_backward(
-        grad.data_ptr(),
+        pointer(grad),
         view(z),
         _raw(settings, step),
         torch.get_num_threads(),
-        grad_z.data_ptr(),
+        pointer(grad_z),
         cuts,
     )
     return grad_z

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
-from sslkernels.backends.cpu._views import view
+from sslkernels.backends.cpu._views import pointer, view
 
 
 def unit_moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -13,6 +13,6 @@ def unit_moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     Everything in float64; the bits do not depend on the number of threads.
     """
-    mean, m2 = torch.empty(2, z.shape[1], dtype=torch.float64)
-    _C.unit_moments(view(z), torch.get_num_threads(), mean.data_ptr(), m2.data_ptr())
+    mean, m2 = torch.empty(2, z.shape[1], dtype=torch.float64, device=z.device)
+    _C.unit_moments(view(z), torch.get_num_threads(), pointer(mean), pointer(m2))
     return mean, m2

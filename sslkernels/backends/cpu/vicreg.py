@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
-from sslkernels.backends.cpu._views import _CODES
+from sslkernels.backends.cpu._views import _CODES, address, pointer
 from sslkernels.ops.vicreg import VICRegSettings, empty_results, wide
 
 Problems = tuple[int, int, int, int, int, int, int, int]
@@ -16,7 +16,7 @@ Problems = tuple[int, int, int, int, int, int, int, int]
 
 def _problems(z: Tensor) -> Problems:
     """``(data_ptr, dtype code, P, N, D, their strides)`` of a [P, N, D] tensor."""
-    return (z.data_ptr(), _CODES[z.dtype], *z.shape, *z.stride())
+    return (address(z), _CODES[z.dtype], *z.shape, *z.stride())
 
 
 def vicreg_forward(
@@ -31,7 +31,7 @@ def vicreg_forward(
         None if y is None else _problems(y),
         (*settings, wide(*x.shape[1:])),
         torch.get_num_threads(),
-        *(t.data_ptr() for t in results),
+        *(pointer(t) for t in results),
         cuts,
     )
     return results
@@ -49,16 +49,18 @@ def vicreg_backward(
     need_y: bool,
     cuts: Mapping[str, int] | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    grad_x = torch.empty(x.shape, dtype=x.dtype) if need_x else None
-    grad_y = torch.empty(x.shape, dtype=x.dtype) if need_y and y is not None else None
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_x else None
+    grad_y = (
+        torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_y and y is not None else None
+    )
     _C.vicreg_backward(
         grad.tolist(),
         _problems(x),
         None if y is None else _problems(y),
         (*settings, wide(*x.shape[1:])),
         torch.get_num_threads(),
-        *(t.data_ptr() for t in (mean, var, gram)),
-        *(0 if g is None else g.data_ptr() for g in (grad_x, grad_y)),
+        *(pointer(t) for t in (mean, var, gram)),
+        *(0 if g is None else pointer(g) for g in (grad_x, grad_y)),
         cuts,
     )
     return grad_x, grad_y
