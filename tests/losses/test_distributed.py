@@ -43,6 +43,8 @@ AGREEING = (
     "modules_keep_their_group",
     "drop_ins_gather",
     "no_second_derivative",
+    "learned_weights",
+    "transforms_are_refused",
 )
 FAILING = ("stalled_rank_times_out", "dead_rank_fails_the_others")
 
