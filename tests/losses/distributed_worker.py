@@ -99,14 +99,15 @@ def other_dtypes_and_backends():
 
 
 @scenario("agreeing")
-def autocast_changes_nothing():
+def autocast_and_default_device_change_nothing():
     x, y = views(equal(), 24, dtype=torch.float32)
     own = split(equal())
     for loss in LOSSES.values():
         before = with_grad(partial(loss, group="world"), x[own], y[own])
-        with torch.autocast("cpu", torch.bfloat16):
-            after = with_grad(partial(loss, group="world"), x[own], y[own])
-        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        for around in (torch.autocast("cpu", torch.bfloat16), torch.device("meta")):
+            with around:
+                after = with_grad(partial(loss, group="world"), x[own], y[own])
+            assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @scenario("agreeing")
