@@ -62,7 +62,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.backends import select
-from sslkernels.ops._declare import along, declare, differentiate, once_differentiable, save
+from sslkernels.ops._declare import along, declare, differentiate, save
 
 
 class VICRegSettings(NamedTuple):
@@ -107,7 +107,7 @@ def empty_results(
     )
 
 
-def _problems(z: Tensor) -> Tensor:
+def problems(z: Tensor) -> Tensor:
     """[N, D] or [N, ..., D] as [P, N, D], a view wherever the middle dimensions allow one."""
     return z.unsqueeze(0) if z.ndim == 2 else z.flatten(1, -2).transpose(0, 1)
 
@@ -118,14 +118,14 @@ def _unproblems(grad: Tensor, z: Tensor) -> Tensor:
 
 
 def _forward(x: Tensor, y: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    other = None if y is None else _problems(y)
-    return select("vicreg", x).vicreg_forward(_problems(x), other, VICRegSettings(*settings))
+    other = None if y is None else problems(y)
+    return select("vicreg", x).vicreg_forward(problems(x), other, VICRegSettings(*settings))
 
 
 def _forward_fake(
     x: Tensor, y: Tensor | None, *settings: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return empty_results(_problems(x), y, VICRegSettings(*settings))
+    return empty_results(problems(x), y, VICRegSettings(*settings))
 
 
 def _backward(
@@ -141,8 +141,8 @@ def _backward(
     *settings, need_x, need_y, backend = options
     grad_x, grad_y = importlib.import_module(backend).vicreg_backward(
         grad,
-        _problems(x),
-        None if y is None else _problems(y),
+        problems(x),
+        None if y is None else problems(y),
         *(mean, var, gram),
         VICRegSettings(*settings),
         *(need_x, need_y),
@@ -161,7 +161,7 @@ def _backward_fake(
     def like(z: Tensor | None, needed: bool) -> Tensor:
         if z is None or not needed:
             return x.new_empty(0)
-        return _unproblems(x.new_empty(_problems(z).shape), z)
+        return _unproblems(x.new_empty(problems(z).shape), z)
 
     return like(x, need_x), like(y, need_y)
 
@@ -218,5 +218,46 @@ def _along(ctx: Any, on_x: Tensor | None, on_y: Tensor | None, *_: None) -> tupl
     return (along(gradients, 4, (on_x, on_y)).to(dtype), None, None, None)
 
 
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    grad, x, y, mean, var, gram, *ctx.options = inputs
+    save(ctx, grad, x, y, mean, var, gram)
+    ctx.set_materialize_grads(False)
+
+
+def _twice(ctx: Any, on_x: Tensor | None, on_y: Tensor | None) -> tuple[Tensor, ...]:
+    """By grad and the views; see ``vicreg_twice.py``."""
+    second = importlib.import_module("sslkernels.ops.vicreg_twice")  # which imports this module
+    grad, x, y, *_ = ctx.saved_tensors
+    given = [(z, on) for z, on in ((x, on_x), (y, on_y)) if z is not None]
+    views, on_grads = zip(*given, strict=True)
+    return second.twice(grad, views, VICRegSettings(*ctx.options[:-3]), on_grads)
+
+
+def _differentiate_backward(
+    ctx: Any, on_x: Tensor | None, on_y: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    need_x, need_y, _ = ctx.options[-3:]
+    results = _twice(ctx, on_x if need_x else None, on_y if need_y else None)
+    return (*results, *(None,) * (6 + len(ctx.options) - len(results)))
+
+
+def _backward_along(
+    ctx: Any, on_grad: Tensor | None, on_x: Tensor | None, on_y: Tensor | None, *_: None
+) -> tuple[Tensor, ...]:
+    grad, *kept = ctx.saved_tensors
+    # Linear in grad; and second derivatives are symmetric.
+    linear = vicreg_backward(grad if on_grad is None else on_grad, *kept, *ctx.options)
+    _, *curved = _twice(ctx, on_x, on_y)
+    results = []
+    for v, each in enumerate(linear):
+        if each.numel() == 0:  # the place of a gradient that nobody needs
+            results.append(torch.zeros_like(each))
+            continue
+        along = curved[v] if on_grad is None else curved[v] + each
+        # Forward mode asks for tangents of their tensors' strides.
+        results.append(_unproblems(problems(along).contiguous(), each))
+    return tuple(results)
+
+
 differentiate(vicreg, _setup_context, _differentiate, _along)
-once_differentiable(vicreg_backward, "VICReg loss")
+differentiate(vicreg_backward, _setup_backward, _differentiate_backward, _backward_along)
