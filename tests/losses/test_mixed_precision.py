@@ -238,7 +238,7 @@ def test_grad_scaler_steps_where_eager_never_would():
         assert bool((factor != 1).any()) == steps
 
 
-@each_loss
+@pytest.mark.parametrize("loss", [LOSSES[name] for name in LOSSES if name != "vicreg"])
 @pytest.mark.parametrize("dtype", [HALF, torch.float32, torch.float64], ids=lambda d: str(d)[6:])
 def test_double_backward_says_that_there_is_none(loss, dtype):
     x, y = (noise(6, 5, seed=s).to(dtype).requires_grad_() for s in (0, 1))

@@ -1,6 +1,7 @@
 """The operator as torch sees it: autograd, tracing, layouts, threads, backends."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,13 @@ import torch._dynamo.testing
 from torch.library import opcheck
 
 from sslkernels.backends import cpu, use_backend
-from sslkernels.losses import VICRegLoss, vicreg_loss
+from sslkernels.losses import (
+    VICRegLoss,
+    covariance_loss,
+    invariance_loss,
+    variance_loss,
+    vicreg_loss,
+)
 from sslkernels.ops.vicreg import wide
 from tests.losses.vicreg_cases import make_view
 
@@ -61,11 +68,38 @@ def test_gradcheck(backend, shape):
     assert torch.autograd.gradcheck(lambda x, y: tuple(criterion.forward_components(x, y)), views)
 
 
-def test_no_second_derivative():
-    x, y = pair((5, 3))
-    (grad, _) = torch.autograd.grad(vicreg_loss(x, y), (x, y), create_graph=True)
-    with pytest.raises(NotImplementedError, match=r"no second derivative .*vicreg_backward"):
-        grad.sum().backward()
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (3, 2, 4)], ids=str)
+def test_second_derivatives(backend, shape):
+    criterion = VICRegLoss(gamma=1.3)
+    x, y = pair(shape, torch.float64, spread=0.5)
+    check = partial(torch.autograd.gradgradcheck, check_fwd_over_rev=True, fast_mode=True)
+    assert check(lambda x, y: tuple(criterion.forward_components(x, y)), (x, y))
+    assert check(lambda x: vicreg_loss(x, y.detach()), (x,))
+    assert check(variance_loss, (x,)) and check(covariance_loss, (x,))
+    assert check(invariance_loss, (x, y))
+
+
+def test_second_derivatives_of_torch_func():
+    x, y = (z.detach() for z in pair((6, 5), torch.float64))
+    want = torch.autograd.functional.hessian(lambda z: vicreg_loss(z, y), x)
+    forward = torch.func.hessian(lambda z: vicreg_loss(z, y))(x)
+    backward = torch.func.jacrev(torch.func.jacrev(lambda z: vicreg_loss(z, y)))(x)
+    torch.testing.assert_close(forward, want)
+    torch.testing.assert_close(backward, want)
+
+
+def test_second_derivatives_in_low_precision():
+    # Of 1,000 times the views' spread in offset, and inside autocast.
+    for dtype, offset, tolerance in ((torch.float32, 1e3, 1e-5), (torch.bfloat16, 0.0, 2**-7)):
+        x, y = pair((12, 20), dtype, offset=offset)
+        results = []
+        for views in ((x, y), tuple(z.detach().double().requires_grad_() for z in (x, y))):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                (grad, _) = torch.autograd.grad(vicreg_loss(*views), views, create_graph=True)
+                results.append(torch.autograd.grad(grad.square().sum(), views[0])[0])
+        got, want = results
+        assert got.dtype == dtype
+        assert float((got.double() - want).norm() / want.norm()) < tolerance
 
 
 def test_compiled_whole_without_recompiling():

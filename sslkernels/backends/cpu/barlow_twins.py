@@ -21,10 +21,10 @@ def barlow_twins_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, d = x.shape
     dtype = result_dtype(x.dtype)
-    terms = torch.empty(3, dtype=torch.float64, device=x.device)
-    columns = torch.empty((5, d), dtype=torch.float64, device=x.device)
+    terms = x.new_empty(3, dtype=torch.float64)
+    columns = x.new_empty((5, d), dtype=torch.float64)
     shape = (2, n, n) if wide(n, d) else (1, d, d)
-    gram = torch.empty(shape, dtype=dtype, device=x.device)
+    gram = x.new_empty(shape, dtype=dtype)
     _C.barlow_twins_forward(
         view(x),
         view(y),
@@ -49,8 +49,8 @@ def barlow_twins_backward(
     need_y: bool,
     cuts: Mapping[str, int] | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_x else None
-    grad_y = torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_y else None
+    grad_x = x.new_empty(x.shape) if need_x else None
+    grad_y = x.new_empty(x.shape) if need_y else None
     _C.barlow_twins_backward(
         grad.tolist(),
         view(x),

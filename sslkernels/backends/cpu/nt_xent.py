@@ -18,8 +18,8 @@ def nt_xent_forward(
     temperature: float,
     cuts: Mapping[str, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    terms = torch.empty(3, dtype=torch.float64)
-    rows = torch.empty((2, 2 * x.shape[0]), dtype=torch.float64)
+    terms = x.new_empty(3, dtype=torch.float64)
+    rows = x.new_empty((2, 2 * x.shape[0]), dtype=torch.float64)
     _C.nt_xent_forward(
         view(x),
         view(y),
@@ -41,8 +41,8 @@ def nt_xent_backward(
     need_y: bool,
     cuts: Mapping[str, int] | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_x else None
-    grad_y = torch.empty(x.shape, dtype=x.dtype, device=x.device) if need_y else None
+    grad_x = x.new_empty(x.shape) if need_x else None
+    grad_y = x.new_empty(x.shape) if need_y else None
     _C.nt_xent_backward(
         grad.tolist(),
         view(x),

@@ -25,7 +25,7 @@ def sigreg_forward(
     settings: SIGRegSettings,
     cuts: Mapping[str, int] | None = None,
 ) -> Tensor:
-    sums = torch.empty((settings.num_slices, settings.num_knots, 2), dtype=torch.float64)
+    sums = z.new_empty((settings.num_slices, settings.num_knots, 2), dtype=torch.float64)
     _C.sigreg_forward(view(z), _raw(settings, step), torch.get_num_threads(), pointer(sums), cuts)
     return sums
 
@@ -38,7 +38,7 @@ def sigreg_backward(
     cuts: Mapping[str, int] | None = None,
 ) -> Tensor:
     grad = grad.contiguous()
-    grad_z = torch.empty(z.shape, dtype=z.dtype, device=z.device)
+    grad_z = z.new_empty(z.shape)
     _C.sigreg_backward(
         pointer(grad),
         view(z),
