@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslkernels.distributed.batch import Batch, gather, once_differentiable, outside_graphs
+from sslkernels.compat._shared import all_rows
+from sslkernels.distributed.batch import Batch, once_differentiable, outside_graphs
 from sslkernels.ops.vicreg import result_dtype
 
 _LOGITS = 2**20  # logits in memory at once: 4 MB, which caches hold
@@ -80,16 +81,8 @@ def loss_with_memory_bank(
         u, v = (F.normalize(z.to(dtype), dim=1) for z in (out0, out1))
         loss = _Contrast.apply(u, v, memory.bank.to(u), temperature)
     if u.requires_grad if batch.world == 1 else batch.need_x:
-        memory.enqueue(_all_rows(batch, v.detach()))
+        memory.enqueue(all_rows(batch, v.detach()))
     return loss
-
-
-def _all_rows(batch: Batch, own: Tensor) -> Tensor:
-    """Every rank's rows, rank after rank."""
-    filled = own.new_zeros(max(batch.rows), own.shape[1])
-    filled[: len(own)] = own
-    everyone = gather(batch, filled)
-    return torch.cat([rows[:n] for rows, n in zip(everyone, batch.rows, strict=True)])
 
 
 class _Contrast(torch.autograd.Function):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from sslkernels.distributed.barlow_twins_of_ranks import barlow_twins_of_ranks
-from sslkernels.distributed.batch import agree
+from sslkernels.distributed.batch import Batch, agree, gather
 from sslkernels.losses import _checks
 from sslkernels.losses.barlow_twins import barlow_twins_terms
 
@@ -52,3 +53,25 @@ def matrix(z: Tensor, name: str) -> None:
     """Middle dimensions are a meaning of ours and lightly's: the other originals refuse them."""
     if z.ndim != 2:
         raise ValueError(f"{name}: takes shape [N, D], got {list(z.shape)}")
+
+
+def one_number(value: Any, name: str) -> Any:
+    """A weight or a temperature: a tensor of one element as a 0-d tensor, any else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.numel() != 1 or value.is_complex():
+        raise TypeError(
+            f"{name}: expected a number or a real tensor of one element, got "
+            f"{str(value.dtype)[6:]} of shape {list(value.shape)}"
+        )
+    return value.reshape(())
+
+
+def all_rows(batch: Batch, own: Tensor) -> Tensor:
+    """Every rank's rows [n, ...], rank after rank."""
+    if batch.world == 1:
+        return own
+    filled = own.new_zeros(max(batch.rows), *own.shape[1:])
+    filled[: len(own)] = own
+    everyone = gather(batch, filled)
+    return torch.cat([rows[:n] for rows, n in zip(everyone, batch.rows, strict=True)])

@@ -2,12 +2,13 @@
 :class:`NeuralCollapse`.
 
 They follow torchmetrics: ``update``, ``compute``, ``forward`` and ``reset``, ``MetricCollection``
-(CDNV and a NeuralCollapse without NC1 share one state there, metrics with other centers, ``top_k``
-or ``ignore_index`` do not), synchronization over ranks at ``compute``, and ``merge_state``. Values are those of the functions of the same data, float64.
+(CDNV and a NeuralCollapse without NC1 share one state there; metrics with other centers, ``top_k``
+or ``ignore_index`` do not), synchronization over ranks at ``compute``, and ``merge_state``. Values
+are those of the functions of the same data, float64.
 
 What is kept is one flat float64 tensor: counts, sums of squares and means of the classes,
-C (D + 2) numbers, and D x D more where NC1 is wanted; and a hash of the options. Means of ranks, or of batches, are no plain
-sums: states are gathered and merged as a whole, exactly
+C (D + 2) numbers, and D x D more where NC1 is wanted; and a hash of the options. Means of ranks, or
+of batches, are no plain sums: states are gathered and merged as a whole, exactly
 (``sslkernels/statistics/class_moments.py``). Needs torchmetrics: ``pip install
 sslkernels[torchmetrics]``.
 """

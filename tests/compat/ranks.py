@@ -64,8 +64,7 @@ def assert_same_batch(ours: Loss, theirs: Loss) -> None:
     views = every_view()
     value, *grads = run(ours, *(z[mine] for z in views))
     want, *whole = run(theirs, *views)
-    # The same on every rank, but for more than two views: there a rank's is that of its positives.
-    torch.testing.assert_close(mean_over_ranks(value), want, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(value, want, rtol=1e-10, atol=1e-12)
     expected = [dist.get_world_size() * g[mine] for g in whole]
     torch.testing.assert_close(grads, expected, rtol=1e-9, atol=1e-11)
 
@@ -172,6 +171,26 @@ def check_formulas() -> None:
 
     for views in (2, 4, 6):
         assert_same_batch(simclr(views, solo.simclr_loss_func), simclr(views, solo_simclr))
+
+    def of_labels(loss: Callable[..., torch.Tensor]) -> Loss:
+        def of_all_views(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            """Every label is on every rank."""
+            first = ROWS * dist.get_rank() if len(x) == ROWS else 0
+            return loss(torch.cat((x, y)), ((first + torch.arange(len(x))) % 5).repeat(2), t)
+
+        return of_all_views
+
+    t = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    assert_same_batch(of_labels(solo.simclr_loss_func), of_labels(solo_simclr))
+    learned = t.grad
+    assert learned is not None
+    # Ours and, on every rank, theirs of the whole batch have added up: averaged, twice the same.
+    t.grad = None
+    run(of_labels(solo_simclr), *every_view())
+    assert t.grad is not None
+    torch.testing.assert_close(mean_over_ranks(learned), 2 * t.grad)
+    with pytest.raises(ValueError, match=r"indexes: takes shape|rank 1 refused"):
+        solo.simclr_loss_func(x := every_view()[0], torch.arange(len(x) - dist.get_rank() % 2))
 
 
 if __name__ == "__main__":
