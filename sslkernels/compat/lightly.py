@@ -16,13 +16,11 @@ from torch import Tensor
 from torch import distributed as dist
 
 from sslkernels.compat._memory_bank import MemoryBank, loss_with_memory_bank
-from sslkernels.compat._shared import barlow_twins, every_rank
+from sslkernels.compat._shared import barlow_twins, every_rank, vicreg
 from sslkernels.distributed.batch import Batch, agree
 from sslkernels.distributed.nt_xent import nt_xent
 from sslkernels.losses import _checks
 from sslkernels.losses.nt_xent import MIN_TEMPERATURE, nt_xent_terms
-from sslkernels.losses.vicreg import vicreg_terms
-from sslkernels.ops.vicreg import VICRegSettings
 
 
 class VICRegLoss(torch.nn.Module):
@@ -72,9 +70,8 @@ class VICRegLoss(torch.nn.Module):
         group = every_rank() if self.gather_distributed else None
         if group is None:
             _assert_views(z_a, z_b)
-        weights = (self.lambda_param, self.mu_param, self.nu_param)
-        settings = VICRegSettings(*weights, eps=self.eps)
-        return vicreg_terms(z_a, z_b, settings, group, ("z_a", "z_b"))[0]
+        weights = {name: getattr(self, name) for name in ("lambda_param", "mu_param", "nu_param")}
+        return vicreg(z_a, z_b, weights, self.eps, group, ("z_a", "z_b"))
 
 
 class BarlowTwinsLoss(torch.nn.Module):

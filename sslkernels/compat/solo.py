@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from sslkernels._checks import INT_DTYPES
-from sslkernels.compat._shared import barlow_twins, every_rank, matrix, one_number
+from sslkernels.compat._shared import barlow_twins, every_rank, matrix, one_number, vicreg
 from sslkernels.compat._simclr import simclr, simclr_of_ranks
 from sslkernels.distributed.batch import agree
 from sslkernels.losses import _checks
 from sslkernels.losses.nt_xent import MIN_TEMPERATURE
-from sslkernels.losses.vicreg import vicreg_terms
-from sslkernels.ops.vicreg import VICRegSettings
 
 
 def vicreg_loss_func(
@@ -47,8 +45,12 @@ def vicreg_loss_func(
         tensor(1.9800)
     """
     matrix(z1, "z1")
-    settings = VICRegSettings(sim_loss_weight, 2 * var_loss_weight, cov_loss_weight)
-    return vicreg_terms(z1, z2, settings, every_rank(), ("z1", "z2"))[0]
+    weights = {
+        "sim_loss_weight": sim_loss_weight,
+        "var_loss_weight": 2 * var_loss_weight,
+        "cov_loss_weight": cov_loss_weight,
+    }
+    return vicreg(z1, z2, weights, 1e-4, every_rank(), ("z1", "z2"))
 
 
 def barlow_loss_func(
