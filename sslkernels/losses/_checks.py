@@ -8,6 +8,7 @@ import numbers
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sslkernels._checks import embeddings
@@ -45,9 +46,36 @@ def pair(
 
 def number(value: Any, name: str, least: float = -math.inf) -> float:
     """A finite real number, no smaller than ``least``."""
+    if isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}: takes a number, got {type(value).__name__}: no gradient would flow to it"
+        )
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: takes a number, got {type(value).__name__}")
-    if not math.isfinite(value) or value < least:
+    # Comparisons only: math.isfinite refuses the floats of torch.compile that change.
+    if not -math.inf < value < math.inf or value < least:
         wanted = "a finite number" + (f" of at least {least:g}" if least > -math.inf else "")
         raise ValueError(f"{name}: takes {wanted}, got {value}")
     return float(value)
+
+
+def weight(value: Any, name: str, least: float = -math.inf) -> float | Tensor:
+    """A finite real number, or a tensor of one, whose value is not looked at."""
+    if not isinstance(value, Tensor):
+        return number(value, name, least)
+    if value.dtype.is_complex or value.dtype == torch.bool:
+        raise TypeError(f"{name}: takes a number or a real tensor, got {str(value.dtype)[6:]}")
+    if value.numel() != 1:
+        raise ValueError(f"{name}: takes a tensor of one number, got shape {list(value.shape)}")
+    return value
+
+
+def in_tensors(*weights: float | Tensor) -> bool:
+    """Whether a loss weighs its terms by operations of torch: weights that want gradients; and in a
+    compiled graph, where a number may change and an operator's argument may not."""
+    return torch.compiler.is_compiling() or any(isinstance(w, Tensor) for w in weights)
+
+
+def times(weight: float | Tensor, term: Tensor) -> Tensor:
+    """A weighted term, in the term's dtype."""
+    return term * (weight.reshape(()).to(term.dtype) if isinstance(weight, Tensor) else weight)

@@ -37,7 +37,7 @@ class BarlowTwinsTerms(NamedTuple):
 
 
 def barlow_twins_loss(
-    x: Tensor, y: Tensor, *, lambda_: float = 0.0051, eps: float = 1e-5, group: Any = None
+    x: Tensor, y: Tensor, *, lambda_: float | Tensor = 0.0051, eps: float = 1e-5, group: Any = None
 ) -> Tensor:
     """The Barlow Twins loss of two views.
 
@@ -50,7 +50,7 @@ def barlow_twins_loss(
         x: embeddings of the first view, [N, D] with N >= 2; float16, bfloat16, float32 or float64;
             any strides.
         y: the second view: x's shape, dtype and device; row i of both is the same sample.
-        lambda_: weight of the off-diagonal term.
+        lambda_: weight of the off-diagonal term; a tensor of one number gets its gradient.
         eps: added to variances before the square root; positive.
         group: the ranks whose rows are one batch: "world", a ``torch.distributed`` process group,
             or None, this process alone. The value is the global batch's, and gradients are
@@ -93,7 +93,7 @@ class BarlowTwinsLoss(torch.nn.Module):
     """
 
     def __init__(
-        self, lambda_param: float = 0.0051, *, eps: float = 1e-5, group: Any = None
+        self, lambda_param: float | Tensor = 0.0051, *, eps: float = 1e-5, group: Any = None
     ) -> None:
         super().__init__()
         self.group = _distributed.valid_group(group)
@@ -112,22 +112,31 @@ class BarlowTwinsLoss(torch.nn.Module):
         return f"lambda_param={self.lambda_param}, eps={self.eps}"
 
 
-def _options(lambda_: float, name: str, eps: float) -> tuple[float, float]:
+def _options(lambda_: float | Tensor, name: str, eps: float) -> tuple[float | Tensor, float]:
     eps = _checks.number(eps, "eps", 0.0)
     if eps == 0:
         raise ValueError("eps: takes a positive number, got 0: a constant column would be 0 / 0")
-    return _checks.number(lambda_, name), eps
+    return _checks.weight(lambda_, name), eps
 
 
 def barlow_twins_terms(
     x: Tensor,
     y: Tensor,
-    lambda_: float,
+    lambda_: float | Tensor,
     eps: float,
     group: Any,
     names: tuple[str, str] = ("x", "y"),
 ) -> Tensor:
     """[3]: loss, on_diagonal, off_diagonal; errors call the views by ``names``."""
+    if not _checks.in_tensors(lambda_):
+        return _terms(x, y, lambda_, eps, group, names)
+    _, on, off = _terms(x, y, 0.0, eps, group, names).unbind()
+    return torch.stack((on + _checks.times(lambda_, off), on, off))
+
+
+def _terms(
+    x: Tensor, y: Tensor, lambda_: float | Tensor, eps: float, group: Any, names: tuple[str, str]
+) -> Tensor:
     group = _distributed.found_group(group)
     if group is None:
         _checks.pair(x, y, min_rows=2, names=names)

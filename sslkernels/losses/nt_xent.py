@@ -21,9 +21,8 @@ from torch import Tensor
 from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.nt_xent import nt_xent as _distributed_nt_xent
 from sslkernels.losses import _checks
+from sslkernels.ops.nt_xent import MIN_TEMPERATURE
 from sslkernels.ops.nt_xent import nt_xent as _nt_xent
-
-MIN_TEMPERATURE = 1e-6
 
 
 class NTXentTerms(NamedTuple):
@@ -34,7 +33,9 @@ class NTXentTerms(NamedTuple):
     uniformity: Tensor
 
 
-def nt_xent_loss(x: Tensor, y: Tensor, *, temperature: float = 0.5, group: Any = None) -> Tensor:
+def nt_xent_loss(
+    x: Tensor, y: Tensor, *, temperature: float | Tensor = 0.5, group: Any = None
+) -> Tensor:
     """The NT-Xent loss of two views.
 
     Computed in float32 (float64 for float64 input) whatever the input, inside autocast too; memory
@@ -47,7 +48,8 @@ def nt_xent_loss(x: Tensor, y: Tensor, *, temperature: float = 0.5, group: Any =
         x: embeddings of the first view, [N, D] with N >= 1; float16, bfloat16, float32 or float64;
             any strides.
         y: the second view: x's shape, dtype and device; row i of both is the same sample.
-        temperature: what cosines are divided by; at least 1e-6.
+        temperature: what cosines are divided by; at least 1e-6. A tensor of one number gets its
+            gradient, for one more product of rows by rows; one on a GPU is waited for.
         group: the ranks whose rows are one batch: "world", a ``torch.distributed`` process group,
             or None, this process alone. The value is the global batch's, and gradients are
             world_size times its gradients, for DDP to average: ``docs/distributed.md``.
@@ -84,10 +86,10 @@ class NTXentLoss(torch.nn.Module):
         tensor(-1.)
     """
 
-    def __init__(self, temperature: float = 0.5, *, group: Any = None) -> None:
+    def __init__(self, temperature: float | Tensor = 0.5, *, group: Any = None) -> None:
         super().__init__()
         self.group = _distributed.valid_group(group)
-        self.temperature = _checks.number(temperature, "temperature", MIN_TEMPERATURE)
+        self.temperature = _checks.weight(temperature, "temperature", MIN_TEMPERATURE)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of two views [N, D], as :func:`nt_xent_loss`."""
@@ -102,14 +104,26 @@ class NTXentLoss(torch.nn.Module):
 
 
 def nt_xent_terms(
-    x: Tensor, y: Tensor, temperature: float, group: Any, names: tuple[str, str] = ("x", "y")
+    x: Tensor,
+    y: Tensor,
+    temperature: float | Tensor,
+    group: Any,
+    names: tuple[str, str] = ("x", "y"),
 ) -> Tensor:
     """[3]: loss, alignment, uniformity; errors call the views by ``names``."""
-    temperature = _checks.number(temperature, "temperature", MIN_TEMPERATURE)
+    temperature = _checks.weight(temperature, "temperature", MIN_TEMPERATURE)
     group = _distributed.found_group(group)
     check = partial(_checks.pair, x, y, min_rows=1, names=names)
     if group is None:
         check()
-        return _nt_xent(x, y, temperature)[0]
+        return _nt_xent(x, y, _as_tensor(temperature))[0]
     batch = _distributed.agree(group, "NT-Xent", check, (x, y), (temperature,), min_rows=1)
     return _distributed_nt_xent(x, y, batch, temperature)
+
+
+def _as_tensor(temperature: float | Tensor) -> Tensor:
+    if isinstance(temperature, Tensor):
+        return temperature.reshape(())
+    # By a product: torch.compile makes a number that changes an input of such a graph, but compiles
+    # torch.tensor(temperature) again for each.
+    return torch.ones((), dtype=torch.float64, device="cpu") * temperature

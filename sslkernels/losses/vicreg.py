@@ -26,6 +26,7 @@ from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.vicreg import vicreg as _distributed_vicreg
 from sslkernels.losses import _checks
 from sslkernels.ops.vicreg import VICRegSettings
+from sslkernels.ops.vicreg import vicreg as _vicreg
 
 _LOSS, _INVARIANCE, _VARIANCE, _COVARIANCE = range(4)
 
@@ -43,9 +44,9 @@ def vicreg_loss(
     x: Tensor,
     y: Tensor,
     *,
-    sim_coeff: float = 25.0,
-    std_coeff: float = 25.0,
-    cov_coeff: float = 1.0,
+    sim_coeff: float | Tensor = 25.0,
+    std_coeff: float | Tensor = 25.0,
+    cov_coeff: float | Tensor = 1.0,
     gamma: float = 1.0,
     eps: float = 1e-4,
     group: Any = None,
@@ -61,7 +62,8 @@ def vicreg_loss(
             float64; any strides. Each position of the middle dimensions is a problem of its own,
             and the loss is their mean.
         y: the second view: x's shape, dtype and device.
-        sim_coeff: weight of the invariance term.
+        sim_coeff: weight of the invariance term; a tensor of one number gets its gradient, and so
+            for the other weights.
         std_coeff: weight of the variance term.
         cov_coeff: weight of the covariance term.
         gamma: standard deviation below which the variance term acts.
@@ -75,8 +77,9 @@ def vicreg_loss(
         the input's dtype; there is no second derivative.
 
     Raises:
-        TypeError: x or y is not a torch tensor, or of another dtype.
-        ValueError: shapes or devices differ, N < 2 or D < 1; ranks of the group disagree.
+        TypeError: x or y is not a torch tensor, or of another dtype; an option is not a number.
+        ValueError: shapes or devices differ, N < 2 or D < 1; an option is not finite; ranks of the
+            group disagree.
 
     Example:
         >>> import torch
@@ -179,9 +182,9 @@ class VICRegLoss(torch.nn.Module):
     def __init__(
         self,
         *,
-        sim_coeff: float = 25.0,
-        std_coeff: float = 25.0,
-        cov_coeff: float = 1.0,
+        sim_coeff: float | Tensor = 25.0,
+        std_coeff: float | Tensor = 25.0,
+        cov_coeff: float | Tensor = 1.0,
         gamma: float = 1.0,
         eps: float = 1e-4,
         group: Any = None,
@@ -219,6 +222,20 @@ def vicreg_terms(
     names: tuple[str, str] = ("x", "y"),
 ) -> Tensor:
     """[4]: loss, invariance, variance, covariance; errors call the views by ``names``."""
+    weights = settings[:3]
+    for weight, name in zip(weights, ("sim_coeff", "std_coeff", "cov_coeff"), strict=True):
+        _checks.weight(weight, name)
+    if not _checks.in_tensors(*weights):
+        return _terms_of_pair(x, y, settings, group, names)
+    unweighted = settings._replace(sim=0.0, std=0.0, cov=0.0)
+    _, *terms = _terms_of_pair(x, y, unweighted, group, names).unbind()
+    sim, std, cov = map(_checks.times, weights, terms)
+    return torch.stack((sim + std + cov, *terms))
+
+
+def _terms_of_pair(
+    x: Tensor, y: Tensor, settings: VICRegSettings, group: Any, names: tuple[str, str]
+) -> Tensor:
     group = _distributed.found_group(group)
     if group is None:
         _check_pair(x, y, min_rows=2, names=names)
@@ -229,7 +246,9 @@ def vicreg_terms(
 
 
 def _terms(x: Tensor, y: Tensor | None, settings: VICRegSettings) -> Tensor:
-    return torch.ops.sslkernels.vicreg.default(x, y, *settings)[0]
+    _checks.number(settings.gamma, "gamma")
+    _checks.number(settings.eps, "eps")
+    return _vicreg(x, y, *settings)[0]
 
 
 def _check_view(z: Any, name: str, min_rows: int) -> None:

@@ -47,16 +47,27 @@ import torch
 from torch import Tensor
 
 from sslkernels.backends import select
+from sslkernels.ops._declare import along, declare, differentiate, once_differentiable, save
 from sslkernels.ops.vicreg import result_dtype, wide
 
 
-@torch.library.custom_op("sslkernels::barlow_twins", mutates_args=())
-def barlow_twins(x: Tensor, y: Tensor, lambda_: float, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(x: Tensor, y: Tensor, lambda_: float, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     return select("barlow_twins", x).barlow_twins_forward(x, y, lambda_, eps)
 
 
-@torch.library.custom_op("sslkernels::barlow_twins_backward", mutates_args=())
-def barlow_twins_backward(
+def _forward_fake(
+    x: Tensor, y: Tensor, lambda_: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    n, d = x.shape
+    dtype = result_dtype(x.dtype)
+    return (
+        x.new_empty(3, dtype=dtype),
+        x.new_empty((5, d), dtype=torch.float64),
+        x.new_empty((2, n, n) if wide(n, d) else (1, d, d), dtype=dtype),
+    )
+
+
+def _backward(
     grad: Tensor,
     x: Tensor,
     y: Tensor,
@@ -75,38 +86,32 @@ def barlow_twins_backward(
     return grad_x, grad_y
 
 
-@barlow_twins.register_fake
-def _(x: Tensor, y: Tensor, lambda_: float, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    n, d = x.shape
-    dtype = result_dtype(x.dtype)
-    return (
-        x.new_empty(3, dtype=dtype),
-        x.new_empty((5, d), dtype=torch.float64),
-        x.new_empty((2, n, n) if wide(n, d) else (1, d, d), dtype=dtype),
-    )
-
-
-@barlow_twins_backward.register_fake
-def _(
-    grad: Tensor,
-    x: Tensor,
-    y: Tensor,
-    columns: Tensor,
-    gram: Tensor,
-    lambda_: float,
-    need_x: bool,
-    need_y: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
+def _backward_fake(grad: Tensor, x: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    *_, need_x, need_y, _backend = options
     shapes = (x.shape if needed else (0,) for needed in (need_x, need_y))
     grad_x, grad_y = (x.new_empty(shape) for shape in shapes)
     return grad_x, grad_y
 
 
+barlow_twins = declare(
+    "barlow_twins",
+    "(Tensor x, Tensor y, float lambda_, float eps) -> (Tensor, Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+)
+barlow_twins_backward = declare(
+    "barlow_twins_backward",
+    "(Tensor grad, Tensor x, Tensor y, Tensor columns, Tensor gram, float lambda_, "
+    "bool need_x, bool need_y, str backend) -> (Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+)
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, y, ctx.lambda_, _ = inputs
     _, columns, gram = output
-    ctx.save_for_backward(x, y, columns, gram)
+    save(ctx, x, y, columns, gram)
     ctx.mark_non_differentiable(columns, gram)
     ctx.set_materialize_grads(False)
     # The backward pass may run on another thread, where a use_backend block is not seen.
@@ -123,12 +128,17 @@ def _differentiate(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | No
     return grad_x if need_x else None, grad_y if need_y else None, None, None
 
 
-def _no_double_backward(ctx: Any, *grads: Tensor) -> None:
-    raise NotImplementedError(
-        "the Barlow Twins loss is differentiable once: no second derivative (double backward) is "
-        "implemented for sslkernels::barlow_twins_backward"
-    )
+def _along(ctx: Any, on_x: Tensor | None, on_y: Tensor | None, *_: None) -> tuple[Any, ...]:
+    x, y, columns, gram = ctx.saved_tensors
+    dtype = result_dtype(x.dtype)
+    inputs = (x.to(dtype), y.to(dtype), columns, gram, ctx.lambda_)
+    options = (on_x is not None, on_y is not None, ctx.backend)
+
+    def gradients(grad: Tensor) -> tuple[Tensor, Tensor]:
+        return barlow_twins_backward(grad.to(dtype), *inputs, *options)
+
+    return along(gradients, 3, (on_x, on_y)).to(dtype), None, None
 
 
-barlow_twins.register_autograd(_differentiate, setup_context=_setup_context)
-barlow_twins_backward.register_autograd(_no_double_backward)
+differentiate(barlow_twins, _setup_context, _differentiate, _along)
+once_differentiable(barlow_twins_backward, "Barlow Twins loss")

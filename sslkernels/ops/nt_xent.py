@@ -29,71 +29,102 @@ None)``
       dL/dz = (dL/du - u (u . dL/du)) / norm,  or dL/du / 1e-12 for a row shorter than that
 
 * results [N, D], contiguous, in the input's dtype; None for a view whose ``need`` is False.
+
+The temperature reaches the operators as a 0-d tensor: it may be learned, and a compiled graph then
+takes a new value without being compiled again. Backends get it as a float. Its gradient is taken in
+dense operations on every backend: with G_i = sum_{k != i, p(i)} P_ik (s_ik - s_ip(i)),
+
+    temperature * d/dtemperature (row loss, -s_ip(i), lse_i) = (-G_i, s_ip(i), -G_i - s_ip(i))
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sslkernels.backends import select
+from sslkernels.ops._declare import along, declare, differentiate, once_differentiable, save
 from sslkernels.ops.vicreg import result_dtype
 
+MIN_TEMPERATURE = 1e-6
 MIN_NORM = 1e-12  # as torch.nn.functional.normalize
 
 
-@torch.library.custom_op("sslkernels::nt_xent", mutates_args=())
-def nt_xent(x: Tensor, y: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    return select("nt_xent", x).nt_xent_forward(x, y, temperature)
+def _forward(x: Tensor, y: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+    value = temperature.item()
+    if not MIN_TEMPERATURE <= value < math.inf:
+        raise ValueError(
+            f"temperature: takes a finite number of at least {MIN_TEMPERATURE:g}, got {value}"
+        )
+    return select("nt_xent", x).nt_xent_forward(x, y, value)
 
 
-@torch.library.custom_op("sslkernels::nt_xent_backward", mutates_args=())
-def nt_xent_backward(
-    grad: Tensor,
-    x: Tensor,
-    y: Tensor,
-    rows: Tensor,
-    temperature: float,
-    need_x: bool,
-    need_y: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    """An unneeded gradient is an empty tensor: an operator cannot return None."""
-    grads = importlib.import_module(backend).nt_xent_backward(
-        grad, x, y, rows, temperature, need_x, need_y
-    )
-    grad_x, grad_y = (x.new_empty(0) if g is None else g for g in grads)
-    return grad_x, grad_y
-
-
-@nt_xent.register_fake
-def _(x: Tensor, y: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def _forward_fake(x: Tensor, y: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
     rows = x.new_empty((2, 2 * x.shape[0]), dtype=torch.float64)
     return x.new_empty(3, dtype=result_dtype(x.dtype)), rows
 
 
-@nt_xent_backward.register_fake
-def _(
+def _backward(
     grad: Tensor,
     x: Tensor,
     y: Tensor,
     rows: Tensor,
-    temperature: float,
+    temperature: Tensor,
     need_x: bool,
     need_y: bool,
+    need_temperature: bool,
     backend: str,
-) -> tuple[Tensor, Tensor]:
-    shapes = (x.shape if needed else (0,) for needed in (need_x, need_y))
-    grad_x, grad_y = (x.new_empty(shape) for shape in shapes)
-    return grad_x, grad_y
+) -> tuple[Tensor, Tensor, Tensor]:
+    """An unneeded gradient is an empty tensor: an operator cannot return None."""
+    value = temperature.item()
+    grad_x = grad_y = None
+    if need_x or need_y:
+        grad_x, grad_y = importlib.import_module(backend).nt_xent_backward(
+            grad, x, y, rows, value, need_x, need_y
+        )
+    on_temperature = None
+    if need_temperature:
+        passes = importlib.import_module("sslkernels.backends.torch.nt_xent")
+        slopes = passes.nt_xent_by_temperature(x, y, rows, value)
+        on_temperature = (slopes * grad).sum().to(temperature)
+    results = (grad_x, grad_y, on_temperature)
+    first, second, third = (x.new_empty(0) if g is None else g for g in results)
+    return first, second, third
+
+
+def _backward_fake(
+    grad: Tensor, x: Tensor, y: Tensor, rows: Tensor, temperature: Tensor, *options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    need_x, need_y, need_temperature, _backend = options
+    return (
+        x.new_empty(x.shape if need_x else 0),
+        x.new_empty(x.shape if need_y else 0),
+        temperature.new_empty(()) if need_temperature else x.new_empty(0),
+    )
+
+
+nt_xent = declare(
+    "nt_xent",
+    "(Tensor x, Tensor y, Tensor temperature) -> (Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+)
+nt_xent_backward = declare(
+    "nt_xent_backward",
+    "(Tensor grad, Tensor x, Tensor y, Tensor rows, Tensor temperature, "
+    "bool need_x, bool need_y, bool need_temperature, str backend) -> (Tensor, Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, y, ctx.temperature = inputs
-    ctx.save_for_backward(x, y, output[1])
+    x, y, temperature = inputs
+    save(ctx, x, y, output[1], temperature)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
     # The backward pass may run on another thread, where a use_backend block is not seen.
@@ -103,20 +134,22 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _differentiate(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return None, None, None
-    need_x, need_y = ctx.needs_input_grad[:2]
-    x, y, rows = ctx.saved_tensors
-    grad_x, grad_y = nt_xent_backward(
-        grad, x, y, rows, ctx.temperature, need_x, need_y, ctx.backend
-    )
-    return grad_x if need_x else None, grad_y if need_y else None, None
+    needs = ctx.needs_input_grad
+    grads = nt_xent_backward(grad, *ctx.saved_tensors, *needs, ctx.backend)
+    return tuple(g if needed else None for g, needed in zip(grads, needs, strict=True))
 
 
-def _no_double_backward(ctx: Any, *grads: Tensor) -> None:
-    raise NotImplementedError(
-        "the NT-Xent loss is differentiable once: no second derivative (double backward) is "
-        "implemented for sslkernels::nt_xent_backward"
-    )
+def _along(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None]:
+    x, y, rows, temperature = ctx.saved_tensors
+    dtype = result_dtype(x.dtype)
+    inputs = (x.to(dtype), y.to(dtype), rows, temperature)
+    needs = [t is not None for t in tangents]
+
+    def gradients(grad: Tensor) -> tuple[Tensor, ...]:
+        return nt_xent_backward(grad.to(dtype), *inputs, *needs, ctx.backend)
+
+    return along(gradients, 3, tangents).to(dtype), None
 
 
-nt_xent.register_autograd(_differentiate, setup_context=_setup_context)
-nt_xent_backward.register_autograd(_no_double_backward)
+differentiate(nt_xent, _setup_context, _differentiate, _along)
+once_differentiable(nt_xent_backward, "NT-Xent loss")

@@ -39,6 +39,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.backends import select
+from sslkernels.ops._declare import declare, differentiate, once_differentiable, save
 
 
 class SIGRegSettings(NamedTuple):
@@ -58,38 +59,39 @@ class SIGRegSettings(NamedTuple):
 _SETTINGS = "SymInt num_slices, SymInt num_knots, float t_min, float t_max, SymInt seed"
 
 
-@torch.library.custom_op(
-    "sslkernels::sigreg", mutates_args=(), schema=f"(Tensor z, Tensor step, {_SETTINGS}) -> Tensor"
-)
-def sigreg(z: Tensor, step: Tensor, *settings: Any) -> Tensor:
+def _forward(z: Tensor, step: Tensor, *settings: Any) -> Tensor:
     return select("sigreg", z).sigreg_forward(z, step, SIGRegSettings(*settings))
 
 
-@torch.library.custom_op(
-    "sslkernels::sigreg_backward",
-    mutates_args=(),
-    schema=f"(Tensor grad, Tensor z, Tensor step, {_SETTINGS}, str backend) -> Tensor",
-)
-def sigreg_backward(grad: Tensor, z: Tensor, step: Tensor, *options: Any) -> Tensor:
+def _forward_fake(z: Tensor, step: Tensor, *settings: Any) -> Tensor:
+    num_slices, num_knots, *_ = settings
+    return z.new_empty((num_slices, num_knots, 2), dtype=torch.float64)
+
+
+def _backward(grad: Tensor, z: Tensor, step: Tensor, *options: Any) -> Tensor:
     *settings, backend = options
     passes = importlib.import_module(backend)
     return passes.sigreg_backward(grad, z, step, SIGRegSettings(*settings))
 
 
-@sigreg.register_fake
-def _(z: Tensor, step: Tensor, *settings: Any) -> Tensor:
-    num_slices, num_knots, *_ = settings
-    return z.new_empty((num_slices, num_knots, 2), dtype=torch.float64)
-
-
-@sigreg_backward.register_fake
-def _(grad: Tensor, z: Tensor, *_: Any) -> Tensor:
+def _backward_fake(grad: Tensor, z: Tensor, *_: Any) -> Tensor:
     return z.new_empty(z.shape)
+
+
+sigreg = declare(
+    "sigreg", f"(Tensor z, Tensor step, {_SETTINGS}) -> Tensor", _forward, _forward_fake
+)
+sigreg_backward = declare(
+    "sigreg_backward",
+    f"(Tensor grad, Tensor z, Tensor step, {_SETTINGS}, str backend) -> Tensor",
+    _backward,
+    _backward_fake,
+)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     z, step, *ctx.settings = inputs
-    ctx.save_for_backward(z, step)
+    save(ctx, z, step)
     # The backward pass may run on another thread, where a use_backend block is not seen.
     ctx.backend = select("sigreg", z).__name__
 
@@ -100,12 +102,11 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (grad_z, None, *(None,) * len(ctx.settings))
 
 
-def _no_double_backward(ctx: Any, grad: Tensor) -> None:
-    raise NotImplementedError(
-        "the SIGReg loss is differentiable once: no second derivative (double backward) is "
-        "implemented for sslkernels::sigreg_backward"
-    )
+def _along(ctx: Any, on_z: Tensor, *_: None) -> Tensor:
+    passes = importlib.import_module("sslkernels.backends.torch.sigreg")
+    z, step = ctx.saved_tensors
+    return passes.sigreg_along(on_z, z, step, SIGRegSettings(*ctx.settings))
 
 
-sigreg.register_autograd(_differentiate, setup_context=_setup_context)
-sigreg_backward.register_autograd(_no_double_backward)
+differentiate(sigreg, _setup_context, _differentiate, _along)
+once_differentiable(sigreg_backward, "SIGReg loss")

@@ -81,3 +81,24 @@ def nt_xent_backward(
         grads[0].contiguous() if need_x else None,
         grads[1].clone() if need_y else None,
     )
+
+
+@torch.no_grad()
+def nt_xent_by_temperature(
+    x: Tensor,  # [N, D]
+    y: Tensor,
+    rows: Tensor,  # [2, 2N]
+    temperature: float,
+) -> Tensor:
+    """[3] float64: the derivatives of loss, alignment and uniformity by the temperature."""
+    lse = rows[0]
+    gaps = []
+    with torch.autocast(x.device.type, enabled=False):
+        u, _ = _units(x, y)
+        for block, positive, logits in _logits(u, temperature):
+            share = (logits - lse[block].unsqueeze(1).to(u.dtype)).exp_()
+            gap = logits.sub_(logits.gather(1, positive))
+            gap.scatter_(1, block.unsqueeze(1), 0.0)  # -inf times a share of 0 is NaN
+            gaps.append((gap * share).sum(1, dtype=torch.float64))
+    gap_mean, positive_mean = torch.cat(gaps).mean(), (lse - rows[1]).mean()
+    return torch.stack((-gap_mean, positive_mean, -gap_mean - positive_mean)) / temperature

@@ -94,3 +94,28 @@ def sigreg_backward(
                 on_p.addcmul_(angle.sin_(), weights[:, k, 0], value=-t)
             out[i : i + chunk] = (on_p @ slices) * scale
     return out
+
+
+@torch.no_grad()
+def sigreg_along(
+    on_z: Tensor,  # [N, D], the tangent of z
+    z: Tensor,  # [N, D]
+    step: Tensor,
+    settings: SIGRegSettings,
+) -> Tensor:
+    """The sums' derivative along ``on_z``, for forward-mode differentiation on every backend:
+    sum_n t_k (a_m . on_z_n) (-sin, cos)(t_k a_m . z_n)."""
+    dtype = result_dtype(z.dtype)
+    along = []
+    with torch.autocast(z.device.type, enabled=False):
+        slices = _slices(settings, z, step).to(dtype)
+        chunk = max(1, _PROJECTIONS // settings.num_slices)
+        for rows, on_rows in zip(z.split(chunk), on_z.split(chunk), strict=True):
+            p, on_p = rows.to(dtype) @ slices.T, on_rows.to(dtype) @ slices.T
+            parts = []
+            for t in _knots(settings):
+                angle, on_angle = t * p, t * on_p
+                parts += [-angle.sin() * on_angle, angle.cos() * on_angle]
+            sums = torch.stack([part.sum(0, dtype=torch.float64) for part in parts], 1)
+            along.append(sums.unflatten(1, (-1, 2)))
+    return torch.stack(along).sum(0)
