@@ -27,36 +27,26 @@ def every_rank() -> Any:
     return None
 
 
-def one_number(value: Any, name: str) -> Any:
-    """A weight or a temperature: a tensor of one element as a 0-d tensor, any else as it is."""
-    if not isinstance(value, Tensor):
-        return value
-    if value.numel() != 1 or value.is_complex():
-        raise TypeError(
-            f"{name}: expected a number or a real tensor of one element, got "
-            f"{str(value.dtype)[6:]} of shape {list(value.shape)}"
-        )
-    return value.reshape(())
-
-
 def vicreg(
     x: Tensor,
     y: Tensor,
-    weights: dict[str, Any],
+    weights: dict[str, float | Tensor],
     eps: float,
     group: Any,
     names: tuple[str, str],
 ) -> Tensor:
-    """VICReg under the names of an original: weights of invariance, variance and covariance.
+    """VICReg under an original's names: weights of invariance, variance and covariance."""
+    for name, weight in weights.items():
+        _checks.weight(weight, name)
+    return vicreg_terms(x, y, VICRegSettings(*weights.values(), eps=eps), group, names)[0]
 
-    Those that are tensors get gradients: then torch adds up the terms.
-    """
-    invariance, variance, covariance = (one_number(w, name) for name, w in weights.items())
-    if any(isinstance(w, Tensor) for w in (invariance, variance, covariance)):
-        terms = vicreg_terms(x, y, VICRegSettings(eps=eps), group, names).unbind()
-        return invariance * terms[1] + variance * terms[2] + covariance * terms[3]
-    settings = VICRegSettings(invariance, variance, covariance, eps=eps)
-    return vicreg_terms(x, y, settings, group, names)[0]
+
+def divisor(temperature: float | Tensor, z: Tensor) -> Tensor:
+    """A checked temperature as a 0-d float64 tensor on z's device."""
+    if isinstance(temperature, Tensor):
+        return temperature.reshape(()).to(z.device, torch.float64)
+    # By a product: a graph of torch.compile then holds for other numbers.
+    return z.new_ones((), dtype=torch.float64) * temperature
 
 
 def barlow_twins(

@@ -25,68 +25,35 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sslkernels.backends import select
+from sslkernels.backends.torch.nt_xent import nt_xent_by_temperature
 from sslkernels.compat._shared import all_rows
-from sslkernels.distributed.batch import Batch, once_differentiable, outside_graphs
-from sslkernels.ops.nt_xent import MIN_NORM
+from sslkernels.distributed import batch as _distributed
+from sslkernels.distributed.batch import Batch
+from sslkernels.ops._declare import declare, differentiate, once_differentiable, save
+from sslkernels.ops.nt_xent import MIN_NORM, MIN_TEMPERATURE
 from sslkernels.ops.vicreg import result_dtype
 
 _LOGITS = 2**20  # in memory at once: 4 MB, which caches hold
 
 
-def simclr(z: Tensor, labels: Tensor, temperature: Tensor) -> Tensor:
-    """The loss, 0-d, of z [M, D] with int64 labels [M] and a 0-d float64 temperature."""
-    return _SimCLR.apply(z, temperature, labels, None, *_needs(z, temperature))[0]
+def simclr(z: Tensor, labels: Tensor, temperature: Tensor, batch: Batch | None = None) -> Tensor:
+    """The loss, 0-d, of z [M, D] with int64 labels [M] and a 0-d temperature.
+
+    With a batch, that of all ranks' rows; gradients are world_size times those of it, for DDP.
+    """
+    if batch is not None:
+        return _of_ranks(z, labels, temperature, batch)
+    forward_mode = forward_ad._current_level >= 0
+    needs = [
+        forward_mode or (torch.is_grad_enabled() and t.requires_grad) for t in (z, temperature)
+    ]
+    return _simclr(z, labels, temperature, *needs)[0]
 
 
-@outside_graphs
-def simclr_of_ranks(z: Tensor, labels: Tensor, temperature: Tensor, batch: Batch) -> Tensor:
-    """The loss of the global batch; gradients are world_size times those of it, for DDP."""
-    return _SimCLR.apply(z, temperature, labels, batch, *_needs(z, temperature))[0]
-
-
-def _needs(*inputs: Tensor) -> list[bool]:
-    return [torch.is_grad_enabled() and t.requires_grad for t in inputs]
-
-
-class _SimCLR(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        z: Tensor,
-        temperature: Tensor,
-        labels: Tensor,
-        batch: Batch | None,
-        need_z: bool,
-        need_t: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        if batch is None:
-            return torch.ops.sslkernels.simclr(z, labels, temperature, need_z, need_t)
-        return _dense(z, labels, temperature, batch, need_z or need_t)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, on_z, on_t = output
-        ctx.save_for_backward(*inputs[:2], on_z, on_t)
-        ctx.mark_non_differentiable(on_z, on_t)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        return (*_differentiate(ctx, grad), None, None, None, None)
-
-
-@once_differentiable
-def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    z, temperature, on_z, on_t = ctx.saved_tensors
-    need_z, need_t = ctx.needs_input_grad[:2]
-    return (
-        (grad * on_z).to(z.dtype) if need_z else None,
-        (grad * on_t).to(temperature.dtype) if need_t else None,
-    )
-
-
-@torch.library.custom_op("sslkernels::simclr", mutates_args=())
-def _alone(
+def _forward(
     z: Tensor, labels: Tensor, temperature: Tensor, need_z: bool, need_t: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss and its derivatives for z, in the result dtype, and for the temperature.
@@ -95,38 +62,112 @@ def _alone(
     """
     values, order = labels.sort(stable=True)
     _, counts = values.unique_consecutive(return_counts=True)
-    if not need_t and bool((counts == 2).all()):
-        return _pairs(z, order.view(-1, 2), temperature, need_z)
+    if bool((counts == 2).all()) and MIN_TEMPERATURE <= float(temperature) < torch.inf:
+        return _pairs(z, order.view(-1, 2), float(temperature), need_z, need_t)
     return _dense(z, labels, temperature, Batch.alone(z), need_z or need_t)
 
 
-@_alone.register_fake
-def _(
+def _forward_fake(
     z: Tensor, labels: Tensor, temperature: Tensor, need_z: bool, need_t: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtype = result_dtype(z.dtype)
-    on_z = z.new_empty(z.shape if need_z or need_t else (0,), dtype=dtype)
+    on_z = z.new_empty(z.shape if need_z or need_t else 0, dtype=dtype)
     return z.new_empty((), dtype=dtype), on_z, z.new_empty((), dtype=torch.float64)
+
+
+def _backward(
+    grad: Tensor, z: Tensor, temperature: Tensor, on_z: Tensor, on_t: Tensor
+) -> tuple[Tensor, Tensor]:
+    return (grad * on_z).to(z.dtype), (grad * on_t).to(temperature)
+
+
+def _backward_fake(
+    grad: Tensor, z: Tensor, temperature: Tensor, on_z: Tensor, on_t: Tensor
+) -> tuple[Tensor, Tensor]:
+    return on_z.new_empty(on_z.shape, dtype=z.dtype), torch.empty_like(temperature)
+
+
+_simclr = declare(
+    "simclr",
+    "(Tensor z, Tensor labels, Tensor temperature, bool need_z, bool need_t) "
+    "-> (Tensor, Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+)
+_simclr_backward = declare(
+    "simclr_backward",
+    "(Tensor grad, Tensor z, Tensor temperature, Tensor on_z, Tensor on_t) -> (Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    z, _, temperature, *_ = inputs
+    save(ctx, z, temperature, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 5
+    need_z, _, need_t, *_ = ctx.needs_input_grad
+    on_z, on_t = _simclr_backward(grad, *ctx.saved_tensors)
+    return on_z if need_z else None, None, on_t if need_t else None, None, None
+
+
+def _along(ctx: Any, z: Tensor | None, _: None, t: Tensor | None, *__: None) -> tuple[Any, ...]:
+    *_, on_z, on_t = ctx.saved_tensors
+    products = [(g * v).sum() for g, v in ((on_z, z), (on_t, t)) if v is not None]
+    return torch.stack([p.double() for p in products]).sum().to(on_z.dtype), None, None
+
+
+differentiate(_simclr, _setup_context, _differentiate, _along)
+once_differentiable(_simclr_backward, "SimCLR loss")
+
+
+class _OfRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, temperature: Tensor, labels: Tensor, batch: Batch) -> Tensor:
+        loss, on_z, on_t = _dense(z, labels, temperature, batch, any(ctx.needs_input_grad))
+        ctx.save_for_backward(z, temperature, on_z, on_t)
+        return loss
+
+    @staticmethod
+    @_distributed.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = zip(_backward(grad, *ctx.saved_tensors), ctx.needs_input_grad, strict=False)
+        return (*(g if needed else None for g, needed in pairs), None, None)
+
+
+@_distributed.outside_graphs
+def _of_ranks(z: Tensor, labels: Tensor, temperature: Tensor, batch: Batch) -> Tensor:
+    return _OfRanks.apply(z, temperature, labels, batch)
 
 
 def _pairs(
     z: Tensor,
     pairs: Tensor,  # [M / 2, 2] rows of the same label
-    temperature: Tensor,
+    temperature: float,
     need_z: bool,
+    need_t: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dtype, t = result_dtype(z.dtype), float(temperature)
+    dtype = result_dtype(z.dtype)
     views = [z[rows].to(dtype) for rows in pairs.unbind(1)]
     backend = select("nt_xent", views[0])
-    terms, rows = backend.nt_xent_forward(*views, t)
-    on_z = z.new_empty(z.shape if need_z else (0,), dtype=dtype)
+    terms, kept = backend.nt_xent_forward(*views, temperature)
+    on_z = z.new_empty(z.shape if need_z or need_t else 0, dtype=dtype)
     if need_z:
         grad = terms.new_zeros(3)
         grad[0] = 1
-        grads = backend.nt_xent_backward(grad, *views, rows, t, True, True)
+        grads = backend.nt_xent_backward(grad, *views, kept, temperature, True, True)
         for rows, on_view in zip(pairs.unbind(1), grads, strict=True):
             on_z[rows] = on_view
-    return terms[0].clone(), on_z, z.new_zeros((), dtype=torch.float64)
+    on_t = z.new_zeros((), dtype=torch.float64)
+    if need_t:
+        on_t = nt_xent_by_temperature(*views, kept, temperature)[0].clone()
+    return terms[0].clone(), on_z, on_t
 
 
 def _logits(

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslkernels.compat._shared import every_rank, matrix, one_number
+from sslkernels.compat._shared import every_rank, matrix
 from sslkernels.losses import VICRegTerms
 from sslkernels.losses.vicreg import vicreg_terms
 from sslkernels.ops.vicreg import VICRegSettings
@@ -72,16 +72,12 @@ class VICReg(torch.nn.Module):
         matrix(x, "x")
         group = every_rank()
         rows = x.shape[0] * (1 if group is None else group.size())
-        # Ranks agree on the settings: on this weight too, of no use besides, and so on their rows.
-        settings = VICRegSettings(cov=0.0 if group is None else float(rows))
-        _, invariance, variance, covariance = vicreg_terms(x, y, settings, group).unbind()
-        # Outside of the operator: graphs of torch.compile and torch.jit.trace hold for any rows.
-        covariance = covariance * (rows - 1) ** 2 / (self.batch_size - 1) ** 2
-        sim, std, cov = (
-            one_number(getattr(self, name), name) for name in ("sim_coeff", "std_coeff", "cov_coeff")
-        )
-        loss = sim * invariance + std * variance + cov * covariance
-        return VICRegTerms(loss, invariance, variance, covariance)
+        if isinstance(rows, Tensor):  # inside torch.jit.trace: for other batches too
+            rows = rows.double()
+        nominal = ((rows - 1) / (self.batch_size - 1)) ** 2
+        settings = VICRegSettings(self.sim_coeff, self.std_coeff, self.cov_coeff * nominal)
+        terms = VICRegTerms(*vicreg_terms(x, y, settings, group).unbind())
+        return terms._replace(covariance=terms.covariance * nominal)
 
     def extra_repr(self) -> str:
         names = ("batch_size", "sim_coeff", "std_coeff", "cov_coeff")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sslkernels._checks import INT_DTYPES
-from sslkernels.compat._shared import barlow_twins, every_rank, matrix, one_number, vicreg
-from sslkernels.compat._simclr import simclr, simclr_of_ranks
+from sslkernels.compat._shared import barlow_twins, divisor, every_rank, matrix, vicreg
+from sslkernels.compat._simclr import simclr
 from sslkernels.distributed.batch import agree
 from sslkernels.losses import _checks
 from sslkernels.losses.nt_xent import MIN_TEMPERATURE
@@ -114,14 +114,7 @@ def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float | Tensor = 0
         fixed = "a tensor" if isinstance(temperature, Tensor) else temperature
         batch = agree(group, "NT-Xent", check, (z,), ("labels", fixed), min_rows=1)
     labels = indexes.to(z.device, torch.int64)
-    divisor = one_number(temperature, "temperature")
-    if isinstance(divisor, Tensor):
-        divisor = divisor.to(z.device, torch.float64)
-    else:
-        divisor = z.new_full((), divisor, dtype=torch.float64)
-    if batch is None:
-        return simclr(z, labels, divisor)
-    return simclr_of_ranks(z, labels, divisor, batch)
+    return simclr(z, labels, divisor(temperature, z), batch)
 
 
 def _check_simclr(z: Tensor, indexes: Tensor, temperature: float | Tensor) -> None:
@@ -132,5 +125,4 @@ def _check_simclr(z: Tensor, indexes: Tensor, temperature: float | Tensor) -> No
         raise ValueError(
             f"indexes: takes shape [{z.shape[0]}] to match z, got {list(indexes.shape)}"
         )
-    if not isinstance(one_number(temperature, "temperature"), Tensor):
-        _checks.number(temperature, "temperature", MIN_TEMPERATURE)
+    _checks.weight(temperature, "temperature", MIN_TEMPERATURE)

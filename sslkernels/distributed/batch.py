@@ -238,12 +238,8 @@ class _Constant(torch.autograd.Function):
     """Reached with create_graph=True only; says so if that graph is ever walked."""
 
     @staticmethod
-    def forward(gradient: Tensor, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *inputs: Tensor) -> Tensor:
         return gradient.view_as(gradient)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Apart from forward, as torch.func asks for: it always builds that graph."""
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> None:
