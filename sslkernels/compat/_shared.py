@@ -52,7 +52,8 @@ def divisor(temperature: float | Tensor, z: Tensor) -> Tensor:
 def barlow_twins(
     z_a: Tensor,
     z_b: Tensor,
-    lambda_: float,
+    lambda_: float | Tensor,
+    name: str,
     group: Any,
     names: tuple[str, str],
     *,
@@ -61,16 +62,21 @@ def barlow_twins(
     """Barlow Twins; with a group, the mean of the ranks' cross-correlations, each of views that the
     rank normalized by itself.
 
+    name: of lambda_ in the original.
     for_averaging: gradients world_size times the whole loss's, for DDP to average; else as they
     are.
     """
+    _checks.weight(lambda_, name)
     if group is None:
         return barlow_twins_terms(z_a, z_b, lambda_, EPS, None, names)[0]
+    learned = _checks.in_tensors(lambda_)
     check = partial(_checks.pair, z_a, z_b, min_rows=2, names=names)
-    options = ("of ranks", lambda_, for_averaging)
+    number = 0.0 if learned else lambda_
+    options = ("of ranks", number, for_averaging)
     batch = agree(group, "Barlow Twins", check, (z_a, z_b), options, min_rows=2)
     scale = float(batch.world) if for_averaging else 1.0
-    return barlow_twins_of_ranks(z_a, z_b, batch, lambda_, EPS, scale)
+    terms = barlow_twins_of_ranks(z_a, z_b, batch, number, EPS, scale)
+    return terms[1] + _checks.times(lambda_, terms[2]) if learned else terms[0]
 
 
 def matrix(z: Tensor, name: str) -> None:

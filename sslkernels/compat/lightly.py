@@ -8,17 +8,15 @@ in float32, and gradients in the views' dtype.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from sslkernels.compat._memory_bank import MemoryBank, loss_with_memory_bank
-from sslkernels.compat._shared import barlow_twins, every_rank, vicreg
+from sslkernels.compat._shared import barlow_twins, divisor, every_rank, vicreg
+from sslkernels.compat._simclr import simclr
 from sslkernels.distributed.batch import Batch, agree
-from sslkernels.distributed.nt_xent import nt_xent
 from sslkernels.losses import _checks
 from sslkernels.losses.nt_xent import MIN_TEMPERATURE, nt_xent_terms
 
@@ -103,7 +101,9 @@ class BarlowTwinsLoss(torch.nn.Module):
         """The loss of two views (batch_size, dim)."""
         group = every_rank() if self.gather_distributed else None
         names = ("z_a", "z_b")
-        return barlow_twins(z_a, z_b, self.lambda_param, group, names, for_averaging=True)
+        return barlow_twins(
+            z_a, z_b, self.lambda_param, "lambda_param", group, names, for_averaging=True
+        )
 
 
 class NTXentLoss(torch.nn.Module):
@@ -114,7 +114,8 @@ class NTXentLoss(torch.nn.Module):
     gradient. No batch x bank matrix is formed: bank, batch and gradients are all the memory.
 
     Args:
-        temperature: what cosines are divided by. A negative one repels positives.
+        temperature: what cosines are divided by; a tensor of one number gets its gradient. A
+            negative one repels positives.
         memory_bank_size: (rows, dim) of the memory bank; 0 or (0, dim) for none.
         gather_distributed: negatives from the batches of all ranks; with a memory bank, all ranks'
             rows enter it.
@@ -158,26 +159,32 @@ class NTXentLoss(torch.nn.Module):
         """The loss of two views (batch_size, embedding_size)."""
         group = every_rank() if self.gather_distributed else None
         names = ("out0", "out1")
-        if self.memory_bank.size[0] == 0 and self.temperature >= MIN_TEMPERATURE:
-            return nt_xent_terms(out0, out1, self.temperature, group, names)[0]
-        check = partial(_checks.pair, out0, out1, min_rows=1, names=names)
-        if self.memory_bank.size[0] == 0:
-            batch = self._batch(out0, out1, group, check)
-            return nt_xent(out0, out1, batch, self.temperature)[0]
+        t, bank = self.temperature, self.memory_bank
+        with_bank, learned = bank.size[0] > 0, isinstance(t, Tensor)
+        if not with_bank and not learned and t >= MIN_TEMPERATURE:
+            return nt_xent_terms(out0, out1, t, group, names)[0]
 
-        def check_bank() -> None:
-            check()
-            self.memory_bank.check(out0, "out0")
+        def check() -> None:
+            _checks.pair(out0, out1, min_rows=1, names=names)
+            _checks.weight(t, "temperature")
+            if with_bank:
+                bank.check(out0, "out0")
 
-        batch = self._batch(out0, out1, group, check_bank)
-        return loss_with_memory_bank(out0, out1, self.memory_bank, batch, self.temperature)
-
-    def _batch(self, out0: Tensor, out1: Tensor, group: Any, check: Any) -> Batch:
+        batch = None
         if group is None:
             check()
-            return Batch.alone(out0)
-        options = (self.temperature, self.memory_bank.size)
-        return agree(group, "NT-Xent", check, (out0, out1), options, min_rows=1)
+        else:
+            options = ("a tensor" if learned else t, bank.size)
+            batch = agree(group, "NT-Xent", check, (out0, out1), options, min_rows=1)
+        if with_bank:
+            batch = Batch.alone(out0) if batch is None else batch
+            return loss_with_memory_bank(out0, out1, bank, batch, divisor(t, out0))
+        first = 0
+        if batch is not None:
+            first = sum(batch.rows[: batch.rank])
+            batch = batch._replace(rows=tuple(2 * n for n in batch.rows))
+        samples = torch.arange(first, first + len(out0), device=out0.device).repeat(2)
+        return simclr(torch.cat((out0, out1)), samples, divisor(t, out0), batch)
 
 
 def _assert_views(z_a: Tensor, z_b: Tensor) -> None:

@@ -76,7 +76,8 @@ def barlow_loss_func(
         tensor(2.0000)
     """
     names = ("z1", "z2")
-    return scale_loss * barlow_twins(z1, z2, lamb, every_rank(), names, for_averaging=False)
+    loss = barlow_twins(z1, z2, lamb, "lamb", every_rank(), names, for_averaging=False)
+    return scale_loss * loss
 
 
 def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float | Tensor = 0.1) -> Tensor:
