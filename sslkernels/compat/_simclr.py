@@ -46,10 +46,9 @@ def simclr(z: Tensor, labels: Tensor, temperature: Tensor, batch: Batch | None =
     """
     if batch is not None:
         return _of_ranks(z, labels, temperature, batch)
-    forward_mode = forward_ad._current_level >= 0
-    needs = [
-        forward_mode or (torch.is_grad_enabled() and t.requires_grad) for t in (z, temperature)
-    ]
+    # Tangents do not ask for gradients, nor do the inputs that a trace is made with.
+    always = forward_ad._current_level >= 0 or torch.jit.is_tracing()
+    needs = [always or (torch.is_grad_enabled() and t.requires_grad) for t in (z, temperature)]
     return _simclr(z, labels, temperature, *needs)[0]
 
 

@@ -183,7 +183,7 @@ class NTXentLoss(torch.nn.Module):
         if batch is not None:
             first = sum(batch.rows[: batch.rank])
             batch = batch._replace(rows=tuple(2 * n for n in batch.rows))
-        samples = torch.arange(first, first + len(out0), device=out0.device).repeat(2)
+        samples = torch.arange(first, first + out0.shape[0], device=out0.device).repeat(2)
         return simclr(torch.cat((out0, out1)), samples, divisor(t, out0), batch)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.compat._shared import every_rank, matrix
-from sslkernels.losses import VICRegTerms
+from sslkernels.losses import VICRegTerms, _checks
 from sslkernels.losses.vicreg import vicreg_terms
 from sslkernels.ops.vicreg import VICRegSettings
 
@@ -72,8 +72,8 @@ class VICReg(torch.nn.Module):
         matrix(x, "x")
         group = every_rank()
         rows = x.shape[0] * (1 if group is None else group.size())
-        if isinstance(rows, Tensor):  # inside torch.jit.trace: for other batches too
-            rows = rows.double()
+        if group is None and _checks.in_tensors(rows):  # a graph, which is for other rows too
+            rows = x.new_ones((), dtype=torch.float64) * rows
         nominal = ((rows - 1) / (self.batch_size - 1)) ** 2
         settings = VICRegSettings(self.sim_coeff, self.std_coeff, self.cov_coeff * nominal)
         terms = VICRegTerms(*vicreg_terms(x, y, settings, group).unbind())

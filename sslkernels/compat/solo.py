@@ -76,8 +76,9 @@ def barlow_loss_func(
         tensor(2.0000)
     """
     names = ("z1", "z2")
+    _checks.weight(scale_loss, "scale_loss")
     loss = barlow_twins(z1, z2, lamb, "lamb", every_rank(), names, for_averaging=False)
-    return scale_loss * loss
+    return _checks.times(scale_loss, loss)
 
 
 def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float | Tensor = 0.1) -> Tensor:
