@@ -119,6 +119,26 @@ def check_memory_bank(theirs: SimpleNamespace) -> None:
         losses[0](*(z[:, dist.get_rank() % 2 :] for z in views))
 
 
+def assert_same_weights(loss: str, theirs: SimpleNamespace, **values: float) -> None:
+    """Gradients of weights that are parameters, averaged as by DDP."""
+    for options in ({}, {"memory_bank_size": (37, D)})[: 1 + (loss == "NTXentLoss")]:
+        averaged = []
+        for where in (compat, theirs):
+            weights = {
+                name: torch.nn.Parameter(torch.tensor(value, dtype=torch.float64))
+                for name, value in values.items()
+            }
+            torch.manual_seed(0)
+            module = getattr(where, loss)(**weights, **options, gather_distributed=True).double()
+            first = dist.get_rank() * ROWS
+            got = run(module, *(z[first : first + ROWS] for z in every_view()))
+            averaged.append([mean_over_ranks(got[0]), *got[1:]])
+            for weight in module.parameters():
+                assert weight.grad is not None
+                averaged[-1].append(mean_over_ranks(weight.grad))
+        torch.testing.assert_close(*averaged, rtol=1e-9, atol=1e-11)
+
+
 def check_lightly() -> None:
     theirs = lightly_losses.load()
     assert_same_gather(
@@ -137,6 +157,10 @@ def check_lightly() -> None:
             theirs.NTXentLoss(temperature, gather_distributed=True),
         )
     check_memory_bank(theirs)
+    assert_same_weights("VICRegLoss", theirs, lambda_param=3.0, mu_param=7.0, nu_param=0.5)
+    assert_same_weights("BarlowTwinsLoss", theirs, lambda_param=0.3)
+    for temperature in (0.3, -0.3):
+        assert_same_weights("NTXentLoss", theirs, temperature=temperature)
     # What is wrong on one rank is an error on all: none waits for another.
     x, y = every_view()
     with pytest.raises(ValueError, match=r"shape|rank 1 refused"):

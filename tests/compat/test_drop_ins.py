@@ -264,7 +264,7 @@ SIZES = (30, 41, 12, 35, 28)
 
 @each_whole
 def test_graphs_hold_for_sizes_and_weights_that_change(name):
-    """One graph of all of it; few, whatever the number of sizes and weights."""
+    """One graph of all of it for wide problems, one for narrow ones, whatever sizes and weights."""
     torch._dynamo.reset()
     entry = TABLE[name]
     counter = CompileCounterWithBackend("aot_eager")
@@ -278,7 +278,7 @@ def test_graphs_hold_for_sizes_and_weights_that_change(name):
         weights = [w * (1 + factor / 8) for w in entry.weights.values()]
         got, want = (run(lambda *v, f=f, w=weights: f(*v, *w), x, y) for f in (compiled, loss))
         close(got, want)
-    assert counter.frame_count <= 3
+    assert counter.frame_count <= 4 < len(SIZES)  # two attempts at each, where floats are inputs
 
 
 @each_whole
