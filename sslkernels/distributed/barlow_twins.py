@@ -41,7 +41,9 @@ def _columns(batch: Batch, moments: Moments, eps: float) -> tuple[Tensor, Tensor
     """The factors 1 / sqrt(var + eps) [2, D] and c [D], float64."""
     total = batch.total
     factor = (moments.m2 / total + eps).rsqrt()
-    count = torch.tensor(batch.rows, dtype=torch.float64).to(factor.device, non_blocking=True)
+    count = torch.tensor(batch.rows, dtype=torch.float64, device="cpu").to(
+        factor.device, non_blocking=True
+    )
     apart = (count.unsqueeze(1) * moments.offset.prod(1)).sum(0)
     return factor, (moments.extra.sum(0) + apart) * factor.prod(0) / total
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sslkernels._checks import FLOAT_DTYPES
 
@@ -131,6 +132,7 @@ def agree(
     try:
         check()
         _check_device(views[0], device_types)
+        _check_transforms(views)
     except (TypeError, ValueError) as refusal:
         error = refusal
     header = [1] + [0] * (len(_FIELDS) - 1) if error else _header(loss, views, options)
@@ -178,6 +180,17 @@ def _check_device(z: Tensor, device_types: list[str]) -> None:
         raise ValueError(
             f"group: its backends send tensors on {' and '.join(device_types)}, and the views are "
             f"on {z.device}"
+        )
+
+
+def _check_transforms(views: tuple[Tensor, ...]) -> None:
+    dual = forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(view).tangent is not None for view in views
+    )
+    if dual or torch._C._are_functorch_transforms_active():
+        raise TypeError(
+            "group: no forward-mode derivative and no transform of torch.func (grad, vmap, ...) "
+            "goes through collectives: use torch.autograd, or group=None"
         )
 
 

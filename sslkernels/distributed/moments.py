@@ -64,7 +64,9 @@ def centered(z: Tensor, mean: Tensor, out: Tensor | None = None) -> Tensor:
 
 def _merge(batch: Batch, mean: Tensor, m2: Tensor, extra: Tensor) -> Moments:
     """Moments from [W, Q, D] of every rank."""
-    count = torch.tensor(batch.rows, dtype=torch.float64).to(mean.device, non_blocking=True)
+    count = torch.tensor(batch.rows, dtype=torch.float64, device="cpu").to(
+        mean.device, non_blocking=True
+    )
     count = count.view(-1, 1, 1)
     apart = mean - mean[0]
     middle = (count * apart).sum(0) / batch.total

@@ -10,7 +10,8 @@ its own rows, so that their whole gradient is,
 
 and nothing has to be sent back to the ranks whose rows were used. The positive p(i) of a row is on
 its own rank. Forward computes T where a gradient is wanted; T and the two 1 - P
-of the rank's own 2n rows are kept.
+of the rank's own 2n rows are kept. A temperature that is learned gets world_size times the part of
+its gradient that comes from the rank's own rows: the average over ranks is the whole.
 """
 
 from __future__ import annotations
@@ -59,11 +60,19 @@ def _logits(
         yield rows, first + ((rows + count // 2) % count).unsqueeze(1), logits
 
 
+def _mean_gap(logits: Tensor, positive: Tensor, rest: Tensor) -> Tensor:
+    """sum_k P_ik (s_ik - s_ip) of a block's rows, in logits the positives' own being -inf."""
+    lse = torch.logaddexp(rest, positive).to(logits.dtype)
+    gap = (logits - positive.to(logits.dtype).unsqueeze(1)).masked_fill_(logits.isneginf(), 0.0)
+    return (gap * (logits - lse.unsqueeze(1)).exp()).sum(1)
+
+
 class _NTXent(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, batch: Batch, temperature: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor, batch: Batch, learned: float | Tensor) -> Tensor:
+        temperature = float(learned)
         first = 2 * sum(batch.rows[: batch.rank])
-        gaps, positives = [], []
+        gaps, positives, on_logits = [], [], []
         with torch.autocast(x.device.type, enabled=False):
             u, _ = _units(x, y)
             everyone = _gather_rows(batch, u)
@@ -71,6 +80,8 @@ class _NTXent(torch.autograd.Function):
                 positives.append(logits.gather(1, positive).squeeze(1).double())
                 rest = logits.scatter_(1, positive, -torch.inf).double().logsumexp(1)
                 gaps.append(rest - positives[-1])
+                if ctx.needs_input_grad[3]:
+                    on_logits.append(_mean_gap(logits, positives[-1], rest))
             at_positive = torch.cat(positives)
             # softplus turns into the identity past a threshold; logaddexp does not.
             row_loss = torch.logaddexp(torch.cat(gaps), at_positive.new_zeros(()))
@@ -87,17 +98,27 @@ class _NTXent(torch.autograd.Function):
                     share = (logits - own_lse[block].unsqueeze(1).to(u.dtype)).exp_()
                     share += logits.sub_(lse).exp_()
                     product[block] = share.scatter_(1, positive, 0.0) @ everyone
-        ctx.save_for_backward(x, y, missing, product)
+        slopes = product.new_empty(0)
+        if ctx.needs_input_grad[3]:
+            gap, positive = torch.cat(on_logits).sum(), at_positive.sum()
+            slopes = torch.stack((-gap, positive, -gap - positive)) / (temperature * len(rows))
+        ctx.save_for_backward(x, y, missing, product, slopes)
         ctx.batch, ctx.temperature = batch, temperature
+        ctx.like = learned.detach() if isinstance(learned, Tensor) else None
         return terms
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, missing, product = ctx.saved_tensors
+        x, y, missing, product, slopes = ctx.saved_tensors
         batch = ctx.batch
+        need_x, need_y, _, need_temperature = ctx.needs_input_grad
+        upstream = grad.double() * batch.world
+        on_temperature = (slopes * upstream).sum().to(ctx.like) if need_temperature else None
+        if not (need_x or need_y):
+            return None, None, None, on_temperature
         u, norm = _units(x, y)
-        on_loss, on_alignment, on_uniformity = (grad.double() * batch.world).unbind()
+        on_loss, on_alignment, on_uniformity = upstream.unbind()
         on_lse = on_loss + on_uniformity
         on_positive = 2 * (on_uniformity - on_alignment) - on_lse * missing
         n = len(u) // 2
@@ -107,11 +128,10 @@ class _NTXent(torch.autograd.Function):
         inside = (on_u * u).sum(1, keepdim=True, dtype=torch.float64)
         inside = torch.where(norm < MIN_NORM, 0.0, inside)
         on_z = ((on_u - inside * u) / norm.clamp_min(MIN_NORM)).to(x.dtype)
-        need_x, need_y = ctx.needs_input_grad[:2]
-        return on_z[:n] if need_x else None, on_z[n:] if need_y else None, None, None
+        return on_z[:n] if need_x else None, on_z[n:] if need_y else None, None, on_temperature
 
 
 @outside_graphs
-def nt_xent(x: Tensor, y: Tensor, batch: Batch, temperature: float) -> Tensor:
+def nt_xent(x: Tensor, y: Tensor, batch: Batch, temperature: float | Tensor) -> Tensor:
     """[3]: loss, alignment, uniformity."""
     return _NTXent.apply(x, y, batch, temperature)

@@ -12,7 +12,6 @@ computed without the 2N x 2N matrix: ``sslkernels/ops/nt_xent.py``.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -112,18 +111,25 @@ def nt_xent_terms(
 ) -> Tensor:
     """[3]: loss, alignment, uniformity; errors call the views by ``names``."""
     temperature = _checks.weight(temperature, "temperature", MIN_TEMPERATURE)
+    if isinstance(temperature, Tensor):
+        temperature = temperature.reshape(())
     group = _distributed.found_group(group)
-    check = partial(_checks.pair, x, y, min_rows=1, names=names)
     if group is None:
-        check()
+        _checks.pair(x, y, min_rows=1, names=names)
         return _nt_xent(x, y, _as_tensor(temperature))[0]
-    batch = _distributed.agree(group, "NT-Xent", check, (x, y), (temperature,), min_rows=1)
+    value = float(temperature)
+
+    def check() -> None:
+        _checks.pair(x, y, min_rows=1, names=names)
+        _checks.number(value, "temperature", MIN_TEMPERATURE)
+
+    batch = _distributed.agree(group, "NT-Xent", check, (x, y), (value,), min_rows=1)
     return _distributed_nt_xent(x, y, batch, temperature)
 
 
 def _as_tensor(temperature: float | Tensor) -> Tensor:
     if isinstance(temperature, Tensor):
-        return temperature.reshape(())
+        return temperature
     # By a product: torch.compile makes a number that changes an input of such a graph, but compiles
     # torch.tensor(temperature) again for each.
     return torch.ones((), dtype=torch.float64, device="cpu") * temperature

@@ -178,7 +178,7 @@ def _terms(
     """[3]: loss, real, imaginary."""
     if not isinstance(step, Tensor):
         _position(step, "step")
-        step = torch.tensor(step, dtype=torch.int64)
+        step = torch.tensor(step, dtype=torch.int64, device="cpu")
     elif step.dtype != torch.int64 or step.ndim != 0:
         raise TypeError(
             f"step: takes an int or an int64 tensor of no dimension, got {str(step.dtype)[6:]} "

@@ -4,7 +4,7 @@ Every loss is two operators: forward, and the backward pass. :func:`declare` nam
 with a kernel for every device and shapes for tracing; :func:`differentiate` gives it derivatives,
 at two dispatch keys:
 
-* ``Autograd``: ordinary autograd, double backward and dual numbers of ``torch.autograd.forward_ad``;
+* ``Autograd``: ordinary autograd, and dual numbers of ``torch.autograd.forward_ad``;
 * ``FuncTorchDynamicLayerFrontMode``, where calls arrive inside ``torch.func`` (grad, vjp, jvp,
   jacrev, vmap, ...): ``torch.autograd.Function.apply`` takes them apart level by level.
 
@@ -66,7 +66,9 @@ def differentiate(
         "vmap": vmap,
     }
     name = op.name().split("::")[1]
-    function: Any = type(name, (torch.autograd.Function,), {k: staticmethod(f) for k, f in rules.items()})
+    function: Any = type(
+        name, (torch.autograd.Function,), {k: staticmethod(f) for k, f in rules.items()}
+    )
     # Function.apply looks for torch.func's transforms and binds defaults, 15 us of it. Calls that
     # arrive here have passed them already.
     apply = super(torch.autograd.Function, function).apply

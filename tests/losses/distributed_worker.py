@@ -16,6 +16,7 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
+from torch.autograd import forward_ad
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -98,14 +99,15 @@ def other_dtypes_and_backends():
 
 
 @scenario("agreeing")
-def autocast_changes_nothing():
+def autocast_and_default_device_change_nothing():
     x, y = views(equal(), 24, dtype=torch.float32)
     own = split(equal())
     for loss in LOSSES.values():
         before = with_grad(partial(loss, group="world"), x[own], y[own])
-        with torch.autocast("cpu", torch.bfloat16):
-            after = with_grad(partial(loss, group="world"), x[own], y[own])
-        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        for around in (torch.autocast("cpu", torch.bfloat16), torch.device("meta")):
+            with around:
+                after = with_grad(partial(loss, group="world"), x[own], y[own])
+            assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @scenario("agreeing")
@@ -366,6 +368,47 @@ def no_second_derivative():
         value = loss(x, y, group="world")
         (grad,) = torch.autograd.grad(value, x, create_graph=True)
         raises(NotImplementedError, "no second derivative", grad.sum().backward)
+
+
+@scenario("agreeing")
+def learned_weights():
+    # A rank's gradient of a weight is a share that DDP averages, as it does the model's.
+    losses = {
+        "vicreg": lambda x, y, w, group=None: vicreg_loss(x, y, std_coeff=w, group=group),
+        "barlow_twins": lambda x, y, w, group=None: barlow_twins_loss(x, y, lambda_=w, group=group),
+        "nt_xent": lambda x, y, w, group=None: sum(
+            (k + 1) * term
+            for k, term in enumerate(NTXentLoss(w, group=group).forward_components(x, y))
+        ),
+    }
+    for rows in (equal(), unequal()):
+        x, y = views(rows, 24)
+        own = split(rows)
+        for name, loss in losses.items():
+            ours, whole = (
+                torch.full((1,), 0.3, dtype=torch.float64).requires_grad_() for _ in range(2)
+            )
+            hold(partial(loss, w=0.3), x, y, rows)
+            loss(x[own], y[own], ours, "world").backward()
+            dist.all_reduce(ours.grad)
+            loss(x, y, whole).backward()
+            average = ours.grad / dist.get_world_size()
+            torch.testing.assert_close(average, whole.grad, msg=lambda m, name=name: name + m)
+            hold(partial(loss, w=ours.detach()), x, y, rows)
+    bad = torch.tensor(-1.0)
+    raises(ValueError, "at least 1e-06", nt_xent_loss, x, y, temperature=bad, group="world")
+
+
+@scenario("agreeing")
+def transforms_are_refused():
+    x, y = (z[split(equal())] for z in views(equal(), 24))
+    both = {"group": "world"}
+    for loss in (vicreg_loss, barlow_twins_loss, nt_xent_loss):
+        of_x = partial(loss, y=y, **both)
+        raises(TypeError, "transform of torch.func", torch.func.grad(of_x), x)
+        raises(TypeError, "no forward-mode", torch.func.jvp, of_x, (x,), (x,))
+        with forward_ad.dual_level(), torch.no_grad():
+            raises(TypeError, "no forward-mode", of_x, forward_ad.make_dual(x, x))
 
 
 # --- ranks that fail -----------------------------------------------------------------------------

@@ -29,7 +29,7 @@ AGREEING = (
     "value_and_gradients_of_the_whole_batch",
     "middle_dimensions",
     "other_dtypes_and_backends",
-    "autocast_changes_nothing",
+    "autocast_and_default_device_change_nothing",
     "one_view_alone_needs_a_gradient",
     "only_one_rank_needs_a_gradient",
     "ddp_equals_one_process_and_the_gather",
@@ -43,6 +43,8 @@ AGREEING = (
     "modules_keep_their_group",
     "drop_ins_gather",
     "no_second_derivative",
+    "learned_weights",
+    "transforms_are_refused",
 )
 FAILING = ("stalled_rank_times_out", "dead_rank_fails_the_others")
 

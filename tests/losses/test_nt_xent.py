@@ -163,13 +163,16 @@ def test_gradcheck(backend):
     assert torch.autograd.gradcheck(lambda a, b: tuple(criterion.forward_components(a, b)), (x, y))
 
 
-@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("needs", [(True, True, False), (True, False, True), (False, True, True)])
 def test_opcheck(needs):
-    x, y = (make_view(5, 3, seed) for seed in (0, 1))
-    rows = torch.ops.sslkernels.nt_xent(x, y, 0.5)[1]
-    args = (torch.randn(3), x, y, rows, 0.5, *needs, "sslkernels.backends.cpu")
+    inputs = (make_view(5, 3, 0), make_view(5, 3, 1), torch.tensor(0.5))
+    x, y, temperature = inputs
+    rows = torch.ops.sslkernels.nt_xent(*inputs)[1]
+    args = (torch.randn(3), x, y, rows, temperature, *needs, "sslkernels.backends.cpu")
     opcheck(torch.ops.sslkernels.nt_xent_backward.default, args)
-    opcheck(torch.ops.sslkernels.nt_xent.default, (x.requires_grad_(needs[0]), y, 0.5))
+    for tensor, need in zip(inputs, needs, strict=True):
+        tensor.requires_grad_(need)
+    opcheck(torch.ops.sslkernels.nt_xent.default, inputs)
 
 
 Z = torch.zeros(4, 3)

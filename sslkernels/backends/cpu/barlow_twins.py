@@ -15,9 +15,9 @@ def barlow_twins_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, d = x.shape
     dtype = result_dtype(x.dtype)
-    terms = torch.empty(3, dtype=torch.float64)
-    columns = torch.empty((5, d), dtype=torch.float64)
-    gram = torch.empty((2, n, n) if wide(n, d) else (1, d, d), dtype=dtype)
+    terms = x.new_empty(3, dtype=torch.float64)
+    columns = x.new_empty((5, d), dtype=torch.float64)
+    gram = x.new_empty((2, n, n) if wide(n, d) else (1, d, d), dtype=dtype)
     _C.barlow_twins_forward(
         view(x),
         view(y),
@@ -40,8 +40,8 @@ def barlow_twins_backward(
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    grad_x = torch.empty(x.shape, dtype=x.dtype) if need_x else None
-    grad_y = torch.empty(x.shape, dtype=x.dtype) if need_y else None
+    grad_x = x.new_empty(x.shape) if need_x else None
+    grad_y = x.new_empty(x.shape) if need_y else None
     _C.barlow_twins_backward(
         grad.tolist(),
         view(x),

@@ -11,8 +11,8 @@ from sslkernels.ops.vicreg import result_dtype
 
 
 def nt_xent_forward(x: Tensor, y: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    terms = torch.empty(3, dtype=torch.float64)
-    rows = torch.empty((2, 2 * x.shape[0]), dtype=torch.float64)
+    terms = x.new_empty(3, dtype=torch.float64)
+    rows = x.new_empty((2, 2 * x.shape[0]), dtype=torch.float64)
     _C.nt_xent_forward(
         view(x),
         view(y),
@@ -32,8 +32,8 @@ def nt_xent_backward(
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    grad_x = torch.empty(x.shape, dtype=x.dtype) if need_x else None
-    grad_y = torch.empty(x.shape, dtype=x.dtype) if need_y else None
+    grad_x = x.new_empty(x.shape) if need_x else None
+    grad_y = x.new_empty(x.shape) if need_y else None
     _C.nt_xent_backward(
         grad.tolist(),
         view(x),

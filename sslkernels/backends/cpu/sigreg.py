@@ -22,7 +22,7 @@ def sigreg_forward(
     step: Tensor,
     settings: SIGRegSettings,
 ) -> Tensor:
-    sums = torch.empty((settings.num_slices, settings.num_knots, 2), dtype=torch.float64)
+    sums = z.new_empty((settings.num_slices, settings.num_knots, 2), dtype=torch.float64)
     _C.sigreg_forward(view(z), _raw(settings, step), torch.get_num_threads(), sums.data_ptr())
     return sums
 
@@ -34,7 +34,7 @@ def sigreg_backward(
     settings: SIGRegSettings,
 ) -> Tensor:
     grad = grad.contiguous()
-    grad_z = torch.empty(z.shape, dtype=z.dtype)
+    grad_z = z.new_empty(z.shape)
     _C.sigreg_backward(
         grad.data_ptr(), view(z), _raw(settings, step), torch.get_num_threads(), grad_z.data_ptr()
     )

@@ -48,8 +48,8 @@ def vicreg_backward(
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    grad_x = torch.empty(x.shape, dtype=x.dtype) if need_x else None
-    grad_y = torch.empty(x.shape, dtype=x.dtype) if need_y and y is not None else None
+    grad_x = x.new_empty(x.shape) if need_x else None
+    grad_y = x.new_empty(x.shape) if need_y and y is not None else None
     _C.vicreg_backward(
         grad.tolist(),
         _problems(x),

@@ -77,7 +77,7 @@ def sigreg_backward(
     settings: SIGRegSettings,
 ) -> Tensor:
     dtype = result_dtype(z.dtype)
-    out = torch.empty(z.shape, dtype=z.dtype, device=z.device)
+    out = z.new_empty(z.shape)
     chunk = max(1, _PROJECTIONS // settings.num_slices)
     # One scale, applied last, keeps gradients as small as loss scaling makes them in range.
     largest = grad.abs().amax()
