@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,7 @@ def every_rank() -> Any:
 def vicreg(
     x: Tensor,
     y: Tensor,
-    weights: dict[str, float | Tensor],
+    weights: Mapping[str, float | Tensor],
     eps: float,
     group: Any,
     names: tuple[str, str],
@@ -38,7 +39,9 @@ def vicreg(
     """VICReg under an original's names: weights of invariance, variance and covariance."""
     for name, weight in weights.items():
         _checks.weight(weight, name)
-    return vicreg_terms(x, y, VICRegSettings(*weights.values(), eps=eps), group, names)[0]
+    invariance, variance, covariance = weights.values()
+    settings = VICRegSettings(invariance, variance, covariance, eps=eps)
+    return vicreg_terms(x, y, settings, group, names)[0]
 
 
 def divisor(temperature: float | Tensor, z: Tensor) -> Tensor:
@@ -71,7 +74,7 @@ def barlow_twins(
         return barlow_twins_terms(z_a, z_b, lambda_, EPS, None, names)[0]
     learned = _checks.in_tensors(lambda_)
     check = partial(_checks.pair, z_a, z_b, min_rows=2, names=names)
-    number = 0.0 if learned else lambda_
+    number = 0.0 if learned else float(lambda_)
     options = ("of ranks", number, for_averaging)
     batch = agree(group, "Barlow Twins", check, (z_a, z_b), options, min_rows=2)
     scale = float(batch.world) if for_averaging else 1.0

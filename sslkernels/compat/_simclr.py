@@ -153,19 +153,19 @@ def _pairs(
     need_t: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtype = result_dtype(z.dtype)
-    views = [z[rows].to(dtype) for rows in pairs.unbind(1)]
-    backend = select("nt_xent", views[0])
-    terms, kept = backend.nt_xent_forward(*views, temperature)
+    x, y = (z[rows].to(dtype) for rows in pairs.unbind(1))
+    backend = select("nt_xent", x)
+    terms, kept = backend.nt_xent_forward(x, y, temperature)
     on_z = z.new_empty(z.shape if need_z or need_t else 0, dtype=dtype)
     if need_z:
         grad = terms.new_zeros(3)
         grad[0] = 1
-        grads = backend.nt_xent_backward(grad, *views, kept, temperature, True, True)
+        grads = backend.nt_xent_backward(grad, x, y, kept, temperature, True, True)
         for rows, on_view in zip(pairs.unbind(1), grads, strict=True):
             on_z[rows] = on_view
     on_t = z.new_zeros((), dtype=torch.float64)
     if need_t:
-        on_t = nt_xent_by_temperature(*views, kept, temperature)[0].clone()
+        on_t = nt_xent_by_temperature(x, y, kept, temperature)[0].clone()
     return terms[0].clone(), on_z, on_t
 
 

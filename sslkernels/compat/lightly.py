@@ -25,7 +25,8 @@ class VICRegLoss(torch.nn.Module):
     """VICReg as ``lightly.loss.VICRegLoss``.
 
     Args:
-        lambda_param: weight of the invariance term.
+        lambda_param: weight of the invariance term; a tensor of one number gets its gradient, and
+            so for the other weights.
         mu_param: weight of the variance term, half the sum over the two views.
         nu_param: weight of the covariance term, the sum over the two views.
         gather_distributed: variance and covariance over the batches of all ranks.
@@ -44,9 +45,9 @@ class VICRegLoss(torch.nn.Module):
 
     def __init__(
         self,
-        lambda_param: float = 25.0,
-        mu_param: float = 25.0,
-        nu_param: float = 1.0,
+        lambda_param: float | Tensor = 25.0,
+        mu_param: float | Tensor = 25.0,
+        nu_param: float | Tensor = 1.0,
         gather_distributed: bool = False,
         eps: float = 0.0001,
     ) -> None:
@@ -76,7 +77,7 @@ class BarlowTwinsLoss(torch.nn.Module):
     """Barlow Twins as ``lightly.loss.BarlowTwinsLoss``.
 
     Args:
-        lambda_param: weight of the off-diagonal term.
+        lambda_param: weight of the off-diagonal term; a tensor of one number gets its gradient.
         gather_distributed: the mean of all ranks' cross-correlations, each of views normalized by
             the rank's own statistics.
 
@@ -91,7 +92,9 @@ class BarlowTwinsLoss(torch.nn.Module):
         tensor(1.0000)
     """
 
-    def __init__(self, lambda_param: float = 5e-3, gather_distributed: bool = False) -> None:
+    def __init__(
+        self, lambda_param: float | Tensor = 5e-3, gather_distributed: bool = False
+    ) -> None:
         super().__init__()
         _check_gather(gather_distributed)
         self.lambda_param = lambda_param
@@ -143,7 +146,7 @@ class NTXentLoss(torch.nn.Module):
 
     def __init__(
         self,
-        temperature: float = 0.5,
+        temperature: float | Tensor = 0.5,
         memory_bank_size: int | Sequence[int] = 0,
         gather_distributed: bool = False,
     ) -> None:
@@ -160,8 +163,8 @@ class NTXentLoss(torch.nn.Module):
         group = every_rank() if self.gather_distributed else None
         names = ("out0", "out1")
         t, bank = self.temperature, self.memory_bank
-        with_bank, learned = bank.size[0] > 0, isinstance(t, Tensor)
-        if not with_bank and not learned and t >= MIN_TEMPERATURE:
+        with_bank = bank.size[0] > 0
+        if not with_bank and not isinstance(t, Tensor) and t >= MIN_TEMPERATURE:
             return nt_xent_terms(out0, out1, t, group, names)[0]
 
         def check() -> None:
@@ -174,7 +177,7 @@ class NTXentLoss(torch.nn.Module):
         if group is None:
             check()
         else:
-            options = ("a tensor" if learned else t, bank.size)
+            options = ("a tensor" if isinstance(t, Tensor) else t, bank.size)
             batch = agree(group, "NT-Xent", check, (out0, out1), options, min_rows=1)
         if with_bank:
             batch = Batch.alone(out0) if batch is None else batch

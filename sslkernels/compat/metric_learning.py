@@ -23,7 +23,8 @@ class VICRegLoss(torch.nn.Module):
     """VICReg as ``pytorch_metric_learning.losses.VICRegLoss``.
 
     Args:
-        invariance_lambda: weight of the invariance term.
+        invariance_lambda: weight of the invariance term; a tensor of one number gets its gradient,
+            and so for the other weights.
         variance_mu: weight of the variance term, half the sum over the two views.
         covariance_v: weight of the covariance term, the sum over the two views.
         eps: added to variances before the square root.
@@ -45,9 +46,9 @@ class VICRegLoss(torch.nn.Module):
 
     def __init__(
         self,
-        invariance_lambda: float = 25,
-        variance_mu: float = 25,
-        covariance_v: float = 1,
+        invariance_lambda: float | Tensor = 25,
+        variance_mu: float | Tensor = 25,
+        covariance_v: float | Tensor = 1,
         eps: float = 1e-4,
         *,
         reducer: Any = None,

@@ -29,7 +29,8 @@ class VICReg(torch.nn.Module):
 
     Args:
         batch_size: the nominal batch size over all ranks, ``--batch-size``; at least 2.
-        sim_coeff: weight of the invariance term, ``--sim-coeff``.
+        sim_coeff: weight of the invariance term, ``--sim-coeff``; a tensor of one number gets its
+            gradient, and so for the other weights.
         std_coeff: weight of the variance term, ``--std-coeff``: the mean of the two views.
         cov_coeff: weight of the covariance term, ``--cov-coeff``: the sum over the two views.
 
@@ -46,9 +47,9 @@ class VICReg(torch.nn.Module):
     def __init__(
         self,
         batch_size: int = 2048,
-        sim_coeff: float = 25.0,
-        std_coeff: float = 25.0,
-        cov_coeff: float = 1.0,
+        sim_coeff: float | Tensor = 25.0,
+        std_coeff: float | Tensor = 25.0,
+        cov_coeff: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
         if batch_size < 2:
@@ -71,7 +72,7 @@ class VICReg(torch.nn.Module):
         """The loss and its unweighted terms: ``repr_loss``, ``std_loss`` and ``cov_loss``."""
         matrix(x, "x")
         group = every_rank()
-        rows = x.shape[0] * (1 if group is None else group.size())
+        rows: int | Tensor = x.shape[0] * (1 if group is None else group.size())
         if group is None and _checks.in_tensors(rows):  # a graph, which is for other rows too
             rows = x.new_ones((), dtype=torch.float64) * rows
         nominal = ((rows - 1) / (self.batch_size - 1)) ** 2

@@ -23,9 +23,9 @@ from sslkernels.losses.nt_xent import MIN_TEMPERATURE
 def vicreg_loss_func(
     z1: Tensor,
     z2: Tensor,
-    sim_loss_weight: float = 25.0,
-    var_loss_weight: float = 25.0,
-    cov_loss_weight: float = 1.0,
+    sim_loss_weight: float | Tensor = 25.0,
+    var_loss_weight: float | Tensor = 25.0,
+    cov_loss_weight: float | Tensor = 1.0,
 ) -> Tensor:
     """VICReg as ``solo.losses.vicreg_loss_func``: the variance terms of the two views are SUMMED,
     where the authors take their mean.
@@ -33,7 +33,8 @@ def vicreg_loss_func(
     Args:
         z1: projected features of the first view, [N, D].
         z2: those of the second view.
-        sim_loss_weight: weight of the invariance term.
+        sim_loss_weight: weight of the invariance term; a tensor of one number gets its gradient,
+            and so for the other weights.
         var_loss_weight: weight of the variance term.
         cov_loss_weight: weight of the covariance term.
 
@@ -54,7 +55,7 @@ def vicreg_loss_func(
 
 
 def barlow_loss_func(
-    z1: Tensor, z2: Tensor, lamb: float = 5e-3, scale_loss: float = 0.025
+    z1: Tensor, z2: Tensor, lamb: float | Tensor = 5e-3, scale_loss: float | Tensor = 0.025
 ) -> Tensor:
     """Barlow Twins as ``solo.losses.barlow_loss_func``: the whole loss times ``scale_loss``.
 
@@ -65,8 +66,8 @@ def barlow_loss_func(
     Args:
         z1: projected features of the first view, [N, D].
         z2: those of the second view.
-        lamb: weight of the off-diagonal term.
-        scale_loss: factor of the loss.
+        lamb: weight of the off-diagonal term; a tensor of one number gets its gradient.
+        scale_loss: factor of the loss; likewise.
 
     Example:
         >>> import torch
@@ -95,7 +96,8 @@ def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float | Tensor = 0
     Args:
         z: projected features of all views, [N, D].
         indexes: integers [N]: which sample a row is a view of, or its label.
-        temperature: what cosines are divided by; at least 1e-6. A tensor may have a gradient.
+        temperature: what cosines are divided by; at least 1e-6. A tensor of one number gets its
+            gradient.
 
     Returns:
         A 0-d tensor; infinite if an index occurs only once, as in the original.
