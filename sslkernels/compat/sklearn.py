@@ -141,7 +141,10 @@ class NearestClassCenter(ClassifierMixin, BaseEstimator):
         near = around_their_mean(centers[filled])
         scores = np.full((len(X), len(self.classes_)), -np.inf)
         for start in range(0, len(X), _BLOCK):
-            rows = torch.as_tensor(X[start : start + _BLOCK], dtype=torch.float64) - origin
+            rows = (
+                torch.as_tensor(X[start : start + _BLOCK], dtype=torch.float64, device="cpu")
+                - origin
+            )
             scores[start : start + _BLOCK, filled.numpy()] = -squared_distances(rows, near).numpy()
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
@@ -160,7 +163,7 @@ class NearestClassCenter(ClassifierMixin, BaseEstimator):
 
     def _start(self, classes: np.ndarray, dim: int) -> None:
         self.classes_ = classes
-        self.moments_ = ClassMoments.empty(len(classes), dim, dtype=torch.float64)
+        self.moments_ = ClassMoments.empty(len(classes), dim, dtype=torch.float64, device="cpu")
 
     def _add(self, X: np.ndarray, index: np.ndarray) -> NearestClassCenter:
         self.moments_.update(X, index)

@@ -236,6 +236,19 @@ def test_other_options_do_not_merge(make):
 
 
 @each_metric
+def test_around_a_call(make):
+    """The same under another default device, of lazily negated rows, and inside autocast."""
+    data = labelled(90, D, C, dtype=torch.float64)
+    want = filled(make, data, ()).compute()
+    inside, negated = make(), make()
+    with torch.device("meta"), torch.autocast("cpu", dtype=torch.bfloat16):
+        inside.update(data.z, data.labels)
+        close(inside.compute(), want)
+    negated.update(torch._neg_view(-data.z), data.labels)
+    close(negated.compute(), want)
+
+
+@each_metric
 def test_script(make):
     """As torchmetrics' own: a model that holds a metric is scripted, without its update."""
 
