@@ -152,7 +152,7 @@ class NTXentLoss(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.memory_bank = MemoryBank(memory_bank_size)
-        if abs(temperature) < 1e-8:
+        if -1e-8 < temperature < 1e-8:
             raise ValueError(f"Illegal temperature: abs({temperature}) < 1e-8")
         _check_gather(gather_distributed)
         self.temperature = temperature
