@@ -50,9 +50,8 @@ def number(value: Any, name: str, least: float = -math.inf) -> float:
         raise TypeError(
             f"{name}: takes a number, got {type(value).__name__}: no gradient would flow to it"
         )
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: takes a number, got {type(value).__name__}")
-    # Comparisons only: math.isfinite refuses the floats of torch.compile that change.
+    _check_real(value, name)
+    # Comparisons only: math.isfinite refuses the numbers that change in a compiled graph.
     if not -math.inf < value < math.inf or value < least:
         wanted = "a finite number" + (f" of at least {least:g}" if least > -math.inf else "")
         raise ValueError(f"{name}: takes {wanted}, got {value}")
@@ -60,9 +59,16 @@ def number(value: Any, name: str, least: float = -math.inf) -> float:
 
 
 def weight(value: Any, name: str, least: float = -math.inf) -> float | Tensor:
-    """A finite real number, or a tensor of one, whose value is not looked at."""
+    """A finite real number, or a tensor of one.
+
+    Values of tensors are not looked at, nor are numbers in a compiled graph: an operator whose
+    kernel needs a range checks it when it runs.
+    """
     if not isinstance(value, Tensor):
-        return number(value, name, least)
+        if not torch.compiler.is_compiling():
+            return number(value, name, least)
+        _check_real(value, name)
+        return value
     if value.dtype.is_complex or value.dtype == torch.bool:
         raise TypeError(f"{name}: takes a number or a real tensor, got {str(value.dtype)[6:]}")
     if value.numel() != 1:
@@ -70,12 +76,15 @@ def weight(value: Any, name: str, least: float = -math.inf) -> float | Tensor:
     return value
 
 
-def in_tensors(*weights: float | Tensor) -> bool:
-    """Whether a loss weighs its terms by operations of torch: weights that want gradients; and in a
-    compiled graph, where a number may change and an operator's argument may not."""
-    return torch.compiler.is_compiling() or any(isinstance(w, Tensor) for w in weights)
+def _check_real(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: takes a number, got {type(value).__name__}")
 
 
 def times(weight: float | Tensor, term: Tensor) -> Tensor:
-    """A weighted term, in the term's dtype."""
+    """A weighted term, in the term's dtype.
+
+    Losses weigh their terms by this where a weight is a tensor, whose gradient torch then knows,
+    and in a compiled graph, where a number may change and an operator's argument may not.
+    """
     return term * (weight.reshape(()).to(term.dtype) if isinstance(weight, Tensor) else weight)

@@ -128,14 +128,14 @@ def barlow_twins_terms(
     names: tuple[str, str] = ("x", "y"),
 ) -> Tensor:
     """[3]: loss, on_diagonal, off_diagonal; errors call the views by ``names``."""
-    if not _checks.in_tensors(lambda_):
-        return _terms(x, y, lambda_, eps, group, names)
-    _, on, off = _terms(x, y, 0.0, eps, group, names).unbind()
-    return torch.stack((on + _checks.times(lambda_, off), on, off))
+    if isinstance(lambda_, Tensor) or torch.compiler.is_compiling():
+        _, on, off = _terms(x, y, 0.0, eps, group, names).unbind()
+        return torch.stack((on + _checks.times(lambda_, off), on, off))
+    return _terms(x, y, lambda_, eps, group, names)
 
 
 def _terms(
-    x: Tensor, y: Tensor, lambda_: float | Tensor, eps: float, group: Any, names: tuple[str, str]
+    x: Tensor, y: Tensor, lambda_: float, eps: float, group: Any, names: tuple[str, str]
 ) -> Tensor:
     group = _distributed.found_group(group)
     if group is None:

@@ -225,12 +225,12 @@ def vicreg_terms(
     weights = settings[:3]
     for weight, name in zip(weights, ("sim_coeff", "std_coeff", "cov_coeff"), strict=True):
         _checks.weight(weight, name)
-    if not _checks.in_tensors(*weights):
-        return _terms_of_pair(x, y, settings, group, names)
-    unweighted = settings._replace(sim=0.0, std=0.0, cov=0.0)
-    _, *terms = _terms_of_pair(x, y, unweighted, group, names).unbind()
-    sim, std, cov = map(_checks.times, weights, terms)
-    return torch.stack((sim + std + cov, *terms))
+    if torch.compiler.is_compiling() or any(isinstance(weight, Tensor) for weight in weights):
+        unweighted = settings._replace(sim=0.0, std=0.0, cov=0.0)
+        _, *terms = _terms_of_pair(x, y, unweighted, group, names).unbind()
+        sim, std, cov = map(_checks.times, weights, terms)
+        return torch.stack((sim + std + cov, *terms))
+    return _terms_of_pair(x, y, settings, group, names)
 
 
 def _terms_of_pair(

@@ -58,17 +58,15 @@ def differentiate(
         stacked = tuple(torch.stack(each) for each in zip(*results, strict=True))
         return stacked, (0,) * len(stacked)
 
-    rules = {
+    rules: dict[str, Any] = {
         "forward": forward,
         "setup_context": setup_context,
         "backward": backward,
         "jvp": jvp,
         "vmap": vmap,
     }
-    name = op.name().split("::")[1]
-    function: Any = type(
-        name, (torch.autograd.Function,), {k: staticmethod(f) for k, f in rules.items()}
-    )
+    rules = {name: staticmethod(rule) for name, rule in rules.items()}
+    function: Any = type(op.name().split("::")[1], (torch.autograd.Function,), rules)
     # Function.apply looks for torch.func's transforms and binds defaults, 15 us of it. Calls that
     # arrive here have passed them already.
     apply = super(torch.autograd.Function, function).apply
