@@ -72,14 +72,15 @@ def barlow_twins(
     _checks.weight(lambda_, name)
     if group is None:
         return barlow_twins_terms(z_a, z_b, lambda_, EPS, None, names)[0]
-    learned = _checks.in_tensors(lambda_)
     check = partial(_checks.pair, z_a, z_b, min_rows=2, names=names)
-    number = 0.0 if learned else float(lambda_)
+    number = 0.0 if isinstance(lambda_, Tensor) else lambda_
     options = ("of ranks", number, for_averaging)
     batch = agree(group, "Barlow Twins", check, (z_a, z_b), options, min_rows=2)
     scale = float(batch.world) if for_averaging else 1.0
     terms = barlow_twins_of_ranks(z_a, z_b, batch, number, EPS, scale)
-    return terms[1] + _checks.times(lambda_, terms[2]) if learned else terms[0]
+    if isinstance(lambda_, Tensor):
+        return terms[1] + _checks.times(lambda_, terms[2])
+    return terms[0]
 
 
 def matrix(z: Tensor, name: str) -> None:

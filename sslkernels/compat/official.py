@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.compat._shared import every_rank, matrix
-from sslkernels.losses import VICRegTerms, _checks
+from sslkernels.losses import VICRegTerms
 from sslkernels.losses.vicreg import vicreg_terms
 from sslkernels.ops.vicreg import VICRegSettings
 
@@ -73,8 +73,8 @@ class VICReg(torch.nn.Module):
         matrix(x, "x")
         group = every_rank()
         rows: int | Tensor = x.shape[0] * (1 if group is None else group.size())
-        if group is None and _checks.in_tensors(rows):  # a graph, which is for other rows too
-            rows = x.new_ones((), dtype=torch.float64) * rows
+        if isinstance(rows, Tensor) or (group is None and torch.compiler.is_compiling()):
+            rows = x.new_ones((), dtype=torch.float64) * rows  # in a graph, for other rows too
         nominal = ((rows - 1) / (self.batch_size - 1)) ** 2
         settings = VICRegSettings(self.sim_coeff, self.std_coeff, self.cov_coeff * nominal)
         terms = VICRegTerms(*vicreg_terms(x, y, settings, group).unbind())
