@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from sslkernels.compat._shared import every_rank, matrix
-from sslkernels.losses import VICRegTerms
+from sslkernels.distributed.batch import agree
+from sslkernels.distributed.vicreg import vicreg as vicreg_of_ranks
+from sslkernels.losses import VICRegTerms, _checks
 from sslkernels.losses.vicreg import vicreg_terms
 from sslkernels.ops.vicreg import VICRegSettings
 
@@ -70,15 +72,33 @@ class VICReg(torch.nn.Module):
 
     def forward_components(self, x: Tensor, y: Tensor) -> VICRegTerms:
         """The loss and its unweighted terms: ``repr_loss``, ``std_loss`` and ``cov_loss``."""
-        matrix(x, "x")
         group = every_rank()
-        rows: int | Tensor = x.shape[0] * (1 if group is None else group.size())
-        if isinstance(rows, Tensor) or (group is None and torch.compiler.is_compiling()):
+        if group is not None:
+            return self._of_ranks(x, y, group)
+        matrix(x, "x")
+        rows: int | Tensor = x.shape[0]
+        if isinstance(rows, Tensor) or torch.compiler.is_compiling():
             rows = x.new_ones((), dtype=torch.float64) * rows  # in a graph, for other rows too
         nominal = ((rows - 1) / (self.batch_size - 1)) ** 2
         settings = VICRegSettings(self.sim_coeff, self.std_coeff, self.cov_coeff * nominal)
-        terms = VICRegTerms(*vicreg_terms(x, y, settings, group).unbind())
+        terms = VICRegTerms(*vicreg_terms(x, y, settings, None).unbind())
         return terms._replace(covariance=terms.covariance * nominal)
+
+    def _of_ranks(self, x: Tensor, y: Tensor, group: Any) -> VICRegTerms:
+        given = {name: getattr(self, name) for name in ("sim_coeff", "std_coeff", "cov_coeff")}
+
+        def check() -> None:
+            _checks.pair(x, y, min_rows=1)
+            for name, weight in given.items():
+                _checks.weight(weight, name)
+
+        fixed = ["a tensor" if isinstance(w, Tensor) else w for w in given.values()]
+        options = ("official", self.batch_size, *fixed)
+        batch = agree(group, "VICReg", check, (x, y), options, min_rows=2)
+        _, *terms = vicreg_of_ranks(x, y, batch, VICRegSettings()).unbind()
+        terms[2] = terms[2] * ((batch.total - 1) / (self.batch_size - 1)) ** 2
+        sim, std, cov = map(_checks.times, given.values(), terms)
+        return VICRegTerms(sim + std + cov, *terms)
 
     def extra_repr(self) -> str:
         names = ("batch_size", "sim_coeff", "std_coeff", "cov_coeff")

@@ -181,6 +181,14 @@ def check_formulas() -> None:
         return 25 * repr_loss + 25 * std_loss + cov_loss
 
     assert_same_batch(official.VICReg(nominal), authors)
+    # Unequal shares are one batch of all rows; the authors' code waits forever.
+    x, y = every_view()
+    shares = [torch.arange(r * ROWS, (r + 1) * ROWS - r) for r in range(dist.get_world_size())]
+    mine, everyone = shares[dist.get_rank()], torch.cat(shares)
+    value = official.VICReg(nominal)(x[mine], y[mine])
+    torch.testing.assert_close(value, authors(x[everyone], y[everyone]), rtol=1e-10, atol=1e-12)
+    with pytest.raises(ValueError, match="ranks disagree on the loss's options"):
+        official.VICReg(nominal + dist.get_rank())(x[mine], y[mine])
     assert_same_batch(solo.vicreg_loss_func, solo_vicreg)
     assert_same_on_ranks(solo.barlow_loss_func, solo_barlow)
 
