@@ -70,7 +70,7 @@ def _mean_gap(logits: Tensor, positive: Tensor, rest: Tensor) -> Tensor:
 class _NTXent(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, batch: Batch, learned: float | Tensor) -> Tensor:
-        temperature = float(learned)
+        temperature = learned.item() if isinstance(learned, Tensor) else learned
         first = 2 * sum(batch.rows[: batch.rank])
         gaps, positives, on_logits = [], [], []
         with torch.autocast(x.device.type, enabled=False):

@@ -117,7 +117,7 @@ def nt_xent_terms(
     if group is None:
         _checks.pair(x, y, min_rows=1, names=names)
         return _nt_xent(x, y, _as_tensor(temperature))[0]
-    value = float(temperature)
+    value = temperature.item() if isinstance(temperature, Tensor) else temperature
 
     def check() -> None:
         _checks.pair(x, y, min_rows=1, names=names)
