@@ -12,6 +12,7 @@ from torch import distributed as dist
 
 from sslkernels.distributed.barlow_twins_of_ranks import barlow_twins_of_ranks
 from sslkernels.distributed.batch import Batch, agree, gather
+from sslkernels.distributed.vicreg import vicreg as _vicreg_of_batch
 from sslkernels.losses import _checks
 from sslkernels.losses.barlow_twins import barlow_twins_terms
 from sslkernels.losses.vicreg import vicreg_terms
@@ -42,6 +43,35 @@ def vicreg(
     invariance, variance, covariance = weights.values()
     settings = VICRegSettings(invariance, variance, covariance, eps=eps)
     return vicreg_terms(x, y, settings, group, names)[0]
+
+
+def vicreg_of_ranks(
+    x: Tensor,
+    y: Tensor,
+    weights: Mapping[str, float | Tensor],
+    group: Any,
+    names: tuple[str, str],
+    nominal: int | None = None,
+) -> list[Tensor]:
+    """The loss and its terms, of views [n, D] of all ranks; what is wrong on one is an error on
+    all.
+
+    nominal: the number of rows that covariances are divided by, less one, if not that of the batch.
+    """
+
+    def check() -> None:
+        _checks.pair(x, y, min_rows=1, names=names)
+        for name, weight in weights.items():
+            _checks.weight(weight, name)
+
+    fixed = ["a tensor" if isinstance(w, Tensor) else w for w in weights.values()]
+    options = (*weights, *fixed, nominal)
+    batch = agree(group, "VICReg", check, (x, y), options, min_rows=2)
+    _, *terms = _vicreg_of_batch(x, y, batch, VICRegSettings()).unbind()
+    if nominal is not None:
+        terms[2] = terms[2] * ((batch.total - 1) / (nominal - 1)) ** 2
+    invariance, variance, covariance = map(_checks.times, weights.values(), terms)
+    return [invariance + variance + covariance, *terms]
 
 
 def divisor(temperature: float | Tensor, z: Tensor) -> Tensor:

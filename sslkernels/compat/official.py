@@ -18,10 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslkernels.compat._shared import every_rank, matrix
-from sslkernels.distributed.batch import agree
-from sslkernels.distributed.vicreg import vicreg as vicreg_of_ranks
-from sslkernels.losses import VICRegTerms, _checks
+from sslkernels.compat._shared import every_rank, matrix, vicreg_of_ranks
+from sslkernels.losses import VICRegTerms
 from sslkernels.losses.vicreg import vicreg_terms
 from sslkernels.ops.vicreg import VICRegSettings
 
@@ -74,7 +72,10 @@ class VICReg(torch.nn.Module):
         """The loss and its unweighted terms: ``repr_loss``, ``std_loss`` and ``cov_loss``."""
         group = every_rank()
         if group is not None:
-            return self._of_ranks(x, y, group)
+            weights = {n: getattr(self, n) for n in ("sim_coeff", "std_coeff", "cov_coeff")}
+            return VICRegTerms(
+                *vicreg_of_ranks(x, y, weights, group, ("x", "y"), nominal=self.batch_size)
+            )
         matrix(x, "x")
         rows: int | Tensor = x.shape[0]
         if isinstance(rows, Tensor) or torch.compiler.is_compiling():
@@ -83,22 +84,6 @@ class VICReg(torch.nn.Module):
         settings = VICRegSettings(self.sim_coeff, self.std_coeff, self.cov_coeff * nominal)
         terms = VICRegTerms(*vicreg_terms(x, y, settings, None).unbind())
         return terms._replace(covariance=terms.covariance * nominal)
-
-    def _of_ranks(self, x: Tensor, y: Tensor, group: Any) -> VICRegTerms:
-        given = {name: getattr(self, name) for name in ("sim_coeff", "std_coeff", "cov_coeff")}
-
-        def check() -> None:
-            _checks.pair(x, y, min_rows=1)
-            for name, weight in given.items():
-                _checks.weight(weight, name)
-
-        fixed = ["a tensor" if isinstance(w, Tensor) else w for w in given.values()]
-        options = ("official", self.batch_size, *fixed)
-        batch = agree(group, "VICReg", check, (x, y), options, min_rows=2)
-        _, *terms = vicreg_of_ranks(x, y, batch, VICRegSettings()).unbind()
-        terms[2] = terms[2] * ((batch.total - 1) / (self.batch_size - 1)) ** 2
-        sim, std, cov = map(_checks.times, given.values(), terms)
-        return VICRegTerms(sim + std + cov, *terms)
 
     def extra_repr(self) -> str:
         names = ("batch_size", "sim_coeff", "std_coeff", "cov_coeff")

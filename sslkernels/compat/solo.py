@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from sslkernels._checks import INT_DTYPES
-from sslkernels.compat._shared import barlow_twins, divisor, every_rank, matrix, vicreg
+from sslkernels.compat._shared import (
+    barlow_twins,
+    divisor,
+    every_rank,
+    matrix,
+    vicreg,
+    vicreg_of_ranks,
+)
 from sslkernels.compat._simclr import simclr
 from sslkernels.distributed.batch import agree
 from sslkernels.losses import _checks
@@ -45,13 +52,16 @@ def vicreg_loss_func(
         >>> vicreg_loss_func(z, z, var_loss_weight=1.0)  # 0.99 + 0.99
         tensor(1.9800)
     """
-    matrix(z1, "z1")
     weights = {
         "sim_loss_weight": sim_loss_weight,
         "var_loss_weight": 2 * var_loss_weight,
         "cov_loss_weight": cov_loss_weight,
     }
-    return vicreg(z1, z2, weights, 1e-4, every_rank(), ("z1", "z2"))
+    names, group = ("z1", "z2"), every_rank()
+    if group is not None:
+        return vicreg_of_ranks(z1, z2, weights, group, names)[0]
+    matrix(z1, "z1")
+    return vicreg(z1, z2, weights, 1e-4, None, names)
 
 
 def barlow_loss_func(

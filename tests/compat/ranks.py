@@ -190,6 +190,9 @@ def check_formulas() -> None:
     with pytest.raises(ValueError, match="ranks disagree on the loss's options"):
         official.VICReg(nominal + dist.get_rank())(x[mine], y[mine])
     assert_same_batch(solo.vicreg_loss_func, solo_vicreg)
+    for loss in (official.VICReg(nominal), solo.vicreg_loss_func, solo.barlow_loss_func):
+        with pytest.raises(ValueError, match=r"takes shape \[N, D\]|rank 1 refused"):
+            loss(*(z[:, None] if dist.get_rank() == 1 else z for z in (x, y)))
     assert_same_on_ranks(solo.barlow_loss_func, solo_barlow)
 
     def simclr(views: int, loss: Callable[..., torch.Tensor]) -> Loss:
