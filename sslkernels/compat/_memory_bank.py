@@ -7,6 +7,7 @@ the temperature t, the loss is that of MoCo (He, Fan, Wu, Xie, Girshick, CVPR 20
     loss = 1/N sum_i l_i,   l_i = log(1 + sum_j exp(s_ij - s_i))
     s_i = u_i.v_i / t,   s_ij = u_i.b_j / t
     dl_i/du_i = (sum_j p_ij b_j - q_i v_i) / t,   dl_i/dv_i = -q_i u_i / t
+    dl_i/dt = (q_i s_i - sum_j p_ij s_ij) / t
     p_ij = exp(s_ij - s_i - l_i),   q_i = sum_j p_ij = 1 - exp(-l_i)
 
 The bank has no gradient and is overwritten before the backward pass: sum_j p_ij b_j, an N x D
@@ -23,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslkernels.distributed.batch import Batch, gather, once_differentiable, outside_graphs
+from sslkernels.compat._shared import all_rows
+from sslkernels.distributed.batch import Batch, once_differentiable, outside_graphs
 from sslkernels.ops.vicreg import result_dtype
 
 _LOGITS = 2**20  # logits in memory at once: 4 MB, which caches hold
@@ -71,31 +73,23 @@ class MemoryBank(torch.nn.Module):
 
 @outside_graphs
 def loss_with_memory_bank(
-    out0: Tensor, out1: Tensor, memory: MemoryBank, batch: Batch, temperature: float
+    out0: Tensor, out1: Tensor, memory: MemoryBank, batch: Batch, temperature: Tensor
 ) -> Tensor:
     """The loss of this process's rows, 0-d; all ranks' rows enter the bank if out0 has a gradient
     on any."""
     dtype = result_dtype(out0.dtype)
     with torch.autocast(out0.device.type, enabled=False):
         u, v = (F.normalize(z.to(dtype), dim=1) for z in (out0, out1))
-        loss = _Contrast.apply(u, v, memory.bank.to(u), temperature)
+        loss = _Contrast.apply(u, v, temperature, memory.bank.to(u))
     if u.requires_grad if batch.world == 1 else batch.need_x:
-        memory.enqueue(_all_rows(batch, v.detach()))
+        memory.enqueue(all_rows(batch, v.detach()))
     return loss
-
-
-def _all_rows(batch: Batch, own: Tensor) -> Tensor:
-    """Every rank's rows, rank after rank."""
-    filled = own.new_zeros(max(batch.rows), own.shape[1])
-    filled[: len(own)] = own
-    everyone = gather(batch, filled)
-    return torch.cat([rows[:n] for rows, n in zip(everyone, batch.rows, strict=True)])
 
 
 class _Contrast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u: Tensor, v: Tensor, bank: Tensor, temperature: float) -> Tensor:
-        needed = ctx.needs_input_grad[0]
+    def forward(ctx: Any, u: Tensor, v: Tensor, temperature: Tensor, bank: Tensor) -> Tensor:
+        needed = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
         product = torch.zeros_like(u) if needed else u.new_empty(0)
         at_positive = (u * v).sum(1, dtype=torch.float64) / temperature
         scaled = u / temperature
@@ -114,17 +108,21 @@ class _Contrast(torch.autograd.Function):
         if needed:
             share = (top.squeeze(1).double() - at_positive - row_loss).exp_()
             product.mul_(share.to(u.dtype).unsqueeze(1))
-        ctx.save_for_backward(u, v, product, -torch.expm1(-row_loss))
-        ctx.temperature = temperature
+        missing = -torch.expm1(-row_loss)
+        slope = u.new_zeros((), dtype=torch.float64)
+        if ctx.needs_input_grad[2]:
+            at_bank = (product * u).sum(1, dtype=torch.float64) / temperature
+            slope = (missing * at_positive - at_bank).mean() / temperature
+        ctx.save_for_backward(u, v, temperature, product, missing, slope)
         return row_loss.mean().to(u.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        u, v, product, missing = ctx.saved_tensors
-        need_u, need_v = ctx.needs_input_grad[:2]
-        scale = (grad / (len(u) * ctx.temperature)).to(u.dtype)
+        u, v, temperature, product, missing, slope = ctx.saved_tensors
+        need_u, need_v, need_t, _ = ctx.needs_input_grad
+        scale = (grad / (len(u) * temperature)).to(u.dtype)
         missing = missing.to(u.dtype).unsqueeze(1)
         on_u = product.addcmul(missing, v, value=-1).mul_(scale) if need_u else None
         on_v = (missing * u).mul_(-scale) if need_v else None
-        return on_u, on_v, None, None
+        return on_u, on_v, grad * slope if need_t else None, None

@@ -8,28 +8,25 @@ in float32, and gradients in the views' dtype.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from sslkernels.compat._memory_bank import MemoryBank, loss_with_memory_bank
-from sslkernels.compat._shared import barlow_twins, every_rank
+from sslkernels.compat._shared import barlow_twins, divisor, every_rank, vicreg
+from sslkernels.compat._simclr import simclr
 from sslkernels.distributed.batch import Batch, agree
-from sslkernels.distributed.nt_xent import nt_xent
 from sslkernels.losses import _checks
 from sslkernels.losses.nt_xent import MIN_TEMPERATURE, nt_xent_terms
-from sslkernels.losses.vicreg import vicreg_terms
-from sslkernels.ops.vicreg import VICRegSettings
 
 
 class VICRegLoss(torch.nn.Module):
     """VICReg as ``lightly.loss.VICRegLoss``.
 
     Args:
-        lambda_param: weight of the invariance term.
+        lambda_param: weight of the invariance term; a tensor of one number gets its gradient, and
+            so for the other weights.
         mu_param: weight of the variance term, half the sum over the two views.
         nu_param: weight of the covariance term, the sum over the two views.
         gather_distributed: variance and covariance over the batches of all ranks.
@@ -48,9 +45,9 @@ class VICRegLoss(torch.nn.Module):
 
     def __init__(
         self,
-        lambda_param: float = 25.0,
-        mu_param: float = 25.0,
-        nu_param: float = 1.0,
+        lambda_param: float | Tensor = 25.0,
+        mu_param: float | Tensor = 25.0,
+        nu_param: float | Tensor = 1.0,
         gather_distributed: bool = False,
         eps: float = 0.0001,
     ) -> None:
@@ -72,16 +69,15 @@ class VICRegLoss(torch.nn.Module):
         group = every_rank() if self.gather_distributed else None
         if group is None:
             _assert_views(z_a, z_b)
-        weights = (self.lambda_param, self.mu_param, self.nu_param)
-        settings = VICRegSettings(*weights, eps=self.eps)
-        return vicreg_terms(z_a, z_b, settings, group, ("z_a", "z_b"))[0]
+        weights = {name: getattr(self, name) for name in ("lambda_param", "mu_param", "nu_param")}
+        return vicreg(z_a, z_b, weights, self.eps, group, ("z_a", "z_b"))
 
 
 class BarlowTwinsLoss(torch.nn.Module):
     """Barlow Twins as ``lightly.loss.BarlowTwinsLoss``.
 
     Args:
-        lambda_param: weight of the off-diagonal term.
+        lambda_param: weight of the off-diagonal term; a tensor of one number gets its gradient.
         gather_distributed: the mean of all ranks' cross-correlations, each of views normalized by
             the rank's own statistics.
 
@@ -96,7 +92,9 @@ class BarlowTwinsLoss(torch.nn.Module):
         tensor(1.0000)
     """
 
-    def __init__(self, lambda_param: float = 5e-3, gather_distributed: bool = False) -> None:
+    def __init__(
+        self, lambda_param: float | Tensor = 5e-3, gather_distributed: bool = False
+    ) -> None:
         super().__init__()
         _check_gather(gather_distributed)
         self.lambda_param = lambda_param
@@ -106,7 +104,9 @@ class BarlowTwinsLoss(torch.nn.Module):
         """The loss of two views (batch_size, dim)."""
         group = every_rank() if self.gather_distributed else None
         names = ("z_a", "z_b")
-        return barlow_twins(z_a, z_b, self.lambda_param, group, names, for_averaging=True)
+        return barlow_twins(
+            z_a, z_b, self.lambda_param, "lambda_param", group, names, for_averaging=True
+        )
 
 
 class NTXentLoss(torch.nn.Module):
@@ -117,7 +117,8 @@ class NTXentLoss(torch.nn.Module):
     gradient. No batch x bank matrix is formed: bank, batch and gradients are all the memory.
 
     Args:
-        temperature: what cosines are divided by. A negative one repels positives.
+        temperature: what cosines are divided by; a tensor of one number gets its gradient. A
+            negative one repels positives.
         memory_bank_size: (rows, dim) of the memory bank; 0 or (0, dim) for none.
         gather_distributed: negatives from the batches of all ranks; with a memory bank, all ranks'
             rows enter it.
@@ -145,13 +146,13 @@ class NTXentLoss(torch.nn.Module):
 
     def __init__(
         self,
-        temperature: float = 0.5,
+        temperature: float | Tensor = 0.5,
         memory_bank_size: int | Sequence[int] = 0,
         gather_distributed: bool = False,
     ) -> None:
         super().__init__()
         self.memory_bank = MemoryBank(memory_bank_size)
-        if abs(temperature) < 1e-8:
+        if -1e-8 < temperature < 1e-8:
             raise ValueError(f"Illegal temperature: abs({temperature}) < 1e-8")
         _check_gather(gather_distributed)
         self.temperature = temperature
@@ -161,26 +162,32 @@ class NTXentLoss(torch.nn.Module):
         """The loss of two views (batch_size, embedding_size)."""
         group = every_rank() if self.gather_distributed else None
         names = ("out0", "out1")
-        if self.memory_bank.size[0] == 0 and self.temperature >= MIN_TEMPERATURE:
-            return nt_xent_terms(out0, out1, self.temperature, group, names)[0]
-        check = partial(_checks.pair, out0, out1, min_rows=1, names=names)
-        if self.memory_bank.size[0] == 0:
-            batch = self._batch(out0, out1, group, check)
-            return nt_xent(out0, out1, batch, self.temperature)[0]
+        t, bank = self.temperature, self.memory_bank
+        with_bank = bank.size[0] > 0
+        if not with_bank and not isinstance(t, Tensor) and t >= MIN_TEMPERATURE:
+            return nt_xent_terms(out0, out1, t, group, names)[0]
 
-        def check_bank() -> None:
-            check()
-            self.memory_bank.check(out0, "out0")
+        def check() -> None:
+            _checks.pair(out0, out1, min_rows=1, names=names)
+            _checks.weight(t, "temperature")
+            if with_bank:
+                bank.check(out0, "out0")
 
-        batch = self._batch(out0, out1, group, check_bank)
-        return loss_with_memory_bank(out0, out1, self.memory_bank, batch, self.temperature)
-
-    def _batch(self, out0: Tensor, out1: Tensor, group: Any, check: Any) -> Batch:
+        batch = None
         if group is None:
             check()
-            return Batch.alone(out0)
-        options = (self.temperature, self.memory_bank.size)
-        return agree(group, "NT-Xent", check, (out0, out1), options, min_rows=1)
+        else:
+            options = ("a tensor" if isinstance(t, Tensor) else t, bank.size)
+            batch = agree(group, "NT-Xent", check, (out0, out1), options, min_rows=1)
+        if with_bank:
+            batch = Batch.alone(out0) if batch is None else batch
+            return loss_with_memory_bank(out0, out1, bank, batch, divisor(t, out0))
+        first = 0
+        if batch is not None:
+            first = sum(batch.rows[: batch.rank])
+            batch = batch._replace(rows=tuple(2 * n for n in batch.rows))
+        samples = torch.arange(first, first + out0.shape[0], device=out0.device).repeat(2)
+        return simclr(torch.cat((out0, out1)), samples, divisor(t, out0), batch)
 
 
 def _assert_views(z_a: Tensor, z_b: Tensor) -> None:

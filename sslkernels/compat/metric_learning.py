@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslkernels.compat._shared import matrix
+from sslkernels.compat._shared import matrix, vicreg
 from sslkernels.losses import _checks, covariance_loss
-from sslkernels.losses.vicreg import vicreg_terms
-from sslkernels.ops.vicreg import VICRegSettings, result_dtype
+from sslkernels.ops.vicreg import result_dtype
 
 _NAMES = ("embeddings", "ref_emb")
 
@@ -24,7 +23,8 @@ class VICRegLoss(torch.nn.Module):
     """VICReg as ``pytorch_metric_learning.losses.VICRegLoss``.
 
     Args:
-        invariance_lambda: weight of the invariance term.
+        invariance_lambda: weight of the invariance term; a tensor of one number gets its gradient,
+            and so for the other weights.
         variance_mu: weight of the variance term, half the sum over the two views.
         covariance_v: weight of the covariance term, the sum over the two views.
         eps: added to variances before the square root.
@@ -46,9 +46,9 @@ class VICRegLoss(torch.nn.Module):
 
     def __init__(
         self,
-        invariance_lambda: float = 25,
-        variance_mu: float = 25,
-        covariance_v: float = 1,
+        invariance_lambda: float | Tensor = 25,
+        variance_mu: float | Tensor = 25,
+        covariance_v: float | Tensor = 1,
         eps: float = 1e-4,
         *,
         reducer: Any = None,
@@ -92,9 +92,9 @@ class VICRegLoss(torch.nn.Module):
         if self.reducer is not None:
             _checks.pair(embeddings, second, min_rows=2, names=_NAMES)
             return self.reducer(self._terms(embeddings, second), embeddings, None)
-        weights = (self.invariance_lambda, self.variance_mu, self.covariance_v)
-        settings = VICRegSettings(*weights, eps=self.eps)
-        return vicreg_terms(embeddings, second, settings, None, _NAMES)[0]
+        weights = ("invariance_lambda", "variance_mu", "covariance_v")
+        given = {name: getattr(self, name) for name in weights}
+        return vicreg(embeddings, second, given, self.eps, None, _NAMES)
 
     def _terms(self, x: Tensor, y: Tensor) -> dict[str, dict[str, Any]]:
         """What the original gives its reducers; only the covariance term is fused."""

@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslkernels.compat._shared import every_rank, matrix
-from sslkernels.losses import VICRegLoss, VICRegTerms
+from sslkernels.compat._shared import every_rank, matrix, vicreg_of_ranks
+from sslkernels.losses import VICRegTerms
+from sslkernels.losses.vicreg import vicreg_terms
+from sslkernels.ops.vicreg import VICRegSettings
 
 
 class VICReg(torch.nn.Module):
@@ -27,7 +29,8 @@ class VICReg(torch.nn.Module):
 
     Args:
         batch_size: the nominal batch size over all ranks, ``--batch-size``; at least 2.
-        sim_coeff: weight of the invariance term, ``--sim-coeff``.
+        sim_coeff: weight of the invariance term, ``--sim-coeff``; a tensor of one number gets its
+            gradient, and so for the other weights.
         std_coeff: weight of the variance term, ``--std-coeff``: the mean of the two views.
         cov_coeff: weight of the covariance term, ``--cov-coeff``: the sum over the two views.
 
@@ -44,9 +47,9 @@ class VICReg(torch.nn.Module):
     def __init__(
         self,
         batch_size: int = 2048,
-        sim_coeff: float = 25.0,
-        std_coeff: float = 25.0,
-        cov_coeff: float = 1.0,
+        sim_coeff: float | Tensor = 25.0,
+        std_coeff: float | Tensor = 25.0,
+        cov_coeff: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
         if batch_size < 2:
@@ -67,16 +70,19 @@ class VICReg(torch.nn.Module):
 
     def forward_components(self, x: Tensor, y: Tensor) -> VICRegTerms:
         """The loss and its unweighted terms: ``repr_loss``, ``std_loss`` and ``cov_loss``."""
-        matrix(x, "x")
         group = every_rank()
-        rows = x.shape[0] * (1 if group is None else group.size())
+        if group is not None:
+            weights = {n: getattr(self, n) for n in ("sim_coeff", "std_coeff", "cov_coeff")}
+            return VICRegTerms(
+                *vicreg_of_ranks(x, y, weights, group, ("x", "y"), nominal=self.batch_size)
+            )
+        matrix(x, "x")
+        rows: int | Tensor = x.shape[0]
+        if isinstance(rows, Tensor) or torch.compiler.is_compiling():
+            rows = x.new_ones((), dtype=torch.float64) * rows  # in a graph, for other rows too
         nominal = ((rows - 1) / (self.batch_size - 1)) ** 2
-        terms = VICRegLoss(
-            sim_coeff=self.sim_coeff,
-            std_coeff=self.std_coeff,
-            cov_coeff=self.cov_coeff * nominal,
-            group=group,
-        ).forward_components(x, y)
+        settings = VICRegSettings(self.sim_coeff, self.std_coeff, self.cov_coeff * nominal)
+        terms = VICRegTerms(*vicreg_terms(x, y, settings, None).unbind())
         return terms._replace(covariance=terms.covariance * nominal)
 
     def extra_repr(self) -> str:

@@ -163,7 +163,7 @@ class NearestClassCenter(ClassifierMixin, BaseEstimator):
 
     def _start(self, classes: np.ndarray, dim: int) -> None:
         self.classes_ = classes
-        self.moments_ = ClassMoments.empty(len(classes), dim, dtype=torch.float64)
+        self.moments_ = ClassMoments.empty(len(classes), dim, dtype=torch.float64, device="cpu")
 
     def _add(self, X: np.ndarray, index: np.ndarray) -> NearestClassCenter:
         self.moments_.update(X, index)

@@ -7,23 +7,32 @@ are gathered wherever torch.distributed is initialised.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sslkernels._checks import INT_DTYPES
-from sslkernels.compat._shared import barlow_twins, every_rank, matrix
-from sslkernels.losses.nt_xent import nt_xent_terms
-from sslkernels.losses.vicreg import vicreg_terms
-from sslkernels.ops.vicreg import VICRegSettings
+from sslkernels.compat._shared import (
+    barlow_twins,
+    divisor,
+    every_rank,
+    matrix,
+    vicreg,
+    vicreg_of_ranks,
+)
+from sslkernels.compat._simclr import simclr
+from sslkernels.distributed.batch import agree
+from sslkernels.losses import _checks
+from sslkernels.losses.nt_xent import MIN_TEMPERATURE
 
 
 def vicreg_loss_func(
     z1: Tensor,
     z2: Tensor,
-    sim_loss_weight: float = 25.0,
-    var_loss_weight: float = 25.0,
-    cov_loss_weight: float = 1.0,
+    sim_loss_weight: float | Tensor = 25.0,
+    var_loss_weight: float | Tensor = 25.0,
+    cov_loss_weight: float | Tensor = 1.0,
 ) -> Tensor:
     """VICReg as ``solo.losses.vicreg_loss_func``: the variance terms of the two views are SUMMED,
     where the authors take their mean.
@@ -31,7 +40,8 @@ def vicreg_loss_func(
     Args:
         z1: projected features of the first view, [N, D].
         z2: those of the second view.
-        sim_loss_weight: weight of the invariance term.
+        sim_loss_weight: weight of the invariance term; a tensor of one number gets its gradient,
+            and so for the other weights.
         var_loss_weight: weight of the variance term.
         cov_loss_weight: weight of the covariance term.
 
@@ -42,13 +52,20 @@ def vicreg_loss_func(
         >>> vicreg_loss_func(z, z, var_loss_weight=1.0)  # 0.99 + 0.99
         tensor(1.9800)
     """
+    weights = {
+        "sim_loss_weight": sim_loss_weight,
+        "var_loss_weight": 2 * var_loss_weight,
+        "cov_loss_weight": cov_loss_weight,
+    }
+    names, group = ("z1", "z2"), every_rank()
+    if group is not None:
+        return vicreg_of_ranks(z1, z2, weights, group, names)[0]
     matrix(z1, "z1")
-    settings = VICRegSettings(sim_loss_weight, 2 * var_loss_weight, cov_loss_weight)
-    return vicreg_terms(z1, z2, settings, every_rank(), ("z1", "z2"))[0]
+    return vicreg(z1, z2, weights, 1e-4, None, names)
 
 
 def barlow_loss_func(
-    z1: Tensor, z2: Tensor, lamb: float = 5e-3, scale_loss: float = 0.025
+    z1: Tensor, z2: Tensor, lamb: float | Tensor = 5e-3, scale_loss: float | Tensor = 0.025
 ) -> Tensor:
     """Barlow Twins as ``solo.losses.barlow_loss_func``: the whole loss times ``scale_loss``.
 
@@ -59,8 +76,8 @@ def barlow_loss_func(
     Args:
         z1: projected features of the first view, [N, D].
         z2: those of the second view.
-        lamb: weight of the off-diagonal term.
-        scale_loss: factor of the loss.
+        lamb: weight of the off-diagonal term; a tensor of one number gets its gradient.
+        scale_loss: factor of the loss; likewise.
 
     Example:
         >>> import torch
@@ -70,32 +87,30 @@ def barlow_loss_func(
         tensor(2.0000)
     """
     names = ("z1", "z2")
-    return scale_loss * barlow_twins(z1, z2, lamb, every_rank(), names, for_averaging=False)
+    _checks.weight(scale_loss, "scale_loss")
+    loss = barlow_twins(z1, z2, lamb, "lamb", every_rank(), names, for_averaging=False)
+    return _checks.times(scale_loss, loss)
 
 
-def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Tensor:
+def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float | Tensor = 0.1) -> Tensor:
     """SimCLR's loss as ``solo.losses.simclr_loss_func``.
 
     Rows of the same index are each other's positives:
 
         loss = mean over i of log sum_{k != i} exp(s_ik) - log sum_{positives k of i} exp(s_ik)
 
-    Two views of every sample are the NT-Xent loss. With more views, or with labels for indexes, the
-    first sum still runs without a matrix of all rows by all rows; the second takes for every index
-    the square of how often the commonest one occurs. Looking at the indexes waits for the device.
-    Over several ranks, the rows of one index must be on one of them; with more than two views the
-    value is that of this rank's rows, whose mean over ranks is the batch's.
+    Two views of every sample are the NT-Xent loss. More views, or labels for indexes, are torch
+    operations on every backend, without a matrix of all rows by all rows. Looking at the indexes
+    waits for the device.
 
     Args:
         z: projected features of all views, [N, D].
         indexes: integers [N]: which sample a row is a view of, or its label.
-        temperature: what cosines are divided by; at least 1e-6.
+        temperature: what cosines are divided by; at least 1e-6. A tensor of one number gets its
+            gradient.
 
     Returns:
         A 0-d tensor; infinite if an index occurs only once, as in the original.
-
-    Raises:
-        NotImplementedError: indexes that do not come in pairs, and an odd number of rows.
 
     Example:
         >>> import torch
@@ -104,44 +119,24 @@ def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Te
         >>> simclr_loss_func(z, torch.tensor([7, 9, 7, 9]), temperature=1.0)  # log(1 + 2 / e)
         tensor(0.5514)
     """
-    matrix(z, "z")
+    check = partial(_check_simclr, z, indexes, temperature)
+    group = every_rank()
+    batch = None
+    if group is None:
+        check()
+    else:
+        fixed = "a tensor" if isinstance(temperature, Tensor) else temperature
+        batch = agree(group, "NT-Xent", check, (z,), ("labels", fixed), min_rows=1)
+    labels = indexes.to(z.device, torch.int64)
+    return simclr(z, labels, divisor(temperature, z), batch)
+
+
+def _check_simclr(z: Tensor, indexes: Tensor, temperature: float | Tensor) -> None:
+    _checks.view(z, "z", 1)
     if indexes.dtype not in INT_DTYPES:
         raise TypeError(f"indexes: takes integers, got {str(indexes.dtype)[6:]}")
     if indexes.shape != z.shape[:1]:
         raise ValueError(
             f"indexes: takes shape [{z.shape[0]}] to match z, got {list(indexes.shape)}"
         )
-    group = every_rank()
-    values, order = indexes.to(z.device).sort(stable=True)
-    _, sample, counts = values.unique_consecutive(return_inverse=True, return_counts=True)
-    if bool((counts == 2).all()):
-        first, second = order.view(-1, 2).unbind(1)
-        return nt_xent_terms(z[first], z[second], temperature, group, ("z", "z"))[0]
-
-    half, odd = divmod(z.shape[0], 2)
-    if odd:
-        raise NotImplementedError(
-            f"z: takes an even number of rows where indexes do not come in pairs, got {len(z)}"
-        )
-    uniformity = nt_xent_terms(z[:half], z[half:], temperature, group, ("z", "z"))[2]
-    return uniformity - _positives(z, order, sample, counts, temperature)
-
-
-def _positives(
-    z: Tensor,  # [N, D]
-    order: Tensor,  # [N], rows in the order of their index
-    sample: Tensor,  # [N], which distinct index that is
-    counts: Tensor,  # [samples], how often each occurs
-    temperature: float,
-) -> Tensor:
-    """The mean over rows of log sum exp of the logits of their positives."""
-    place = torch.arange(len(z), device=z.device) - (counts.cumsum(0) - counts)[sample]
-    size = int(counts.max())
-    with torch.autocast(z.device.type, enabled=False):
-        u = F.normalize(z.double() if z.dtype == torch.float64 else z.float())[order]
-        slots = u.new_zeros(len(counts), size, u.shape[1]).index_put((sample, place), u)
-        taken = torch.arange(size, device=z.device) < counts.unsqueeze(1)
-        itself = torch.eye(size, dtype=torch.bool, device=z.device)
-        logits = (slots @ slots.mT).div(temperature)[sample, place]
-        logits = logits.masked_fill(~taken[sample] | itself[place], -torch.inf)
-        return logits.logsumexp(1).mean()
+    _checks.weight(temperature, "temperature", MIN_TEMPERATURE)

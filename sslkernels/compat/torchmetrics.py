@@ -2,20 +2,22 @@
 :class:`NeuralCollapse`.
 
 They follow torchmetrics: ``update``, ``compute``, ``forward`` and ``reset``, ``MetricCollection``
-(CDNV and a NeuralCollapse without NC1 share one state there), synchronization over ranks at
-``compute``, and ``merge_state``. Values are those of the functions of the same data, float64.
+(CDNV and a NeuralCollapse without NC1 share one state there; metrics with other centers, ``top_k``
+or ``ignore_index`` do not), synchronization over ranks at ``compute``, and ``merge_state``. Values
+are those of the functions of the same data, float64.
 
 What is kept is one flat float64 tensor: counts, sums of squares and means of the classes,
-C (D + 2) numbers, and D x D more where NC1 is wanted. Means of ranks, or of batches, are no plain
-sums: states are gathered and merged as a whole, exactly
+C (D + 2) numbers, and D x D more where NC1 is wanted; and a hash of the options. Means of ranks, or
+of batches, are no plain sums: states are gathered and merged as a whole, exactly
 (``sslkernels/statistics/class_moments.py``). Needs torchmetrics: ``pip install
 sslkernels[torchmetrics]``.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,14 +38,42 @@ except ImportError as error:
     ) from error
 
 
-class _Float64State(Metric):
-    """A metric whose state keeps its dtype when the model that holds it is cast."""
+class _Statistic(Metric):
+    """A metric whose state keeps its dtype when the model that holds it is cast.
+
+    Annotations of its attributes are for type checkers alone: torch.jit.script resolves those that
+    a class has when it runs, and knows no strings.
+    """
 
     is_differentiable = False
     full_state_update = False
 
+    def _tell_apart(self, *options: Any) -> None:
+        """Add a state that never changes: a hash of the options that ``update`` depends on.
+
+        MetricCollection lets metrics whose states are equal after one batch share them from then
+        on: also those that would read the next batch differently, without this.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        for option in options:
+            if isinstance(option, Tensor):
+                digest.update(f"{option.dtype} {option.shape}".encode())
+                option = option.cpu().resolve_neg().contiguous().view(torch.uint8).numpy()
+                digest.update(option.tobytes())
+            else:
+                digest.update(repr(option).encode())
+        # Byte by byte: states are compared by torch.allclose, for which large integers are equal.
+        self.add_state("options", torch.tensor([*digest.digest()]), dist_reduce_fx=_of_equals)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
         return super()._apply(lambda t: t.to(fn(t).device), exclude_state)
+
+
+def _of_equals(options: Tensor) -> Tensor:
+    """The hash that all of [W, 8] are."""
+    if bool((options != options[0]).any()):
+        raise ValueError("states of metrics with different options (centers, ...) do not add up")
+    return options[0]
 
 
 class _Layout(NamedTuple):
@@ -78,11 +108,12 @@ class _Layout(NamedTuple):
         return self.flat(merged)
 
 
-class _ClassStatistic(_Float64State):
+class _ClassStatistic(_Statistic):
     """A statistic of class moments, and of the pooled scatter if asked for."""
 
     higher_is_better = False
-    state: Tensor
+    if TYPE_CHECKING:
+        state: Tensor
 
     def __init__(
         self, num_classes: int, dim: int, scatter: bool, ignore_index: int, **kwargs: Any
@@ -93,6 +124,7 @@ class _ClassStatistic(_Float64State):
         self.ignore_index = ignore_index
         self._layout = _Layout(self.num_classes, self.dim, scatter)
         self.add_state("state", self._layout.empty(), dist_reduce_fx=self._layout.merge)
+        self._tell_apart(*self._layout, ignore_index)
 
     def update(self, z: Tensor, labels: Tensor) -> None:
         """Add a batch.
@@ -204,7 +236,7 @@ class NeuralCollapse(_ClassStatistic):
         return {name: value for name, value in found._asdict().items() if value is not None}
 
 
-class NCCAccuracy(_Float64State):
+class NCCAccuracy(_Statistic):
     """Accuracy of the nearest of given class centers, as :func:`sslkernels.ncc_scores`.
 
     Args:
@@ -248,11 +280,13 @@ class NCCAccuracy(_Float64State):
         if average != "micro" and top_k != 1:
             raise ValueError(f"average: {average!r} takes top_k=1, got {top_k}")
         self.ignore_index = ignore_index
+        self._ks = (top_k,) if isinstance(top_k, int) else tuple(top_k)
         given = centers.centers() if isinstance(centers, ClassMoments) else centers
         self._scores = self._fresh(given)
         self._centers = given.detach()
         for name, total in self._scores.state_dict().items():
             self.add_state(name, torch.zeros_like(total), dist_reduce_fx="sum")
+        self._tell_apart(self._centers, self._ks, ignore_index)
 
     def update(self, z: Tensor, labels: Tensor) -> None:
         """Add a batch: z [N, D] embeddings, labels [N] integers in ``[0, C)`` or ``ignore_index``.
@@ -275,12 +309,11 @@ class NCCAccuracy(_Float64State):
         return scores.top_k[0] if isinstance(self.top_k, int) else scores.top_k
 
     def _fresh(self, centers: Tensor) -> NCCScoresPass:
-        ks = [self.top_k] if isinstance(self.top_k, int) else self.top_k
-        return NCCScoresPass(centers, top_k=ks)
+        return NCCScoresPass(centers, top_k=self._ks)
 
     def _loaded(self) -> NCCScoresPass:
         """The pass with this metric's sums, on their device."""
-        sums = {name: getattr(self, name) for name in self._defaults}
+        sums = {name: getattr(self, name) for name in self._scores.state_dict()}
         device = next(iter(sums.values())).device
         if self._centers.device != device:
             self._centers = self._centers.to(device)

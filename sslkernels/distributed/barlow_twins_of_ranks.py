@@ -79,17 +79,19 @@ class _BarlowTwinsOfRanks(torch.autograd.Function):
             need = list(ctx.needs_input_grad[:2])
             c, off_diagonal, products = correlation(batch, a, b, diagonal, need)
         ctx.save_for_backward(x, y, mean, factor, c, *products)
-        ctx.on = 2 * scale / batch.total
-        ctx.off = lambda_ * ctx.on
-        return ((c - 1).square().sum() + lambda_ * off_diagonal).to(a.dtype)
+        ctx.scale, ctx.lambda_ = 2 * scale / batch.total, lambda_
+        on_diagonal = (c - 1).square().sum()
+        terms = torch.stack((on_diagonal + lambda_ * off_diagonal, on_diagonal, off_diagonal))
+        return terms.to(a.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y, mean, factor, c, *products = ctx.saved_tensors
         w = ctx.weight
-        on = (grad.double() * ctx.on * w**2 * (c - 1)).to(result_dtype(x.dtype))
-        off = (grad.double() * ctx.off * w).to(on.dtype)
+        total, on_diagonal, off_diagonal = (grad.double() * ctx.scale).unbind()
+        on = ((total + on_diagonal) * w**2 * (c - 1)).to(result_dtype(x.dtype))
+        off = ((total * ctx.lambda_ + off_diagonal) * w).to(on.dtype)
         grads: list[Tensor | None] = [None, None]
         with torch.autocast(x.device.type, enabled=False):
             units = _units(x, y, mean, factor)
@@ -112,5 +114,6 @@ def _units(x: Tensor, y: Tensor, mean: Tensor, factor: Tensor) -> list[Tensor]:
 def barlow_twins_of_ranks(
     x: Tensor, y: Tensor, batch: Batch, lambda_: float, eps: float, scale: float
 ) -> Tensor:
-    """The loss, 0-d; a rank's gradients are ``scale`` times those of the loss of all ranks."""
+    """[3]: loss, on_diagonal, off_diagonal; a rank's gradients are ``scale`` times those of all
+    ranks' terms."""
     return _BarlowTwinsOfRanks.apply(x, y, batch, lambda_, eps, scale)

@@ -64,8 +64,7 @@ def assert_same_batch(ours: Loss, theirs: Loss) -> None:
     views = every_view()
     value, *grads = run(ours, *(z[mine] for z in views))
     want, *whole = run(theirs, *views)
-    # The same on every rank, but for more than two views: there a rank's is that of its positives.
-    torch.testing.assert_close(mean_over_ranks(value), want, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(value, want, rtol=1e-10, atol=1e-12)
     expected = [dist.get_world_size() * g[mine] for g in whole]
     torch.testing.assert_close(grads, expected, rtol=1e-9, atol=1e-11)
 
@@ -120,6 +119,26 @@ def check_memory_bank(theirs: SimpleNamespace) -> None:
         losses[0](*(z[:, dist.get_rank() % 2 :] for z in views))
 
 
+def assert_same_weights(loss: str, theirs: SimpleNamespace, **values: float) -> None:
+    """Gradients of weights that are parameters, averaged as by DDP."""
+    for options in ({}, {"memory_bank_size": (37, D)})[: 1 + (loss == "NTXentLoss")]:
+        averaged = []
+        for where in (compat, theirs):
+            weights = {
+                name: torch.nn.Parameter(torch.tensor(value, dtype=torch.float64))
+                for name, value in values.items()
+            }
+            torch.manual_seed(0)
+            module = getattr(where, loss)(**weights, **options, gather_distributed=True).double()
+            first = dist.get_rank() * ROWS
+            got = run(module, *(z[first : first + ROWS] for z in every_view()))
+            averaged.append([mean_over_ranks(got[0]), *got[1:]])
+            for weight in module.parameters():
+                assert weight.grad is not None
+                averaged[-1].append(mean_over_ranks(weight.grad))
+        torch.testing.assert_close(*averaged, rtol=1e-9, atol=1e-11)
+
+
 def check_lightly() -> None:
     theirs = lightly_losses.load()
     assert_same_gather(
@@ -138,6 +157,10 @@ def check_lightly() -> None:
             theirs.NTXentLoss(temperature, gather_distributed=True),
         )
     check_memory_bank(theirs)
+    assert_same_weights("VICRegLoss", theirs, lambda_param=3.0, mu_param=7.0, nu_param=0.5)
+    assert_same_weights("BarlowTwinsLoss", theirs, lambda_param=0.3)
+    for temperature in (0.3, -0.3):
+        assert_same_weights("NTXentLoss", theirs, temperature=temperature)
     # What is wrong on one rank is an error on all: none waits for another.
     x, y = every_view()
     with pytest.raises(ValueError, match=r"shape|rank 1 refused"):
@@ -158,7 +181,18 @@ def check_formulas() -> None:
         return 25 * repr_loss + 25 * std_loss + cov_loss
 
     assert_same_batch(official.VICReg(nominal), authors)
+    # Unequal shares are one batch of all rows; the authors' code waits forever.
+    x, y = every_view()
+    shares = [torch.arange(r * ROWS, (r + 1) * ROWS - r) for r in range(dist.get_world_size())]
+    mine, everyone = shares[dist.get_rank()], torch.cat(shares)
+    value = official.VICReg(nominal)(x[mine], y[mine])
+    torch.testing.assert_close(value, authors(x[everyone], y[everyone]), rtol=1e-10, atol=1e-12)
+    with pytest.raises(ValueError, match="ranks disagree on the loss's options"):
+        official.VICReg(nominal + dist.get_rank())(x[mine], y[mine])
     assert_same_batch(solo.vicreg_loss_func, solo_vicreg)
+    for loss in (official.VICReg(nominal), solo.vicreg_loss_func, solo.barlow_loss_func):
+        with pytest.raises(ValueError, match=r"takes shape \[N, D\]|rank 1 refused"):
+            loss(*(z[:, None] if dist.get_rank() == 1 else z for z in (x, y)))
     assert_same_on_ranks(solo.barlow_loss_func, solo_barlow)
 
     def simclr(views: int, loss: Callable[..., torch.Tensor]) -> Loss:
@@ -172,6 +206,26 @@ def check_formulas() -> None:
 
     for views in (2, 4, 6):
         assert_same_batch(simclr(views, solo.simclr_loss_func), simclr(views, solo_simclr))
+
+    def of_labels(loss: Callable[..., torch.Tensor]) -> Loss:
+        def of_all_views(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            """Every label is on every rank."""
+            first = ROWS * dist.get_rank() if len(x) == ROWS else 0
+            return loss(torch.cat((x, y)), ((first + torch.arange(len(x))) % 5).repeat(2), t)
+
+        return of_all_views
+
+    t = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    assert_same_batch(of_labels(solo.simclr_loss_func), of_labels(solo_simclr))
+    learned = t.grad
+    assert learned is not None
+    # Ours and, on every rank, theirs of the whole batch have added up: averaged, twice the same.
+    t.grad = None
+    run(of_labels(solo_simclr), *every_view())
+    assert t.grad is not None
+    torch.testing.assert_close(mean_over_ranks(learned), 2 * t.grad)
+    with pytest.raises(ValueError, match=r"indexes: takes shape|rank 1 refused"):
+        solo.simclr_loss_func(x := every_view()[0], torch.arange(len(x) - dist.get_rank() % 2))
 
 
 if __name__ == "__main__":

@@ -119,6 +119,15 @@ def test_names_of_columns_and_moments():
     assert not hasattr(clone(clf), "centroids_") and not hasattr(clone(clf), "classes_")
 
 
+def test_another_default_device():
+    X, y, names = data()
+    want = NearestClassCenter().fit(X, y)
+    with torch.device("meta"):
+        clf = NearestClassCenter().partial_fit(X, y, classes=names)
+        assert clf.predict(X).tolist() == want.predict(X).tolist()
+        np.testing.assert_allclose(clf.decision_function(X), want.decision_function(X))
+
+
 def test_bad_input():
     X, y, names = data()
     with pytest.raises(ValueError, match="classes: takes every label"):

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import distributed as dist
 
+from sslkernels.compat import _simclr
 from sslkernels.compat.solo import barlow_loss_func, simclr_loss_func, vicreg_loss_func
 from tests.compat.compare import assert_same, each_input, each_shape, squared_variances, views
 
@@ -86,17 +87,77 @@ INDEXES = {
     "three views": torch.arange(8).repeat(3),
     "four views": torch.arange(6).repeat(4),
     "labels": torch.tensor([0, 1, 1, 5, 5, 5, 9, 9, 9, 9, 9, 0] * 2),
+    "odd": torch.tensor([0, 1, 1, 5, 5, 5, 9, 9, 9, 9, 9, 0] * 2, dtype=torch.uint8).clamp(max=5),
     "one label": torch.zeros(24, dtype=torch.int32),
 }
+each_index = pytest.mark.parametrize("indexes", INDEXES.values(), ids=INDEXES.keys())
 
 
 @each_input
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
-@pytest.mark.parametrize("indexes", INDEXES.values(), ids=INDEXES.keys())
+@each_index
 def test_simclr(dtype, offset, temperature, indexes):
     x, y = views((12, 20), dtype, offset)
     ours, theirs = (on_both(f, indexes, temperature) for f in (simclr_loss_func, solo_simclr))
     assert_same(ours, theirs, x, y, scale=1 / temperature)
+
+
+@each_index
+def test_simclr_gradients(indexes):
+    """Of rows and of the temperature; and of rows shorter than what norms are raised to."""
+    z = torch.cat(views((12, 3), torch.float64))
+    temperature = torch.tensor(0.3, dtype=torch.float64)
+    z, temperature = z.requires_grad_(), temperature.requires_grad_()
+    assert torch.autograd.gradcheck(lambda z, t: simclr_loss_func(z, indexes, t), (z, temperature))
+    short = torch.cat((z.detach(), torch.full((2, 3), 1e-14, dtype=torch.float64)))
+    indexes = torch.cat((indexes.long(), torch.tensor([77, 77])))
+    got, want = (
+        torch.func.grad(lambda z, loss=loss: loss(z, indexes, 0.3))(short)
+        for loss in (simclr_loss_func, solo_simclr)
+    )
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 23, 24])
+def test_simclr_by_blocks(rows, monkeypatch):
+    """Logits of some rows at a time, the last block shorter."""
+    monkeypatch.setattr(_simclr, "_LOGITS", 24 * rows)
+    x, y = views((12, 20), torch.float64)
+    ours, theirs = (on_both(f, INDEXES["labels"], 0.3) for f in (simclr_loss_func, solo_simclr))
+    assert_same(ours, theirs, x, y, scale=1 / 0.3)
+
+
+@pytest.mark.parametrize("name", ["two views", "four views", "labels"])
+@pytest.mark.parametrize("noise", [0.3, 0.1])
+def test_simclr_keeps_the_digits_of_small_losses(name, noise):
+    """A logit is rounded to eps / temperature, and so much is lost of a loss however small."""
+    g = torch.Generator().manual_seed(0)
+    indexes, temperature = INDEXES[name], 0.07
+    centers = torch.randn(12, 64, generator=g)
+    z = centers[indexes] + noise * torch.randn(len(indexes), 64, generator=g)
+    got, want = (
+        torch.func.grad_and_value(lambda z, f=f: f(z, indexes, temperature))(z.to(dtype))
+        for f, dtype in ((simclr_loss_func, torch.float32), (solo_simclr, torch.float64))
+    )
+    assert want[1] < 1e-3
+    allowed = 8 * torch.finfo(torch.float32).eps / temperature
+    for mine, exact in zip(got, want, strict=True):
+        assert (mine - exact).norm() <= allowed * exact.norm()
+
+
+def test_simclr_is_differentiable_once():
+    z = torch.randn(8, 3, requires_grad=True)
+    for indexes in (torch.arange(8) // 2, torch.arange(8) // 4):
+        (grad,) = torch.autograd.grad(simclr_loss_func(z, indexes), z, create_graph=True)
+        with pytest.raises(NotImplementedError, match="no second derivative"):
+            grad.sum().backward()
+
+
+@pytest.mark.parametrize("need", [(False, False), (True, False), (True, True)])
+def test_simclr_operator(need):
+    for indexes in (torch.arange(8) // 2, torch.arange(8) // 4):
+        arguments = (torch.randn(8, 3), indexes, torch.tensor(0.5, dtype=torch.float64), *need)
+        torch.library.opcheck(torch.ops.sslkernels.simclr.default, arguments)
 
 
 def test_simclr_default_temperature():
@@ -128,8 +189,8 @@ def test_bad_input():
         simclr_loss_func(z, torch.zeros(2, dtype=torch.int64))
     with pytest.raises(TypeError, match="indexes: takes integers, got float32"):
         simclr_loss_func(z, torch.zeros(3))
-    with pytest.raises(NotImplementedError, match=r"z: takes an even number of rows .* got 3"):
-        simclr_loss_func(z, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"temperature: takes .* one number, got shape \[2\]"):
+        simclr_loss_func(z, torch.zeros(3, dtype=torch.int64), torch.ones(2))
     with pytest.raises(ValueError, match=r"z1: takes shape \[N, D\], got \[3, 4, 1\]"):
         vicreg_loss_func(z[..., None], z[..., None])
     for loss in (vicreg_loss_func, barlow_loss_func):

@@ -106,7 +106,8 @@ def test_forward_is_of_the_batch(make):
     metric(data.z[40:], data.labels[40:])
     close(metric.compute(), filled(make, data, ()).compute())
     metric.reset()
-    assert not any(total.any() for total in metric.metric_state.values())
+    fresh = make().metric_state
+    assert all(torch.equal(total, fresh[name]) for name, total in metric.metric_state.items())
     close(metric(data.z[batch], data.labels[batch]), alone.compute())
 
 
@@ -181,6 +182,88 @@ def test_collection_shares_one_state():
     metrics.reset()
     again.update(data.z, data.labels)
     assert {name[:4] for name in again.compute()} == {"val/"}
+
+
+OPTIONS = {  # of every metric: what tells states apart, and what is for compute alone
+    "CDNV": ({"ignore_index": 1}, {"convention": "sum"}),
+    "NeuralCollapse": ({"ignore_index": 1}, {}),
+    "without NC1": ({"ignore_index": 1}, {"weight": WEIGHT}),
+    "NCCAccuracy": ({"ignore_index": 1}, {}),
+}
+
+
+def collected(one, other):
+    """Both after two batches: the first too plain to tell them apart."""
+    metrics = torchmetrics.MetricCollection({"one": one, "other": other})
+    data = labelled(90, D, C, dtype=torch.float64)
+    metrics.update(CENTERS[[0, 2]], torch.tensor([0, 2]))
+    metrics.update(data.z, data.labels)
+    return metrics, data
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_collection_keeps_other_options_apart(name):
+    make, (apart, together) = METRICS[name], OPTIONS[name]
+    for options, groups in ((apart, 2), (together, 1)):
+        metrics, data = collected(make(), make(**options))
+        assert len(metrics.compute_groups) == groups
+        alone = make(**options)
+        alone.update(CENTERS[[0, 2]], torch.tensor([0, 2]))
+        alone.update(data.z, data.labels)
+        want = alone.compute()
+        got = metrics.compute()
+        for key, value in want.items() if isinstance(want, dict) else {"": want}.items():
+            close(got[f"other_{key}" if key else "other"], value)
+
+
+@pytest.mark.parametrize(
+    "other", [{"centers": CENTERS + 1e-12}, {"top_k": 3}], ids=["centers", "top_k"]
+)
+def test_collection_keeps_other_centers_apart(other):
+    options = {"centers": CENTERS, "top_k": 1}
+    metrics, _ = collected(NCCAccuracy(**options), NCCAccuracy(**(options | other)))
+    assert len(metrics.compute_groups) == 2
+    same = {"centers": CENTERS.T.contiguous().T, "top_k": (1,)}  # but for its strides
+    metrics, _ = collected(NCCAccuracy(**options), NCCAccuracy(**same, average="micro"))
+    assert len(metrics.compute_groups) == 1
+
+
+@each_metric
+def test_other_options_do_not_merge(make):
+    metric = make()
+    with pytest.raises(ValueError, match="metrics with different options"):
+        metric.merge_state(make(ignore_index=1).metric_state)
+
+
+@each_metric
+def test_around_a_call(make):
+    """The same under another default device, of lazily negated rows, and inside autocast."""
+    data = labelled(90, D, C, dtype=torch.float64)
+    want = filled(make, data, ()).compute()
+    inside, negated = make(), make()
+    with torch.device("meta"), torch.autocast("cpu", dtype=torch.bfloat16):
+        inside.update(data.z, data.labels)
+        close(inside.compute(), want)
+    negated.update(torch._neg_view(-data.z), data.labels)
+    close(negated.compute(), want)
+
+
+@each_metric
+def test_script(make):
+    """As torchmetrics' own: a model that holds a metric is scripted, without its update."""
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.metric = torch.nn.Linear(2, 2), make()
+
+        def forward(self, x):
+            return self.layer(x)
+
+    torch.jit.script(make())
+    model = Model()
+    x = torch.randn(3, 2)
+    close(torch.jit.script(model)(x), model(x))
 
 
 def test_tracked_weight():
