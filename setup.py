@@ -1,6 +1,7 @@
 """Builds the C++ extension with CMake; everything else is declared in pyproject.toml."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +18,17 @@ class CMakeBuild(build_ext):
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         build_dir = Path(self.build_temp).resolve() / ext.name
         build_dir.mkdir(parents=True, exist_ok=True)
+        # The paths of an earlier build environment, which pip has removed since, lie in the cache of
+        # a build folder that stays: every path that a build needs is given anew.
+        ninja = shutil.which("ninja")
+        if ninja is None:
+            raise SystemExit("sslkernels: ninja was not found: pip install ninja cmake pybind11")
         configure = [
             "cmake",
             "-S", str(ROOT),
             "-B", str(build_dir),
             "-G", "Ninja",
+            f"-DCMAKE_MAKE_PROGRAM={ninja}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target.parent}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
