@@ -3,6 +3,7 @@ supervised training."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,7 @@ def supervised_stages(
         1.0
     """
     steps = [int(stage) for stage in stages]
-    if not steps or steps[0] < 0 or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
+    if not steps or steps[0] < 0 or any(b <= a for a, b in itertools.pairwise(steps)):
         raise ValueError(f"stages: expected ascending numbers of steps, got {list(stages)}")
     if labels.dtype != torch.int64 or labels.shape != inputs.shape[:1] or not len(labels):
         raise ValueError(
