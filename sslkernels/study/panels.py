@@ -124,7 +124,7 @@ def curves(
             mean = scale * np.array([np.mean(v) for v in table])
             low = scale * np.array([np.min(v) for v in table])
             high = scale * np.array([np.max(v) for v in table])
-            options = {"color": line.colour, "ls": line.dashes, "lw": 1.8, "ms": 3.5}
+            options: Any = {"color": line.colour, "ls": line.dashes, "lw": 1.8, "ms": 3.5}
             axes.plot(x, mean, marker=line.marker, label=line.name, **options)
             axes.fill_between(x, low, high, color=line.colour, alpha=0.16, lw=0)
         axes.set_xlabel(xlabel)

@@ -62,7 +62,8 @@ class StudySettings:
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> StudySettings:
         """Settings from :meth:`as_dict`."""
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
+        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        return cls(**fields)
 
     def as_dict(self) -> dict[str, Any]:
         return {
