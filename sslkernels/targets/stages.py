@@ -43,7 +43,9 @@ def supervised_stages(
     """Train a classifier, and keep what it predicts at each stage.
 
     Before training its predictions are those of a random function of the input, then they come to
-    mean what the labels mean. Cross-entropy, Adam, batches in an order drawn by seed.
+    mean what the labels mean. Cross-entropy, Adam, batches in an order drawn by seed. A prediction
+    is the class whose score is highest after each class's scores have been standardised over the
+    training samples: an untrained network would else give nearly all of them one class.
 
     Args:
         model: a classifier, inputs [n, ...] to scores [n, C]; it is trained in place.
@@ -86,11 +88,15 @@ def supervised_stages(
         torch.manual_seed(seed)
         for step in range(steps[-1] + 1):
             if step in steps:
-                found = _predicted(model, inputs)
+                scores = _scores(model, inputs)
+                mean, std = scores.mean(0), scores.std(0, unbiased=False)
+                std = std.masked_fill(std == 0, 1.0)
+                found = ((scores - mean) / std).argmax(1)
                 result.train[step] = found
                 result.agreement[step] = float((found == labels).double().mean())
                 if test_inputs is not None:
-                    result.test[step] = _predicted(model, test_inputs)
+                    scores = _scores(model, test_inputs)
+                    result.test[step] = ((scores - mean) / std).argmax(1)
             if step == steps[-1]:
                 break
             rows = next(order).to(inputs.device)
@@ -110,10 +116,10 @@ def _batches(rows: int, batch: int, seed: int) -> Any:
                 yield part
 
 
-def _predicted(model: nn.Module, inputs: Tensor) -> Tensor:
+def _scores(model: nn.Module, inputs: Tensor) -> Tensor:
     training = model.training
     model.eval()
     with torch.no_grad():
-        found = torch.cat([model(part).argmax(1) for part in inputs.split(1024)])
+        found = torch.cat([model(part).double() for part in inputs.split(1024)])
     model.train(training)
     return found

@@ -61,6 +61,7 @@ def test_supervised_stages_go_from_random_to_semantic():
     )  # fmt: skip
     assert torch.equal(torch.get_rng_state(), before)
     assert found.agreement[0] < 0.7 and found.agreement[300] == 1.0
+    assert torch.bincount(found.train[0], minlength=4).max() < 100  # not one class for all
     assert torch.equal(found.train[300][:7], found.test[300])
 
 
