@@ -1,4 +1,4 @@
-"""The command line: ``sslkernels report | demo | bench | info``."""
+"""The command line: ``sslkernels report | demo | study | bench | info``."""
 
 from __future__ import annotations
 

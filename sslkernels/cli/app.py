@@ -17,7 +17,7 @@ from sslkernels import __version__
 from sslkernels.cli import torchrun
 from sslkernels.cli.console import fail
 
-_COMMANDS = ("report", "demo", "info", "bench")  # each a function in a module of its name
+_COMMANDS = ("report", "demo", "study", "info", "bench")  # each a function in a module of its name
 
 
 def _version(wanted: bool) -> None:

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import sslkernels as ssk
-from sslkernels.cli.demo import digits
-from sslkernels.cli.demo.augment import Strength, augment
 from sslkernels.report.speed import Sizes
+from sslkernels.study import digits
+from sslkernels.study.augment import Strength, augment
 
 TINY = Sizes(vicreg=((16, 32), (32, 16)), rows=200, dim=8, classes=5)
 

@@ -53,3 +53,10 @@ def test_ranks_equal_one_process():
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     got = differences(run(*launch, "examples/train_digits_ddp.py", *TINY))
     assert len(got) == 2 and max(got) < 1e-5
+
+
+def test_a_monitored_training(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    said = run("examples/monitor_digits.py", "--epochs", "1", "--every", "1", "--out", str(rows))
+    assert "epoch 1: held-out NCC by digit" in said and "measuring" in said
+    assert rows.read_text().count("\n") > 60

@@ -13,12 +13,13 @@ from rich.table import Table
 
 from sslkernels.cli import bench, devices
 from sslkernels.cli.console import err, one_line_errors, out, progress
-from sslkernels.cli.demo import digits
 from sslkernels.cli.demo.measure import Snapshot, snapshot
-from sslkernels.cli.demo.train import build, calibrate, train
+from sslkernels.cli.demo.train import calibrate, train
 from sslkernels.report import tables
 from sslkernels.report.files import staged, versions, write_json
 from sslkernels.report.speed import Sizes
+from sslkernels.study import digits
+from sslkernels.study.network import build
 
 _WEIGHTS = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 import sslkernels as ssk
-from sslkernels.cli.demo import digits
-from sslkernels.cli.demo.train import Encoder, features, terms
+from sslkernels.cli.demo.train import features, terms
+from sslkernels.study import digits
+from sslkernels.study.network import Encoder
 
 _VIEWS_SEED = 1  # of the fixed augmentations that the terms are measured on
 

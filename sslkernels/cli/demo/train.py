@@ -1,4 +1,4 @@
-"""A small convolutional encoder with an expander, trained by VICReg without labels."""
+"""The demo's training: VICReg without labels."""
 
 from __future__ import annotations
 
@@ -6,61 +6,13 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 import sslkernels as ssk
-from sslkernels.cli.demo.augment import augment
+from sslkernels.study.network import Encoder, two_views
 
-FEATURES = 128  # width of the representation that is measured
-EXPANDED = 512  # width that the loss sees, four times wider, as VICReg's 8192 to 2048
 BATCH = 256
 LEARNING_RATE = 2e-3
 TERMS = ("loss", "invariance", "variance", "covariance")
-
-
-class Encoder(nn.Module):
-    """``backbone``: images [N, 1, 8, 8] to [N, FEATURES]; ``expander``: on to [N, EXPANDED]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(
-            *_block(1, 32, 1),
-            *_block(32, 64, 2),
-            *_block(64, 64, 1),
-            nn.Flatten(),
-            nn.Linear(64 * 4 * 4, FEATURES),
-            nn.BatchNorm1d(FEATURES),
-            nn.ReLU(),
-        )
-        self.expander = nn.Sequential(
-            nn.Linear(FEATURES, EXPANDED),
-            nn.BatchNorm1d(EXPANDED),
-            nn.ReLU(),
-            nn.Linear(EXPANDED, EXPANDED),
-            nn.BatchNorm1d(EXPANDED),
-            nn.ReLU(),
-            nn.Linear(EXPANDED, EXPANDED),
-        )
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.expander(self.backbone(images))
-
-
-def _block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
-
-
-def build(seed: int, device: torch.device) -> Encoder:
-    """Fresh weights that depend on the seed alone; the global random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Encoder().to(device)
-
-
-def two_views(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Two views of every image, [2N, 1, 8, 8]: all the first ones, then all the second ones."""
-    return torch.cat([augment(images, generator), augment(images, generator)])
 
 
 @torch.no_grad()
