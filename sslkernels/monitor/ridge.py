@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.statistics import ClassMoments, PooledScatter
+from sslkernels.statistics._dense import threads_for
 
 RIDGE = 1e-3  # of the mean eigenvalue: rows few beside the columns would else be fitted exactly
 
@@ -35,19 +36,28 @@ class RidgeProbe(NamedTuple):
         return (z.double() @ self.weight + self.bias).argmax(1)
 
 
-def fit(m: ClassMoments, total: PooledScatter, ridge: float = RIDGE) -> RidgeProbe:
-    """The probe for the classes of ``m``; ``total`` is the scatter of the same rows, one class."""
-    counts, size = m.counts.double(), m.dim
-    shares = counts / counts.sum()
-    mean = total.moments.centers()[0]
-    between = (m.centers() - mean).nan_to_num() * shares.unsqueeze(1)
-    covariance = total.covariance
-    penalty = ridge * covariance.diagonal().mean()
-    # A layer that is constant has no direction to tell classes by: every row gets the commonest.
-    floor = torch.finfo(torch.float64).tiny
-    covariance.diagonal().add_(penalty.clamp(min=floor))
-    factor = torch.linalg.cholesky(covariance)
-    weight = torch.cholesky_solve(between.T.contiguous(), factor)
-    bias = shares - mean @ weight
-    assert weight.shape == (size, m.num_classes)
-    return RidgeProbe(weight, bias.masked_fill(m.counts == 0, -torch.inf))
+class Ridge:
+    """The factored covariance of all rows, which the probes of every labeling share.
+
+    Args:
+        total: the scatter of the rows, one class.
+        ridge: the penalty, in mean eigenvalues of the covariance.
+    """
+
+    def __init__(self, total: PooledScatter, ridge: float = RIDGE) -> None:
+        self._mean = total.moments.centers()[0]
+        covariance = total.covariance
+        # A layer that is constant has no direction to tell classes by: every row gets the commonest.
+        floor = torch.finfo(torch.float64).tiny
+        covariance.diagonal().add_((ridge * covariance.diagonal().mean()).clamp(min=floor))
+        with threads_for(len(covariance)):
+            self._factor = torch.linalg.cholesky(covariance)
+
+    def fit(self, m: ClassMoments) -> RidgeProbe:
+        """The probe for the classes of ``m``, moments of the same rows."""
+        counts = m.counts.double()
+        shares = counts / counts.sum()
+        between = (m.centers() - self._mean).nan_to_num() * shares.unsqueeze(1)
+        weight = torch.cholesky_solve(between.T.contiguous(), self._factor)
+        bias = shares - self._mean @ weight
+        return RidgeProbe(weight, bias.masked_fill(m.counts == 0, -torch.inf))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sslkernels.backends import select
 from sslkernels.evaluation.rows import unit
-from sslkernels.monitor.ridge import RidgeProbe, fit
+from sslkernels.monitor.ridge import Ridge, RidgeProbe
 from sslkernels.statistics import (
     ClassMoments,
     DirectionalCDNVPass,
@@ -92,7 +92,10 @@ class SecondSums:
         self._centers = [m.centers() for m in first.raw]
         self.scores = [NCCScoresPass(m, top_k=(1,)) for m in first.raw]
         self.unit = [NCCScoresPass(m.centers(), top_k=(1,)) for m in first.unit]
-        self.probes = [self._probe(m) for m in first.raw]
+        ridge = Ridge(first.total)
+        self.probes: list[RidgeProbe | None] = [  # None where some rows have no class
+            ridge.fit(m) if int(m.counts.sum()) == first.total.num_rows else None for m in first.raw
+        ]
         self.probe = Hits(size, device)
         self.directional = [DirectionalCDNVPass(m) for m in first.raw] if training else []
         self.collapse = [NeuralCollapsePass(m) for m in first.raw] if training else []
@@ -100,11 +103,6 @@ class SecondSums:
         self.moments = [
             ClassMoments.empty(m.num_classes, m.dim, device=device, dtype=dtype) for m in first.raw
         ]
-
-    def _probe(self, m: ClassMoments) -> RidgeProbe | None:
-        """None where some rows have no class: the scatter is that of all rows."""
-        complete = int(m.counts.sum()) == self._first.total.num_rows
-        return fit(m, self._first.total) if complete else None
 
     def update(self, z: Tensor, classes: Tensor) -> None:
         short = unit(z)

@@ -11,7 +11,7 @@ from torch import nn
 
 import sslkernels as ssk
 from sslkernels.monitor import EmbeddingMonitor
-from sslkernels.monitor.ridge import RIDGE, fit
+from sslkernels.monitor.ridge import RIDGE, Ridge
 
 
 class Net(nn.Module):
@@ -101,7 +101,7 @@ def test_the_probe_is_ridge_regression_on_one_hot_targets():
     labels = torch.randint(3, (80,), generator=g)
     z = torch.randn(80, 7, generator=g, dtype=torch.float64) + labels[:, None] + 100
     m = ssk.class_moments(z, labels, 4)  # class 3 is empty
-    probe = fit(m, ssk.PooledScatter.empty(1, 7, dtype=torch.float64).update(z))
+    probe = Ridge(ssk.PooledScatter.empty(1, 7, dtype=torch.float64).update(z)).fit(m)
     x, y = z.numpy(), np.eye(4)[labels]
     centered = x - x.mean(0)
     covariance = centered.T @ centered / 80
@@ -114,7 +114,7 @@ def test_the_probe_is_ridge_regression_on_one_hot_targets():
 
 def test_a_constant_layer_gives_every_row_the_commonest_class():
     z, labels = torch.full((5, 3), 2.0), torch.tensor([0, 1, 1, 1, 2])
-    probe = fit(ssk.class_moments(z, labels, 3), ssk.PooledScatter.empty(1, 3).update(z))
+    probe = Ridge(ssk.PooledScatter.empty(1, 3).update(z)).fit(ssk.class_moments(z, labels, 3))
     assert probe.predict(z).tolist() == [1] * 5
 
 
