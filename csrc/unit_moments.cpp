@@ -22,7 +22,8 @@ constexpr int64_t kMostRanges = 4096;
 constexpr double kElementsPerThread = 3e4;  // below this a second thread costs more than it saves
 constexpr double kFar = 1e6;  // squared distance to the shift over variance: 6 of 16 digits lost
 
-// 1 / ||row||, 0 for a row of zeros. Scaled by the largest entry where squares would leave float64.
+// 1 / ||row||, 0 for a row of zeros; infinity where that leaves float64. Scaled by the largest
+// entry where squares would.
 template <class T>
 double inverse_length(const T* row, int64_t d) {
     f64v sums{};
@@ -76,8 +77,16 @@ void moments_of(const MatrixView& z, int team, const Cuts& cuts, double* mean, d
     const Array<double> shift(d), sums(ranges * 2 * d);
     const Array<T> buffers(team * d);  // a row of each thread
 
-    const auto read = [&](int64_t i, T* buffer) {
-        return read_row(data + i * z.row_stride, z.col_stride, d, buffer);
+    // Row i and 1 / its length. A row of subnormal numbers is magnified first.
+    const auto read = [&](int64_t i, T* buffer, double& scale) {
+        const T* row = read_row(data + i * z.row_stride, z.col_stride, d, buffer);
+        scale = inverse_length(row, d);
+        if (std::isinf(scale)) {
+            for (int64_t j = 0; j < d; ++j) buffer[j] = load_one(row + j) * static_cast<T>(0x1p100);
+            row = buffer;
+            scale = inverse_length(row, d);
+        }
+        return row;
     };
     const auto pass = [&] {
 #pragma omp parallel for num_threads(team) schedule(dynamic)
@@ -86,8 +95,9 @@ void moments_of(const MatrixView& z, int team, const Cuts& cuts, double* mean, d
             double* const first = sums.get() + 2 * r * d;
             std::memset(first, 0, static_cast<size_t>(2 * d) * sizeof(double));
             for (int64_t i = n * r / ranges; i < n * (r + 1) / ranges; ++i) {
-                const T* const row = read(i, buffer);
-                add_row(row, inverse_length(row, d), shift.get(), d, first, first + d);
+                double scale;
+                const T* const row = read(i, buffer, scale);
+                add_row(row, scale, shift.get(), d, first, first + d);
             }
         }
         double away = 0, spread = 0;
@@ -107,8 +117,8 @@ void moments_of(const MatrixView& z, int team, const Cuts& cuts, double* mean, d
         return away > kFar * std::fabs(spread);
     };
 
-    const T* const row = read(0, buffers.get());
-    const double scale = inverse_length(row, d);
+    double scale;
+    const T* const row = read(0, buffers.get(), scale);
     for (int64_t j = 0; j < d; ++j) shift[j] = to_f64(load_one(row + j)) * scale;
     if (pass()) {
         std::memcpy(shift.get(), mean, static_cast<size_t>(d) * sizeof(double));
