@@ -90,14 +90,14 @@ def check(isa, dtype, data, *, columns):
 
 
 @pytest.mark.parametrize("isa", WIDTHS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_segments_and_strips(isa, data):
     check(isa, torch.float64, data, columns=False)
 
 
 @pytest.mark.parametrize("isa", WIDTHS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_columns_and_blocks(isa, data):
     check(isa, torch.float32, data, columns=True)
@@ -111,7 +111,7 @@ def test_other_dtypes(dtype, columns, isa, data):
     check(isa, dtype, data, columns=columns)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cuts=label_cuts(), n=st.integers(1, 90), k=st.integers(1, 3), data=st.data())
 def test_the_first_bad_label_is_found_however_labels_are_cut(cuts, n, k, data):
     labels = torch.zeros(k, n, dtype=torch.int64)

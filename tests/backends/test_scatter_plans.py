@@ -47,7 +47,7 @@ def check(isa, dtype, data):
 
 
 @pytest.mark.parametrize("isa", WIDTHS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_the_same_however_it_is_cut(isa, data):
     check(isa, torch.float64, data)
