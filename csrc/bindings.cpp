@@ -124,10 +124,12 @@ void vicreg_backward(const std::array<double, 4>& grad, const ProblemsTuple& x,
 }
 
 void nearest_center(const ViewTuple& z, const ViewTuple& centers, bool exact,
-                    const std::string& kernel, int threads, uintptr_t out) {
+                    const std::string& kernel, int threads, uintptr_t out, const CutsDict& given) {
+    const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
-    ssk::nearest_center(as_view(z), as_view(centers), exact, kernel, threads,
+    ssk::nearest_center(as_view(z), as_view(centers), exact, kernel, threads, cuts,
                         as_pointer<int64_t>(out));
+    cuts.all_used();
 }
 
 // (classes, counts, mean, m2)
@@ -136,37 +138,46 @@ using ClassStateTuple = std::tuple<int64_t, uintptr_t, uintptr_t, uintptr_t>;
 // (labeling, row, value) of the first bad label; row -1 if there is none.
 std::tuple<int64_t, int64_t, int64_t> class_moments_update(
     const ViewTuple& z, uintptr_t labels, const std::vector<ClassStateTuple>& states,
-    int64_t ignore, int threads) {
+    int64_t ignore, int threads, const CutsDict& given) {
+    const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     std::vector<ssk::ClassState> targets;
     for (const auto& [classes, counts, mean, m2] : states)
         targets.push_back({classes, as_pointer<int64_t>(counts), as_pointer<double>(mean),
                            as_pointer<double>(m2)});
     const ssk::BadLabel bad = ssk::class_moments_update(as_view(z), as_pointer<int64_t>(labels),
-                                                        targets, ignore, threads);
+                                                        targets, ignore, threads, cuts);
+    if (bad.row < 0) cuts.all_used();
     return {bad.labeling, bad.row, bad.value};
 }
 
 // (mean, counts, classes, dim)
 using MeansTuple = std::tuple<uintptr_t, uintptr_t, int64_t, int64_t>;
 
-double mean_pairs(const MeansTuple& means, std::optional<uintptr_t> m2, int64_t few, int threads) {
+double mean_pairs(const MeansTuple& means, std::optional<uintptr_t> m2, int threads,
+                  const CutsDict& given) {
     const auto& [mean, counts, classes, dim] = means;
     const ssk::MeanTable table{as_pointer<double>(mean), as_pointer<double>(m2.value_or(0)),
                                as_pointer<int64_t>(counts), classes, dim};
     const auto pass = ssk::mean_pairs(ssk::active_isa());
+    const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
-    return pass(table, m2 ? ssk::PairSum::cdnv : ssk::PairSum::cosine_gap, few, threads);
+    const double sum =
+        pass(table, m2 ? ssk::PairSum::cdnv : ssk::PairSum::cosine_gap, threads, cuts);
+    cuts.all_used();
+    return sum;
 }
 
 void class_projections(const ViewTuple& z, uintptr_t classes, const ViewTuple& centers,
                        uintptr_t counts, uintptr_t between, bool directional, int threads,
-                       uintptr_t rank, uintptr_t alone, uintptr_t spread) {
+                       uintptr_t rank, uintptr_t alone, uintptr_t spread, const CutsDict& given) {
+    const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     ssk::class_projections(as_view(z), as_pointer<int64_t>(classes), as_view(centers),
                            as_pointer<int64_t>(counts), as_pointer<double>(between), directional,
-                           threads, as_pointer<int64_t>(rank), as_pointer<uint8_t>(alone),
+                           threads, cuts, as_pointer<int64_t>(rank), as_pointer<uint8_t>(alone),
                            as_pointer<double>(spread));
+    cuts.all_used();
 }
 
 void nt_xent_forward(const ViewTuple& x, const ViewTuple& y, double temperature, int threads,
@@ -190,18 +201,23 @@ void nt_xent_backward(const std::array<double, 3>& grad, const ViewTuple& x, con
     cuts.all_used();
 }
 
-void unit_moments(const ViewTuple& z, int threads, uintptr_t mean, uintptr_t m2) {
+void unit_moments(const ViewTuple& z, int threads, uintptr_t mean, uintptr_t m2,
+                  const CutsDict& given) {
     const auto pass = ssk::unit_moments(ssk::active_isa());
+    const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
-    pass(as_view(z), threads, as_pointer<double>(mean), as_pointer<double>(m2));
+    pass(as_view(z), threads, cuts, as_pointer<double>(mean), as_pointer<double>(m2));
+    cuts.all_used();
 }
 
 void scatter_update(const ViewTuple& z, uintptr_t classes, uintptr_t centers, uintptr_t upper,
-                    int threads) {
+                    int threads, const CutsDict& given) {
     const auto pass = ssk::scatter_update(ssk::active_isa());
+    const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     pass(as_view(z), as_pointer<int64_t>(classes), as_pointer<double>(centers),
-         as_pointer<double>(upper), threads);
+         as_pointer<double>(upper), threads, cuts);
+    cuts.all_used();
 }
 
 // (slices, knots, first knot, step, seed, draw)
@@ -272,9 +288,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("barlow_twins_forward", &barlow_twins_forward);
     m.def("barlow_twins_backward", &barlow_twins_backward);
     m.def("class_moments_update", &class_moments_update);
-    m.def("set_moment_blocks", &ssk::set_moment_blocks);
     m.def("class_projections", &class_projections);
-    m.def("set_int16_projections", &ssk::set_int16_projections);
     m.def("mean_pairs", &mean_pairs);
     m.def("nearest_center", &nearest_center);
     m.def("nt_xent_forward", &nt_xent_forward);

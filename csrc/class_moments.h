@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cuts.h"
 #include "views.h"
 
 namespace ssk {
@@ -25,11 +26,14 @@ struct BadLabel {
 // Adds the rows of z, labelled by labels [states.size(), z.rows], to every state. Rows labelled
 // `ignore` are skipped. If a label is neither that nor in [0, classes), nothing is changed and the
 // first such row is returned. Same input, same bits, whatever the number of threads.
+//
+// Cuts: `stage` rows copied at a time, where columns are not contiguous; `strips`, 1 to go by
+// strips of rows, with `strip` rows in one and `task` strips in a task; `segment` rows of a gather;
+// `columns`, 1 to take labelings that cross together, with `blocks`, 1 to do so by blocks of
+// `block` rows, `parts` of the rows and `numbered` rows whose classes are looked up at a time;
+// `threads` to put to work; those of the labels (label_sort.h).
 BadLabel class_moments_update(const MatrixView& z, const int64_t* labels,
-                              const std::vector<ClassState>& states, int64_t ignore, int threads);
-
-// From how many labelings that are not functions of each other, and how many classes of all of
-// them, rows are gathered from blocks (class_moments_columns.cpp): 6 and 4096 by default.
-void set_moment_blocks(int64_t labelings, int64_t classes);
+                              const std::vector<ClassState>& states, int64_t ignore, int threads,
+                              const Cuts& cuts);
 
 }  // namespace ssk

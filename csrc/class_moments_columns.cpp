@@ -31,13 +31,8 @@
 // block for each thread, at most 8 MB; 2 bytes per row and labeling. A gather of what is left adds
 // 8 bytes per row and labeling to its own.
 #include <omp.h>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 #include <algorithm>
-#include <memory>
-#include <new>
 #include <utility>
 
 #include "class_moments_columns_run.h"
@@ -77,75 +72,62 @@ constexpr int64_t kMinTasks = 4;
 constexpr int64_t kNumbered = 4096;  // rows at a time
 constexpr int64_t kRowsInBlock = 8;  // of a class, for blocks to be faster
 constexpr double kMaxDistance = 4;   // ||mean - g||^2 per ||x - mean||^2, on average
-
-int64_t many_labelings = 6, many_classes = 4096;
-
-// On large pages where the system has them: sums are visited at random, and few of their small
-// pages would be in the page tables' cache.
-constexpr std::align_val_t kLargePage{2 << 20};
-
-template <class T>
-struct Free {
-    void operator()(T* p) const { ::operator delete[](p, kLargePage); }
-};
-template <class T>
-using Paged = std::unique_ptr<T[], Free<T>>;
-
-template <class T>
-Paged<T> paged_array(int64_t n) {
-    const size_t bytes = n * sizeof(T);
-    Paged<T> out(static_cast<T*>(::operator new[](bytes, kLargePage)));
-#if defined(MADV_HUGEPAGE)
-    if (bytes >= static_cast<size_t>(kLargePage)) madvise(out.get(), bytes, MADV_HUGEPAGE);
-#endif
-    return out;
-}
+// From how many labelings, and classes of all of them, it goes by blocks.
+constexpr int64_t kManyLabelings = 6, kManyClasses = 4096;
 
 class Columns {
   public:
-    Columns(const MatrixView& z, const std::vector<Chain>& chains, const RunKernels& kernels)
-        : z_(z), chains_(chains), kernels_(kernels), width_(padded_cols(z.cols)) {
+    Columns(const MatrixView& z, const std::vector<Chain>& chains, const Setup& setup)
+        : z_(z), chains_(chains), setup_(setup), width_(padded_cols(z.cols)) {
         for (const Chain& chain : chains) {
             first_class_.push_back(classes_);
             classes_ += chain[0].state.classes;
         }
+        // float64 rows have no kernels here, and classes are numbered in 16 bits.
+        if (z.dtype == DType::f64 || classes_ > kMaxClasses) return;
+        const Cuts& cuts = setup.cuts;
         const int64_t labelings = static_cast<int64_t>(chains.size());
-        by_blocks_ = labelings >= many_labelings && classes_ >= many_classes &&
-                     classes_ * kRowsInBlock <= kBlockRows * labelings;
+        const bool many = labelings >= kManyLabelings && classes_ >= kManyClasses &&
+                          classes_ * kRowsInBlock <= kBlockRows * labelings;
+        by_blocks_ = cuts("blocks", many, 0, 1) != 0;
+        if (by_blocks_) block_rows_ = cuts("block", kBlockRows, 1, kBlockRows);
         const int64_t slice = by_blocks_ ? kBlockCols : kSliceCols;
         slices_ = (z.cols + slice - 1) / slice;
-        blocks_ = (z.rows + kBlockRows - 1) / kBlockRows;
+        blocks_ = (z.rows + block_rows_ - 1) / block_rows_;
         const int64_t sums_bytes = (classes_ + 1) * width_ * 8;
         const int64_t data_bytes = z.rows * z.cols * element_size(z.dtype);
-        parts_ = std::min(kMaxParts, data_bytes / kDataPerSums / sums_bytes);
-        if (by_blocks_) parts_ = std::min(parts_, blocks_);
+        int64_t parts = std::min(kMaxParts, data_bytes / kDataPerSums / sums_bytes);
+        if (by_blocks_) parts = std::min(parts, blocks_);
+        const bool chosen = parts * slices_ >= kMinTasks &&
+                            std::all_of(chains.begin(), chains.end(), [&](const Chain& chain) {
+                                return chain[0].state.classes * kMinRowsExpected <= z.rows;
+                            });
+        suits_ = cuts("columns", chosen, 0, 1) != 0;
+        parts_ = cuts("parts", std::max<int64_t>(1, parts), 1, kMaxParts);
     }
 
-    bool suits() const {
-        if (z_.dtype == DType::f64 || classes_ > kMaxClasses) return false;
-        if (parts_ * slices_ < kMinTasks) return false;
-        return std::all_of(chains_.begin(), chains_.end(), [&](const Chain& chain) {
-            return chain[0].state.classes * kMinRowsExpected <= z_.rows;
-        });
-    }
+    bool suits() const { return suits_; }
 
-    void run(int threads) {
-        const std::unique_ptr<float[]> shift(new float[z_.cols]);
+    void run() {
+        const int threads = setup_.threads;
+        const Array<float> shift(z_.cols);
         column_kernels().find_shift(z_, shift.get());
         shift_ = shift.get();
-        sums_ = paged_array<double>(parts_ * (classes_ + 1) * width_);
-        tallies_.reset(new Tally[parts_ * slices_ * (classes_ + 1)]());
+        sums_ = Array<double>(parts_ * (classes_ + 1) * width_);
+        const int64_t tallies = parts_ * slices_ * (classes_ + 1);
+        tallies_ = Array<Tally>(tallies);
+        std::fill_n(tallies_.get(), tallies, Tally{});
         if (by_blocks_)
             add_by_blocks(threads);
         else
             add_by_rows(threads);
-        counts_.reset(new int64_t[classes_]());
-        squares_.reset(new double[classes_]());
+        counts_ = Array<int64_t>(classes_);
+        squares_ = Array<double>(classes_);
 #pragma omp parallel for num_threads(threads) schedule(static)
         for (int64_t c = 0; c < classes_; ++c) add_up(c);
         for (size_t k = 0; k < chains_.size(); ++k)
             for (size_t l = 1; l < chains_[k].size(); ++l) merge_coarse(k, l, threads);
-        const std::unique_ptr<bool[]> left(new bool[classes_]);
+        const Array<bool> left(classes_);
 #pragma omp parallel for num_threads(threads) schedule(static)
         for (int64_t c = 0; c < classes_; ++c) {
             const size_t k = std::upper_bound(first_class_.begin(), first_class_.end(), c) -
@@ -169,14 +151,15 @@ class Columns {
 
     void add_by_rows(int threads) const {
         const int64_t labelings = static_cast<int64_t>(chains_.size());
-        const std::unique_ptr<uint16_t[]> numbers(new uint16_t[z_.rows * labelings]);
+        const Array<uint16_t> numbers(z_.rows * labelings);
+        const int64_t numbered = setup_.cuts("numbered", kNumbered, 1, kNumbered);
         const int64_t recent = (classes_ + 1) * kSliceCols;
-        const Paged<float> recents = paged_array<float>(threads * recent);
+        const Array<float> recents(threads * recent);
 #pragma omp parallel num_threads(threads)
         {
 #pragma omp for schedule(static)
-            for (int64_t i = 0; i < z_.rows; i += kNumbered)
-                number_classes(i, std::min(z_.rows, i + kNumbered), numbers.get());
+            for (int64_t i = 0; i < z_.rows; i += numbered)
+                number_classes(i, std::min(z_.rows, i + numbered), numbers.get());
             float* mine = recents.get() + omp_get_thread_num() * recent;
             std::fill_n(mine, recent, 0.0f);
 #pragma omp for schedule(dynamic, 1)
@@ -218,33 +201,31 @@ class Columns {
     // ---- by blocks ----
 
     struct Room {
-        float* block;     // [kBlockRows, kBlockCols]
-        double* squares;  // [kBlockRows]
+        float* block;     // [block rows, kBlockCols]
+        double* squares;  // [block rows]
         double* sums;     // [classes, kBlockCols]
     };
 
     // The rows of every block in the order of every labeling.
     struct Sorted {
-        std::unique_ptr<uint16_t[]> order;   // [blocks, labelings, kBlockRows]
-        std::unique_ptr<uint16_t[]> starts;  // [blocks, classes + 1 of every labeling]
+        Array<uint16_t> order;   // [blocks, labelings, block rows]
+        Array<uint16_t> starts;  // [blocks, classes + 1 of every labeling]
     };
 
     void add_by_blocks(int threads) const {
         const int64_t labelings = static_cast<int64_t>(chains_.size());
-        const int64_t block = kBlockRows * kBlockCols, sums = classes_ * kBlockCols;
-        const Sorted sorted{
-            std::unique_ptr<uint16_t[]>(new uint16_t[blocks_ * labelings * kBlockRows]),
-            std::unique_ptr<uint16_t[]>(new uint16_t[blocks_ * (classes_ + labelings)])};
-        const Paged<float> block_of = paged_array<float>(threads * block);
-        const Paged<double> squares_of = paged_array<double>(threads * kBlockRows);
-        const Paged<double> sums_of = paged_array<double>(threads * sums);
+        const int64_t block = block_rows_ * kBlockCols, sums = classes_ * kBlockCols;
+        const Sorted sorted{Array<uint16_t>(blocks_ * labelings * block_rows_),
+                            Array<uint16_t>(blocks_ * (classes_ + labelings))};
+        const Array<float> block_of(threads * block);
+        const Array<double> squares_of(threads * block_rows_), sums_of(threads * sums);
 #pragma omp parallel num_threads(threads)
         {
 #pragma omp for schedule(dynamic, 1)
             for (int64_t u = 0; u < blocks_ * labelings; ++u)
                 sort(u / labelings, u % labelings, sorted);
             const int64_t me = omp_get_thread_num();
-            const Room room{block_of.get() + me * block, squares_of.get() + me * kBlockRows,
+            const Room room{block_of.get() + me * block, squares_of.get() + me * block_rows_,
                             sums_of.get() + me * sums};
 #pragma omp for schedule(dynamic, 1)
             for (int64_t t = 0; t < parts_ * slices_; ++t)
@@ -253,7 +234,7 @@ class Columns {
     }
 
     uint16_t* order_of(int64_t b, int64_t k, const Sorted& sorted) const {
-        return sorted.order.get() + (b * static_cast<int64_t>(chains_.size()) + k) * kBlockRows;
+        return sorted.order.get() + (b * static_cast<int64_t>(chains_.size()) + k) * block_rows_;
     }
 
     uint16_t* starts_of(int64_t b, int64_t k, const Sorted& sorted) const {
@@ -264,7 +245,7 @@ class Columns {
     void sort(int64_t b, int64_t k, const Sorted& sorted) const {
         const Labeling& labeling = chains_[k][0].labeling;
         const int64_t classes = labeling.classes;
-        const int64_t begin = b * kBlockRows, end = std::min(z_.rows, begin + kBlockRows);
+        const int64_t begin = b * block_rows_, end = std::min(z_.rows, begin + block_rows_);
         uint16_t* starts = starts_of(b, k, sorted);
         uint16_t* order = order_of(b, k, sorted);
         std::fill_n(starts, classes + 1, uint16_t{0});
@@ -285,8 +266,8 @@ class Columns {
         const int64_t first_col = s * kBlockCols, end = blocks_ * (p + 1) / parts_;
         std::fill_n(room.sums, classes_ * kBlockCols, 0.0);
         for (int64_t b = blocks_ * p / parts_; b < end; ++b) {
-            const int64_t begin = b * kBlockRows;
-            kernels.stage(z_, begin, std::min(kBlockRows, z_.rows - begin), first_col, shift_,
+            const int64_t begin = b * block_rows_;
+            kernels.stage(z_, begin, std::min(block_rows_, z_.rows - begin), first_col, shift_,
                           room.block, room.squares);
             for (size_t k = 0; k < chains_.size(); ++k)
                 kernels.add_block(room.block, room.squares, order_of(b, k, sorted),
@@ -305,6 +286,8 @@ class Columns {
     // The parts of class c together, in the place of the first.
     void add_up(int64_t c) {
         double* sums = sums_.get() + c * width_;
+        counts_[c] = 0;
+        squares_[c] = 0;
         for (int64_t p = 0; p < parts_; ++p) {
             const Tally* tallies = tallies_.get() + p * slices_ * (classes_ + 1) + c;
             counts_[c] += tallies->count;
@@ -332,8 +315,8 @@ class Columns {
             !trusted_in_f32(z_.dtype, m2, n, z_.cols))
             return false;
         const ClassState& state = target.state;
-        state.m2[c] += m2 + kernels_.merge(z_.cols, static_cast<double>(state.counts[c]), rows,
-                                           sums, state.mean + c * z_.cols);
+        state.m2[c] += m2 + setup_.kernels.merge(z_.cols, static_cast<double>(state.counts[c]),
+                                                 rows, sums, state.mean + c * z_.cols);
         state.counts[c] += n;
         return true;
     }
@@ -343,12 +326,11 @@ class Columns {
         const Target& fine = chains_[k][0];
         const Target& coarse = chains_[k][l];
         const int64_t classes = coarse.state.classes;
-        const std::unique_ptr<int64_t[]> parents(new int64_t[fine.state.classes + 1]);
+        const Array<int64_t> parents(fine.state.classes + 1);
         for (int64_t i = 0; i < z_.rows; ++i)
             parents[fine.labeling.key(i)] = coarse.labeling.key(i);
-        const std::unique_ptr<int64_t[]> counts(new int64_t[classes]());
-        const std::unique_ptr<double[]> squares(new double[classes]());
-        const std::unique_ptr<double[]> sums(new double[classes * width_]());
+        std::vector<int64_t> counts(classes);
+        std::vector<double> squares(classes), sums(classes * width_);
         for (int64_t c = 0; c < fine.state.classes; ++c) {
             const int64_t from = first_class_[k] + c;
             if (counts_[from] == 0 || parents[c] == classes) continue;
@@ -357,9 +339,9 @@ class Columns {
             squares[to] += squares_[from];
             for (int64_t j = 0; j < z_.cols; ++j) sums[to * width_ + j] += sums_[from * width_ + j];
         }
-        const std::unique_ptr<bool[]> left(new bool[classes]);
+        const Array<bool> left(classes);
         for (int64_t c = 0; c < classes; ++c)
-            left[c] = !merge(coarse, c, counts[c], squares[c], sums.get() + c * width_);
+            left[c] = !merge(coarse, c, counts[c], squares[c], sums.data() + c * width_);
         leave(coarse, left.get(), threads);
     }
 
@@ -368,7 +350,7 @@ class Columns {
         const int64_t classes = target.state.classes;
         if (std::none_of(marked, marked + classes, [](bool m) { return m; })) return;
         constexpr int64_t kSkip = -1;
-        std::unique_ptr<int64_t[]> labels(new int64_t[z_.rows]);
+        Array<int64_t> labels(z_.rows);
 #pragma omp parallel for num_threads(threads) schedule(static)
         for (int64_t i = 0; i < z_.rows; ++i) {
             const int64_t key = target.labeling.key(i);
@@ -380,37 +362,34 @@ class Columns {
 
     const MatrixView& z_;
     const std::vector<Chain>& chains_;
-    const RunKernels& kernels_;
+    const Setup& setup_;
     const int64_t width_;
     int64_t classes_ = 0;  // of the finest labeling of every chain; one more for skipped rows
+    bool suits_ = false;
     bool by_blocks_ = false;
+    int64_t block_rows_ = kBlockRows;
     int64_t slices_ = 0;
     int64_t blocks_ = 0;
     int64_t parts_ = 0;
     std::vector<int64_t> first_class_;
     const float* shift_ = nullptr;
-    Paged<double> sums_;                // [parts, classes + 1, width]
-    std::unique_ptr<Tally[]> tallies_;  // [parts, slices, classes + 1]
-    std::unique_ptr<int64_t[]> counts_;
-    std::unique_ptr<double[]> squares_;
+    Array<double> sums_;    // [parts, classes + 1, width]
+    Array<Tally> tallies_;  // [parts, slices, classes + 1]
+    Array<int64_t> counts_;
+    Array<double> squares_;
     std::vector<Remainder> left_;
 };
 
 }  // namespace
 
-void set_moment_blocks(int64_t labelings, int64_t classes) {
-    many_labelings = labelings;
-    many_classes = classes;
-}
-
-bool columns_suit(const MatrixView& z, const std::vector<Chain>& chains) {
-    return Columns(z, chains, run_kernels()).suits();
+bool columns_suit(const MatrixView& z, const std::vector<Chain>& chains, const Setup& setup) {
+    return Columns(z, chains, setup).suits();
 }
 
 std::vector<Remainder> add_by_columns(const MatrixView& z, const std::vector<Chain>& chains,
-                                      const RunKernels& kernels, int threads) {
-    Columns columns(z, chains, kernels);
-    columns.run(threads);
+                                      const Setup& setup) {
+    Columns columns(z, chains, setup);
+    columns.run();
     return columns.take_left();
 }
 

@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 
 #include "convert.h"
 
@@ -25,7 +24,8 @@ constexpr int kSliceVectors = kSliceCols / kF32Lanes;
 constexpr int kBlockVectors = kBlockCols / kF32Lanes;
 
 double median(double* values, int64_t n) {
-    std::nth_element(values, values + n / 2, values + n);
+    // With a lambda of this file, the template's instance is this instruction set's alone.
+    std::nth_element(values, values + n / 2, values + n, [](double a, double b) { return a < b; });
     return values[n / 2];
 }
 
@@ -37,7 +37,7 @@ void find_shift(const MatrixView& z, float* shift) {
     for (int64_t j = 0; j < z.cols; ++j) {
         int64_t n = 0;
         for (int64_t s = 0; s < samples; ++s) {
-            const double x = to_f64(base[z.rows * s / samples * z.row_stride + j]);
+            const double x = to_f64(load_one(base + z.rows * s / samples * z.row_stride + j));
             if (std::isfinite(x)) values[n++] = x;
         }
         shift[j] = 0;

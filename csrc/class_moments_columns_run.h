@@ -10,7 +10,7 @@ namespace ssk {
 
 constexpr int64_t kSliceCols = 128;  // 512 bytes of float32 in a piece: memory serves less badly
 
-// A block: so many rows of so many columns take 1 MB in float32.
+// A block: so many rows, at most, of so many columns take 1 MB in float32.
 constexpr int64_t kBlockCols = 32;
 constexpr int64_t kBlockRows = 8192;
 

@@ -9,7 +9,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <memory>
 
 #include "class_moments_parts.h"
 
@@ -20,10 +19,10 @@ constexpr int64_t kMaxSegment = 2048;             // rows
 constexpr int64_t kMinSegmentElements = 1 << 15;  // a task should outlast its own scheduling
 constexpr int64_t kMinSegments = 64;
 
-int64_t segment_rows(int64_t rows, int64_t cols) {
+int64_t segment_rows(int64_t rows, int64_t cols, const Cuts& cuts) {
     const int64_t least = std::max<int64_t>(16, kMinSegmentElements / cols);
     const int64_t wanted = (rows + kMinSegments - 1) / kMinSegments;
-    return std::min(kMaxSegment, std::max(least, wanted));
+    return cuts("segment", std::min(kMaxSegment, std::max(least, wanted)), 1, kMaxSegment);
 }
 
 // The moments of some rows of one class; cls == classes stands for rows that are skipped.
@@ -42,24 +41,25 @@ struct Open {
 
 class Gather {
   public:
-    Gather(const MatrixView& z, const std::vector<Target>& chain, const RunKernels& kernels,
+    Gather(const MatrixView& z, const std::vector<Target>& chain, const Setup& setup,
            const uint32_t* order, int64_t n)
         : z_(z),
           chain_(chain),
-          kernels_(kernels),
+          kernels_(setup.kernels),
           order_(order),
           n_(n),
           levels_(static_cast<int64_t>(chain.size())),
-          segment_(segment_rows(n, z.cols)),
+          segment_(segment_rows(n, z.cols, setup.cuts)),
           segments_((n + segment_ - 1) / segment_),
           width_(padded_cols(z.cols)),
-          edges_(new Partial[segments_ * levels_ * 2]()),
-          edge_means_(segments_ > 1 ? new double[segments_ * levels_ * 2 * z.cols] : nullptr) {}
+          edges_(segments_ > 1 ? segments_ * levels_ * 2 : 0),
+          edge_means_(segments_ > 1 ? segments_ * levels_ * 2 * z.cols : 0) {}
 
     void run(int threads) {
         const int team = static_cast<int>(std::min<int64_t>(threads, segments_));
-        const std::unique_ptr<double[]> means(new double[team * levels_ * width_]);
-        const std::unique_ptr<Open[]> opens(new Open[team * levels_]);
+        const Array<double> means(team * levels_ * width_);
+        const Array<Open> opens(team * levels_);
+        if (segments_ > 1) std::fill_n(edges_.get(), segments_ * levels_ * 2, Partial{});
         for (int64_t i = 0; i < team * levels_; ++i) opens[i].mean = means.get() + i * width_;
         if (team == 1) {
             for (int64_t s = 0; s < segments_; ++s) add_segment(s, opens.get());
@@ -177,19 +177,18 @@ class Gather {
     const int64_t segment_;
     const int64_t segments_;
     const int64_t width_;
-    std::unique_ptr<Partial[]> edges_;      // [segments, levels, head and tail]
-    std::unique_ptr<double[]> edge_means_;  // the same, by cols
+    const Array<Partial> edges_;      // [segments, levels, head and tail]
+    const Array<double> edge_means_;  // the same, by cols
 };
 
 }  // namespace
 
-void add_by_gather(const MatrixView& z, const std::vector<Target>& chain, const RunKernels& kernels,
-                   int threads) {
-    const std::unique_ptr<uint32_t[]> order(new uint32_t[2 * z.rows]);
+void add_by_gather(const MatrixView& z, const std::vector<Target>& chain, const Setup& setup) {
+    const Array<uint32_t> order(2 * z.rows);
     std::vector<Labeling> labelings;
     for (const Target& target : chain) labelings.push_back(target.labeling);
-    const int64_t n = sort_rows(labelings, z.rows, threads, order.get(), order.get() + z.rows);
-    if (n > 0) Gather(z, chain, kernels, order.get(), n).run(threads);
+    const int64_t n = sort_rows(labelings, z.rows, setup.labels, order.get(), order.get() + z.rows);
+    if (n > 0) Gather(z, chain, setup, order.get(), n).run(setup.threads);
 }
 
 }  // namespace ssk

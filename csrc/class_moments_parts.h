@@ -3,18 +3,29 @@
 
 #include <cmath>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "class_moments.h"
 #include "class_moments_run.h"
 #include "label_sort.h"
+#include "memory.h"
 
 namespace ssk {
 
 inline int64_t element_size(DType dtype) {
     return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
 }
+
+// What every way needs beside the rows.
+struct Setup {
+    Setup(const RunKernels& run, int most, const Cuts& given)
+        : kernels(run), cuts(given), labels(most, given), threads(labels.threads) {}
+
+    const RunKernels& kernels;
+    const Cuts& cuts;
+    const LabelPlan labels;
+    const int threads;
+};
 
 struct Target {
     Labeling labeling;
@@ -37,23 +48,22 @@ inline bool trusted_in_f32(DType dtype, double m2, int64_t n, int64_t cols) {
 
 // Rows of z in the order of their classes, gathered; a run of a coarser class is made of whole runs
 // of finer ones.
-void add_by_gather(const MatrixView& z, const Chain& chain, const RunKernels& kernels, int threads);
+void add_by_gather(const MatrixView& z, const Chain& chain, const Setup& setup);
 
 // Rows of z in their own order, through the cache, for any number of labelings with few classes.
 // False if the shape does not suit (nothing is done then).
-bool add_by_strips(const MatrixView& z, const std::vector<Target>& targets,
-                   const RunKernels& kernels, int threads);
+bool add_by_strips(const MatrixView& z, const std::vector<Target>& targets, const Setup& setup);
 
 // A labeling of the rows in some classes of a target, and those labels.
 struct Remainder {
-    std::unique_ptr<int64_t[]> labels;
+    Array<int64_t> labels;
     Target target;
 };
 
 // Rows of z in their own order, into sums of all chains' classes at once. Returns what is still to
 // be added, by another way.
 std::vector<Remainder> add_by_columns(const MatrixView& z, const std::vector<Chain>& chains,
-                                      const RunKernels& kernels, int threads);
-bool columns_suit(const MatrixView& z, const std::vector<Chain>& chains);
+                                      const Setup& setup);
+bool columns_suit(const MatrixView& z, const std::vector<Chain>& chains, const Setup& setup);
 
 }  // namespace ssk

@@ -9,7 +9,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <memory>
 
 #include "class_moments_parts.h"
 
@@ -21,13 +20,12 @@ constexpr int64_t kMinRun = 4;           // rows of a class to expect in a strip
 constexpr int64_t kDataPerMoments = 64;  // bytes of rows per byte of a task's moments
 constexpr int64_t kMinTaskBytes = 1 << 20;
 constexpr int64_t kMinTasks = 16;
+constexpr int64_t kMost = int64_t{1} << 20;  // of what a cut may set
 
 class Strips {
   public:
-    Strips(const MatrixView& z, const std::vector<Target>& targets, const RunKernels& kernels)
-        : z_(z), targets_(targets), kernels_(kernels), width_(padded_cols(z.cols)) {
-        const int64_t row_bytes = z.cols * element_size(z.dtype);
-        strip_ = std::max<int64_t>(1, kStripBytes / row_bytes);
+    Strips(const MatrixView& z, const std::vector<Target>& targets, const Setup& setup)
+        : z_(z), targets_(targets), kernels_(setup.kernels), width_(padded_cols(z.cols)) {
         for (const Target& target : targets) {
             first_class_.push_back(classes_);
             classes_ += target.state.classes;
@@ -36,18 +34,26 @@ class Strips {
         // A count, an m2 and a mean per class.
         const int64_t moment_bytes = classes_ * (width_ + 2) * 8;
         const int64_t task_bytes = std::max(kMinTaskBytes, kDataPerMoments * moment_bytes);
-        task_ = std::max<int64_t>(1, task_bytes / row_bytes / strip_) * strip_;
-        tasks_ = (z.rows + task_ - 1) / task_;
+        const int64_t row_bytes = z.cols * element_size(z.dtype);
+        const int64_t strip = std::max<int64_t>(1, kStripBytes / row_bytes);
+        const int64_t task = std::max<int64_t>(1, task_bytes / row_bytes / strip);
+        const auto tasks_of = [&](int64_t rows) { return (z.rows + rows - 1) / rows; };
+        const bool chosen = largest_ * kMinRun <= strip && tasks_of(task * strip) >= kMinTasks;
+        suits_ = setup.cuts("strips", chosen, 0, 1) != 0;
+        if (!suits_) return;
+        strip_ = setup.cuts("strip", strip, 1, kMost);
+        task_ = setup.cuts("task", task, 1, kMost) * strip_;
+        tasks_ = tasks_of(task_);
     }
 
-    bool suits() const { return largest_ * kMinRun <= strip_ && tasks_ >= kMinTasks; }
+    bool suits() const { return suits_; }
 
     void run(int threads) {
-        counts_.reset(new int64_t[tasks_ * classes_]);
-        m2_.reset(new double[tasks_ * classes_]);
-        means_.reset(new double[tasks_ * classes_ * width_]);
+        counts_ = Array<int64_t>(tasks_ * classes_);
+        m2_ = Array<double>(tasks_ * classes_);
+        means_ = Array<double>(tasks_ * classes_ * width_);
         const int64_t scratch = strip_ + largest_ + 2;
-        const std::unique_ptr<uint32_t[]> scratches(new uint32_t[threads * scratch]);
+        const Array<uint32_t> scratches(threads * scratch);
 #pragma omp parallel num_threads(threads)
         {
             uint32_t* order = scratches.get() + omp_get_thread_num() * scratch;
@@ -134,24 +140,24 @@ class Strips {
     const std::vector<Target>& targets_;
     const RunKernels& kernels_;
     const int64_t width_;
+    bool suits_ = false;
     int64_t strip_ = 0;  // rows
     int64_t task_ = 0;   // rows
     int64_t tasks_ = 0;
     int64_t classes_ = 0;  // of all labelings together
     int64_t largest_ = 0;
     std::vector<int64_t> first_class_;
-    std::unique_ptr<int64_t[]> counts_;  // [tasks, classes]
-    std::unique_ptr<double[]> m2_;       // the same
-    std::unique_ptr<double[]> means_;    // the same, by width
+    Array<int64_t> counts_;  // [tasks, classes]
+    Array<double> m2_;       // the same
+    Array<double> means_;    // the same, by width
 };
 
 }  // namespace
 
-bool add_by_strips(const MatrixView& z, const std::vector<Target>& targets,
-                   const RunKernels& kernels, int threads) {
-    Strips strips(z, targets, kernels);
+bool add_by_strips(const MatrixView& z, const std::vector<Target>& targets, const Setup& setup) {
+    Strips strips(z, targets, setup);
     if (!strips.suits()) return false;
-    strips.run(threads);
+    strips.run(setup.threads);
     return true;
 }
 

@@ -6,11 +6,13 @@
 #include <cmath>
 #include <limits>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "class_projections_plan.h"
 #include "cpu_features.h"
 #include "label_sort.h"
+#include "memory.h"
 #include "nearest_center_plan.h"
 
 namespace ssk {
@@ -23,34 +25,33 @@ constexpr int64_t kRowStep = 16;      // whole panels of every instruction set
 constexpr int64_t kColumnSlice = 64;  // columns of the mean that one thread sums
 constexpr double kInflation = 1 + 0x1p-20;
 // From so many on, int16 products pay, and their roundings average out.
-int64_t many_centers = 256, many_columns = 64;
+constexpr int64_t kManyCenters = 256, kManyColumns = 64;
+// Elements to prepare, and multiply-adds, below which one more thread costs more than it saves.
+constexpr double kPreparedShare = 3e4, kScannedShare = 1e6;
+constexpr int64_t kMostRows = int64_t{1} << 32;  // of z: their numbers are kept in 32 bits
 
 struct Kernels {
     ExactKernel exact;
     ProjectionKernel product;
 };
 
-Kernels choose(bool wide, int64_t centers, int64_t dim) {
+Kernels choose(bool wide, bool quantized) {
 #if defined(__x86_64__)
     const Isa isa = active_isa();
-    if (isa >= Isa::avx512bf16 && !wide && centers >= many_centers && dim >= many_columns)
+    if (isa >= Isa::avx512bf16 && !wide && quantized)
         return {avx512::nearest_center_exact(), avx512bf16::quantized_class_projection_kernel()};
     if (isa >= Isa::avx512)
         return {avx512::nearest_center_exact(), avx512::class_projection_kernel(wide)};
     if (isa >= Isa::avx2)
         return {avx2::nearest_center_exact(), avx2::class_projection_kernel(wide)};
 #endif
+    (void)quantized;
     return {portable::nearest_center_exact(), portable::class_projection_kernel(wide)};
-}
-
-// Threads that pay for themselves: each should get at least `share` multiply-adds or elements.
-int team_for(double work, double share, int threads) {
-    return static_cast<int>(std::clamp<double>(work / share, 1, threads));
 }
 
 // g, the mean of the usable centers, and ||mu_j - g||.
 void around_their_mean(const MatrixView& centers, const std::vector<int32_t>& ids, int threads,
-                       std::vector<double>& shift, std::vector<double>& norm) {
+                       double* shift, double* norm) {
     const auto* base = static_cast<const double*>(centers.data);
     const int64_t d = centers.cols, count = static_cast<int64_t>(ids.size());
     const int64_t slices = (d + kColumnSlice - 1) / kColumnSlice;
@@ -59,6 +60,7 @@ void around_their_mean(const MatrixView& centers, const std::vector<int32_t>& id
 #pragma omp for schedule(static)
         for (int64_t slice = 0; slice < slices; ++slice) {
             const int64_t begin = slice * kColumnSlice, end = std::min(d, begin + kColumnSlice);
+            std::fill(shift + begin, shift + end, 0.0);
             for (const int32_t id : ids)
                 for (int64_t j = begin; j < end; ++j) shift[j] += base[id * d + j];
             for (int64_t j = begin; j < end; ++j) shift[j] /= static_cast<double>(count);
@@ -85,47 +87,46 @@ bool has_safe_squares(double reach) { return reach == 0 || (reach > 0x1p-300 && 
 
 }  // namespace
 
-void set_int16_projections(int64_t centers, int64_t columns) {
-    many_centers = centers;
-    many_columns = columns;
-}
-
 void class_projections(const MatrixView& z, const int64_t* classes, const MatrixView& centers,
                        const int64_t* counts, const double* between, bool directional, int threads,
-                       int64_t* rank, uint8_t* alone, double* spread) {
+                       const Cuts& cuts, int64_t* rank, uint8_t* alone, double* spread) {
+    if (z.rows > kMostRows)
+        throw std::invalid_argument("z: expected at most 2^32 rows, got " + std::to_string(z.rows));
+    const LabelPlan labels(threads, cuts);
     const int64_t size = centers.rows;
     const Labeling labeling{classes, size, -1};
-    if (first_bad_row({labeling}, z.rows, threads).row >= 0)
+    if (first_bad_row({labeling}, z.rows, labels).row >= 0)
         throw std::invalid_argument("class_projections: a class is out of range");
     for (int64_t i = 0; i < z.rows; ++i) rank[i] = classes[i] < 0 ? -1 : size;
     std::fill(alone, alone + z.rows, uint8_t{0});
     std::fill(spread, spread + size, 0.0);
     const double elements = static_cast<double>(size) * centers.cols;
-    const int preparing = team_for(elements, 3e4, threads);
+    const int preparing = cuts.threads(elements / kPreparedShare, threads);
     const std::vector<int32_t> ids = usable_centers(centers, preparing);
-    if (ids.empty() || z.rows == 0) return;
     const int64_t usable = static_cast<int64_t>(ids.size());
-    const Kernels kernels = choose(z.dtype == DType::f64, usable, centers.cols);
+    const bool many = usable >= kManyCenters && centers.cols >= kManyColumns;
+    const Kernels kernels = choose(z.dtype == DType::f64, cuts("int16", many, 0, 1) != 0);
+    if (ids.empty() || z.rows == 0) return;
 
     std::vector<int32_t> column(size, -1);
     for (std::size_t i = 0; i < ids.size(); ++i) column[ids[i]] = static_cast<int32_t>(i);
-    std::vector<uint32_t> order(z.rows), spare(z.rows);
-    order.resize(sort_rows({labeling}, z.rows, threads, order.data(), spare.data()));
+    const Array<uint32_t> order(z.rows), spare(z.rows);
+    const int64_t labelled = sort_rows({labeling}, z.rows, labels, order.get(), spare.get());
     const auto without_center = [&](uint32_t row) { return column[classes[row]] < 0; };
-    order.erase(std::remove_if(order.begin(), order.end(), without_center), order.end());
-    const int64_t n = static_cast<int64_t>(order.size());
+    const int64_t n =
+        std::remove_if(order.get(), order.get() + labelled, without_center) - order.get();
     if (n == 0) return;
 
-    std::vector<double> shift(centers.cols, 0.0), norm(ids.size()), row_spread(n);
-    around_their_mean(centers, ids, preparing, shift, norm);
-    const double reach = *std::max_element(norm.begin(), norm.end());
+    const Array<double> shift(centers.cols), norm(usable), row_spread(n);
+    around_their_mean(centers, ids, preparing, shift.get(), norm.get());
+    const double reach = *std::max_element(norm.get(), norm.get() + usable);
     int exponent = 0;
     if (std::isfinite(reach) && reach > 0) exponent = -std::ilogb(reach);
-    for (double& w : norm) w = std::ldexp(w, exponent) * kInflation;
+    for (int64_t i = 0; i < usable; ++i) norm[i] = std::ldexp(norm[i], exponent) * kInflation;
 
     const ProjectionKernel& product = kernels.product;
     const int64_t panels = (usable + product.lanes - 1) / product.lanes;
-    const Aligned<char> packed(product.packed_bytes(usable, centers.cols));
+    const Array<char> packed(product.packed_bytes(usable, centers.cols));
     const ProjectionPlan plan{z,
                               centers,
                               kernels.exact,
@@ -137,27 +138,31 @@ void class_projections(const MatrixView& z, const int64_t* classes, const Matrix
                               (z.cols + 7) / 8 * 8,
                               ids.data(),
                               column.data(),
-                              shift.data(),
+                              shift.get(),
                               exponent,
                               has_safe_squares(reach),
-                              norm.data(),
+                              norm.get(),
                               packed.get(),
-                              order.data(),
+                              order.get(),
                               rank,
                               alone,
-                              row_spread.data()};
+                              row_spread.get()};
+    const int64_t staging = product.staged * plan.leading;
+    const Array<double> staged(preparing * staging);
 #pragma omp parallel for num_threads(preparing) schedule(static)
-    for (int64_t p = 0; p < panels; ++p) product.pack(plan, p, packed.get());
+    for (int64_t p = 0; p < panels; ++p)
+        product.pack(plan, p, staged.get() + omp_get_thread_num() * staging, packed.get());
 
-    const int scanning = team_for(elements * static_cast<double>(n), 1e6, threads);
+    const int scanning = cuts.threads(elements * static_cast<double>(n) / kScannedShare, threads);
     const auto stepped = [](int64_t rows, int64_t step) { return (rows + step - 1) / step * step; };
     const int64_t fitting = kBlockBytes / (centers.cols * product.element) / kTile * kTile;
     const int64_t share = stepped((n + scanning - 1) / scanning, kRowStep);
-    const int64_t rows = std::min(share, std::clamp(fitting, kTile, kMaxRows));
+    const int64_t chosen = std::min(share, std::clamp(fitting, kTile, kMaxRows));
+    const int64_t rows = cuts("rows", chosen, 1, kMaxRows);
     const int64_t blocks = (n + rows - 1) / rows;
     const int team = static_cast<int>(std::min<int64_t>(scanning, blocks));
     const int64_t scratch_bytes = product.scratch(plan, rows);
-    const Aligned<char> scratch(team * scratch_bytes);
+    const Array<char> scratch(team * scratch_bytes);
 #pragma omp parallel for num_threads(team) schedule(dynamic)
     for (int64_t b = 0; b < blocks; ++b)
         product.scan(plan, b * rows, std::min(rows, n - b * rows), rows,

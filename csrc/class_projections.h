@@ -67,6 +67,7 @@
 
 #include <cstdint>
 
+#include "cuts.h"
 #include "views.h"
 
 namespace ssk {
@@ -82,12 +83,10 @@ namespace ssk {
 // spread [C]: as above, 0 unless `directional`; NaN if a row of the class is not finite or another
 //   center coincides with its own.
 // Throws std::invalid_argument if a class is outside [-1, C).
+// Cuts: `rows` of a block; `int16`, 1 where rows that are not float64 are to be multiplied as int16
+// if the machine can; `threads` to put to work; those of the labels (label_sort.h).
 void class_projections(const MatrixView& z, const int64_t* classes, const MatrixView& centers,
                        const int64_t* counts, const double* between, bool directional, int threads,
-                       int64_t* rank, uint8_t* alone, double* spread);
-
-// From how many centers and columns on, 256 and 64 by default, rows that are not float64 are
-// multiplied as int16 where the machine can.
-void set_int16_projections(int64_t centers, int64_t columns);
+                       const Cuts& cuts, int64_t* rank, uint8_t* alone, double* spread);
 
 }  // namespace ssk

@@ -35,8 +35,9 @@ struct ProjectionPlan {
 struct ProjectionKernel {
     int64_t lanes;    // centers per panel
     int64_t element;  // bytes of a row's element, about
+    int64_t staged;   // float64 rows, of plan.leading columns, that `pack` works on
     int64_t (*packed_bytes)(int64_t centers, int64_t dim);
-    void (*pack)(const ProjectionPlan&, int64_t panel, void* packed);
+    void (*pack)(const ProjectionPlan&, int64_t panel, double* staging, void* packed);
     // Bytes of scratch for `rows` rows at a time, a multiple of 64.
     int64_t (*scratch)(const ProjectionPlan&, int64_t rows);
     // Rows order[first, first + n), n at most what the scratch was made for.

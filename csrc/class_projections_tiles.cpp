@@ -199,7 +199,7 @@ int64_t packed_bytes(int64_t centers, int64_t dim) {
     return kQuantized<T> ? bytes + packed_bytes<Sum<T>>(centers, dim) : bytes;
 }
 template <class T>
-void pack(const ProjectionPlan& plan, int64_t panel, void* packed) {
+void pack(const ProjectionPlan& plan, int64_t panel, double* staging, void* packed) {
     constexpr int W = kLanes<T>;
     const int64_t dim = plan.z.cols, here = smaller(W, plan.count - panel * W);
     const double* const base = static_cast<const double*>(plan.centers.data);
@@ -208,16 +208,16 @@ void pack(const ProjectionPlan& plan, int64_t panel, void* packed) {
         return Difference{base + plan.ids[panel * W + l] * dim, plan.shift, factor};
     };
     T* const panels = static_cast<T*>(packed);
-    const Scratch rows(kQuantized<T> ? W * plan.leading * sizeof(double) : 0);
-    pack_differences<T>(here, dim, difference, rows.as<double>(), plan.leading,
+    pack_differences<T>(here, dim, difference, staging, plan.leading,
                         panels + panel * panel_of<T>(dim));
     if constexpr (kQuantized<T>)
-        pack<Sum<T>>(plan, panel, panels + panels_of<T>(plan.count) * panel_of<T>(dim));
+        pack<Sum<T>>(plan, panel, staging, panels + panels_of<T>(plan.count) * panel_of<T>(dim));
 }
 
 template <class T>
 constexpr ProjectionKernel kernel() {
-    return {kLanes<T>, sizeof(T), packed_bytes<T>, pack<T>, scratch_bytes<T>, scan<T>};
+    return {kLanes<T>,        sizeof(T), kQuantized<T> ? kLanes<T> : 0, packed_bytes<T>, pack<T>,
+            scratch_bytes<T>, scan<T>};
 }
 
 }  // namespace

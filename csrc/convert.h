@@ -90,16 +90,24 @@ template <class T>
     return static_cast<double>(to_f32(x));
 }
 
-// load<V>(p): Lanes<V>::count elements from p, at any alignment.
+// Memory that a caller handed over is read through these: it may lie at any alignment.
+template <class T>
+[[maybe_unused]] inline T load_one(const T* p) {
+    T out;
+    std::memcpy(&out, p, sizeof out);
+    return out;
+}
+
+// load<V>(p): Lanes<V>::count elements from p.
 template <class V, class T>
 [[maybe_unused]] inline V load(const T* p) {
     V out;
     if constexpr (sizeof(T) == sizeof(typename Lanes<V>::scalar)) {
         std::memcpy(&out, p, sizeof out);
     } else if constexpr (sizeof(typename Lanes<V>::scalar) == 8) {
-        for (int i = 0; i < Lanes<V>::count; ++i) out[i] = to_f64(p[i]);
+        for (int i = 0; i < Lanes<V>::count; ++i) out[i] = to_f64(load_one(p + i));
     } else {
-        for (int i = 0; i < Lanes<V>::count; ++i) out[i] = to_f32(p[i]);
+        for (int i = 0; i < Lanes<V>::count; ++i) out[i] = to_f32(load_one(p + i));
     }
     return out;
 }

@@ -1,5 +1,6 @@
 #include "cuts.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace ssk {
@@ -17,6 +18,12 @@ int64_t Cuts::operator()(const char* name, int64_t chosen, int64_t least, int64_
                                     ", " + std::to_string(most) + "], got " +
                                     std::to_string(value));
     return value;
+}
+
+int Cuts::threads(double wanted, int most) const {
+    constexpr int64_t kMostThreads = 256;  // that a caller may set
+    const auto chosen = static_cast<int64_t>(std::clamp<double>(wanted, 1, most));
+    return static_cast<int>((*this)("threads", chosen, 1, kMostThreads));
 }
 
 void Cuts::all_used() const {

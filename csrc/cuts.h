@@ -20,6 +20,9 @@ class Cuts {
     int64_t operator()(const char* name, int64_t chosen, int64_t least, int64_t most,
                        int64_t multiple = 1) const;
 
+    // Threads to put to work: `wanted`, at least one and at most `most`; or those set as `threads`.
+    int threads(double wanted, int most) const;
+
     // Throws std::invalid_argument for a name that no pass has asked for.
     void all_used() const;
 

@@ -4,19 +4,15 @@
 
 #include <algorithm>
 #include <atomic>
-#include <memory>
+
+#include "memory.h"
 
 namespace ssk {
 namespace {
 
+constexpr int64_t kShare = 16384;  // labels
 constexpr int64_t kBlock = 4096;
-constexpr int64_t kRowsPerThread = 16384;  // below this a second thread costs more than it saves
-constexpr int kMaxDigitBits = 11;          // 2048 counters: half of a 16 KiB L1 share
-
-int team_size(int64_t rows, int threads) {
-    return static_cast<int>(
-        std::max<int64_t>(1, std::min<int64_t>(threads, rows / kRowsPerThread)));
-}
+constexpr int kMaxDigitBits = 11;  // 2048 counters: half of a 16 KiB L1 share
 
 int bits_of(int64_t largest) {
     int bits = 0;
@@ -36,15 +32,17 @@ struct Digit {
 // One pass of a stable counting sort, each thread on its own stretch of the input: where a thread
 // writes follows from all threads' counts, so the result does not depend on how many there are.
 // A null `from` stands for the rows in their own order, less those that the labeling skips.
-int64_t sort_digit(const Digit& digit, const uint32_t* from, int64_t n, uint32_t* to, int threads) {
+int64_t sort_digit(const Digit& digit, const uint32_t* from, int64_t n, uint32_t* to,
+                   const LabelPlan& plan) {
     const int64_t buckets = digit.mask + 1;
-    const int team = team_size(n, threads);
-    std::unique_ptr<int64_t[]> starts(new int64_t[team * buckets]());
+    const int team = plan.team(n);
+    const Array<int64_t> starts(team * buckets);
     int64_t total = 0;
 
     const auto stretch = [&](int t) { return n * t / team; };
     const auto count = [&](int t) {
         int64_t* mine = starts.get() + t * buckets;
+        std::fill_n(mine, buckets, 0);
         for (int64_t i = stretch(t); i < stretch(t + 1); ++i) {
             if (from)
                 ++mine[digit.of(from[i])];
@@ -91,25 +89,36 @@ int64_t sort_digit(const Digit& digit, const uint32_t* from, int64_t n, uint32_t
 
 }  // namespace
 
-RowOfLabeling first_bad_row(const std::vector<Labeling>& labelings, int64_t rows, int threads) {
+LabelPlan::LabelPlan(int most, const Cuts& cuts)
+    : threads(cuts.threads(most, most)),
+      share(cuts("label_share", kShare, 1, kShare)),
+      block(cuts("label_block", kBlock, 1, kBlock)),
+      digit_bits(static_cast<int>(cuts("digit_bits", kMaxDigitBits, 1, kMaxDigitBits))) {}
+
+int LabelPlan::team(int64_t labels) const {
+    return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, labels / share)));
+}
+
+RowOfLabeling first_bad_row(const std::vector<Labeling>& labelings, int64_t rows,
+                            const LabelPlan& plan) {
     const auto is_bad = [&](const Labeling& labeling, int64_t row) {
         const int64_t label = labeling.labels[row];
         return (label != labeling.ignore) &
                (static_cast<uint64_t>(label) >= static_cast<uint64_t>(labeling.classes));
     };
     const int64_t count = static_cast<int64_t>(labelings.size());
-    const int64_t per_labeling = (rows + kBlock - 1) / kBlock;
+    const int64_t per_labeling = (rows + plan.block - 1) / plan.block;
     const int64_t blocks = count * per_labeling;
     int64_t first = blocks;
     const auto has_bad = [&](int64_t block) {
         bool bad = false;
         const Labeling& labeling = labelings[block / per_labeling];
-        const int64_t begin = block % per_labeling * kBlock;
-        const int64_t end = std::min(rows, begin + kBlock);
+        const int64_t begin = block % per_labeling * plan.block;
+        const int64_t end = std::min(rows, begin + plan.block);
         for (int64_t i = begin; i < end; ++i) bad |= is_bad(labeling, i);
         return bad;
     };
-    const int team = team_size(count * rows, threads);
+    const int team = plan.team(count * rows);
     if (team == 1) {
         for (int64_t b = 0; b < blocks && first == blocks; ++b)
             if (has_bad(b)) first = b;
@@ -119,25 +128,26 @@ RowOfLabeling first_bad_row(const std::vector<Labeling>& labelings, int64_t rows
             if (has_bad(b)) first = std::min(first, b);
     }
     if (first == blocks) return {0, -1};
-    int64_t row = first % per_labeling * kBlock;
+    int64_t row = first % per_labeling * plan.block;
     while (!is_bad(labelings[first / per_labeling], row)) ++row;
     return {first / per_labeling, row};
 }
 
-bool is_function_of(const Labeling& coarse, const Labeling& fine, int64_t rows, int threads) {
+bool is_function_of(const Labeling& coarse, const Labeling& fine, int64_t rows,
+                    const LabelPlan& plan) {
     constexpr int64_t kUnseen = -1;
     const int64_t keys = fine.classes + 1;
-    const int team = team_size(rows, threads);
-    std::unique_ptr<int64_t[]> parents(new int64_t[team * keys]);
+    const int team = plan.team(rows);
+    const Array<int64_t> parents(team * keys);
     std::fill_n(parents.get(), team * keys, kUnseen);
     // Skipped rows are not in the order at all, so only another skip may go with them.
     for (int t = 0; t < team; ++t) parents[t * keys + fine.classes] = coarse.classes;
     std::atomic<bool> consistent{true};
     const auto scan = [&](int t, int64_t begin, int64_t end) {
         int64_t* mine = parents.get() + t * keys;
-        for (int64_t i = begin; i < end; i += kBlock) {
+        for (int64_t i = begin; i < end; i += plan.block) {
             if (!consistent.load(std::memory_order_relaxed)) return;
-            for (int64_t j = i; j < std::min(end, i + kBlock); ++j) {
+            for (int64_t j = i; j < std::min(end, i + plan.block); ++j) {
                 int64_t& parent = mine[fine.key(j)];
                 const int64_t here = coarse.key(j);
                 if (parent == kUnseen) parent = here;
@@ -149,10 +159,10 @@ bool is_function_of(const Labeling& coarse, const Labeling& fine, int64_t rows, 
         }
     };
     // Labelings that cross mostly show it at once: not worth waking other threads.
-    scan(0, 0, std::min(rows, kBlock));
+    scan(0, 0, std::min(rows, plan.block));
     if (!consistent) return false;
     if (team == 1) {
-        scan(0, kBlock, rows);
+        scan(0, plan.block, rows);
         return consistent;
     }
 #pragma omp parallel for num_threads(team) schedule(static, 1)
@@ -170,13 +180,13 @@ bool is_function_of(const Labeling& coarse, const Labeling& fine, int64_t rows, 
     return true;
 }
 
-int64_t sort_rows(const std::vector<Labeling>& chain, int64_t rows, int threads, uint32_t* order,
-                  uint32_t* spare) {
+int64_t sort_rows(const std::vector<Labeling>& chain, int64_t rows, const LabelPlan& plan,
+                  uint32_t* order, uint32_t* spare) {
     // Least significant digit first: finest labeling before coarser ones.
     std::vector<Digit> digits;
     for (const Labeling& labeling : chain) {
         const int bits = std::max(1, bits_of(labeling.classes));
-        const int count = (bits + kMaxDigitBits - 1) / kMaxDigitBits;
+        const int count = (bits + plan.digit_bits - 1) / plan.digit_bits;
         const int width = (bits + count - 1) / count;
         for (int d = 0; d < count; ++d)
             digits.push_back({&labeling, d * width, (int64_t{1} << width) - 1});
@@ -185,7 +195,7 @@ int64_t sort_rows(const std::vector<Labeling>& chain, int64_t rows, int threads,
     uint32_t* to = digits.size() % 2 ? order : spare;
     int64_t n = rows;
     for (const Digit& digit : digits) {
-        n = sort_digit(digit, from, n, to, threads);
+        n = sort_digit(digit, from, n, to, plan);
         from = to;
         to = to == order ? spare : order;
     }

@@ -3,10 +3,7 @@
 
 #include <omp.h>
 
-#include <algorithm>
 #include <cmath>
-#include <limits>
-#include <vector>
 
 #include "panels.h"
 
@@ -19,7 +16,9 @@ constexpr double kShare64 = 1e-4;
 constexpr double kUnderflow = 0x1p-90;
 constexpr int64_t kDense = 6;
 constexpr int64_t kArea = int64_t{kBlock} * kBlock;
+constexpr int64_t kFew = 512;  // means: fp64 products take some ms at D = 2048
 constexpr int64_t kSuper = 8;  // blocks: 2 x 8 of them stay in L3 while all their pairs are taken
+constexpr int64_t kMost = int64_t{1} << 40;  // of what a cut may set
 constexpr int kMaxExponent = 1000;
 
 struct Tile {
@@ -27,14 +26,14 @@ struct Tile {
 };
 
 // Blocks of the upper triangle, those that share operands near each other.
-std::vector<Tile> upper_tiles(int64_t blocks) {
-    std::vector<Tile> tiles;
-    tiles.reserve(blocks * (blocks + 1) / 2);
-    for (int64_t si = 0; si < blocks; si += kSuper)
-        for (int64_t sj = si; sj < blocks; sj += kSuper)
-            for (int64_t i = si; i < smaller(blocks, si + kSuper); ++i)
-                for (int64_t j = larger(i, sj); j < smaller(blocks, sj + kSuper); ++j)
-                    tiles.push_back({static_cast<int32_t>(i), static_cast<int32_t>(j)});
+Array<Tile> upper_tiles(int64_t blocks, int64_t super) {
+    Array<Tile> tiles(blocks * (blocks + 1) / 2);
+    int64_t count = 0;
+    for (int64_t si = 0; si < blocks; si += super)
+        for (int64_t sj = si; sj < blocks; sj += super)
+            for (int64_t i = si; i < smaller(blocks, si + super); ++i)
+                for (int64_t j = larger(i, sj); j < smaller(blocks, sj + super); ++j)
+                    tiles[count++] = {static_cast<int32_t>(i), static_cast<int32_t>(j)};
     return tiles;
 }
 
@@ -42,14 +41,16 @@ std::vector<Tile> upper_tiles(int64_t blocks) {
 struct Pairs {
     const MeanTable& means;
     PairSum kind;
-    int64_t n, dim;
-    std::vector<int64_t> rows;            // of the table
-    std::vector<double> center;           // [D]
-    std::vector<double> scale;            // [n]: the common power of two, or 1 / length
-    std::vector<double> variance;         // [n], times the square of the power
-    std::vector<double> norm, norm_fp32;  // [n] of the scaled a, and of their roundings
-    double target = 0;                    // 1 / (C - 1)
-    float* packed = nullptr;              // fp32 panels; null for few means
+    const int64_t n, dim;
+    const bool fp32;
+    const int64_t* rows;                          // [n] of the table
+    const Array<double> center{dim};              // [D]
+    const Array<double> scale{n};                 // [n]: the common power of two, or 1 / length
+    const Array<double> variance{n};              // [n], times the square of the power
+    const Array<double> norm{n};                  // [n] of the scaled a
+    const Array<double> norm_fp32{fp32 ? n : 0};  // [n] of their roundings
+    const Array<float> packed{fp32 ? panels_of<float>(n) * kLanes<float> * dim : 0};  // panels
+    double target = 0;                                                                // 1 / (C - 1)
 
     const double* mean(int64_t i) const { return means.mean + rows[i] * dim; }
 
@@ -57,7 +58,7 @@ struct Pairs {
     template <class T>
     void centered(int64_t i, int64_t j0, int64_t count, T* __restrict out) const {
         const double* __restrict from = mean(i) + j0;
-        const double* __restrict g = center.data() + j0;
+        const double* __restrict g = center.get() + j0;
         const double by = scale[i];
         for (int64_t j = 0; j < count; ++j) out[j] = static_cast<T>((from[j] - g[j]) * by);
     }
@@ -134,7 +135,7 @@ void Pairs::pack_panel(int64_t p) {
             centered(first + r, j0, columns, z[r]);
             sum[r] += sum_of_squares(z[r], columns);
         }
-        pack_rows(z, count, columns, packed + (p * dim + j0) * W);
+        pack_rows(z, count, columns, packed.get() + (p * dim + j0) * W);
     }
     for (int64_t r = 0; r < count; ++r) norm_fp32[first + r] = sum[r];
 }
@@ -170,9 +171,9 @@ double Pairs::reduce_cdnv(Tile t, const T* c, double* c64, double* spare) const 
     const int64_t height = smaller(kBlock, n - top), width = smaller(kBlock, n - left);
     const bool diagonal = t.row == t.col;
     alignas(64) double norms[kBlock], variances[kBlock];
-    const std::vector<double>& own = fp32 ? norm_fp32 : norm;
-    std::copy_n(own.data() + left, width, norms);
-    std::copy_n(variance.data() + left, width, variances);
+    const double* const own = fp32 ? norm_fp32.get() : norm.get();
+    std::memcpy(norms, own + left, static_cast<size_t>(width) * sizeof(double));
+    std::memcpy(variances, variance.get() + left, static_cast<size_t>(width) * sizeof(double));
     int64_t lost[kBlock], lost_here = 0;  // pairs of each row that are to be taken again
     double total = 0;
     const auto keeps = [&](double terms, double d2) {
@@ -240,10 +241,10 @@ double Pairs::reduce(Tile t, const T* c, double* c64, double* spare) const {
 }
 
 // g, the mean of the means in `used`.
-void find_center(Pairs& p, const std::vector<uint8_t>& used, int threads) {
+void find_center(const Pairs& p, const Array<uint8_t>& used, int threads) {
     constexpr int64_t kColumns = 64;
-    const auto count = std::count(used.begin(), used.end(), 1);
-    p.center.assign(p.dim, 0.0);
+    int64_t count = 0;
+    for (int64_t i = 0; i < p.n; ++i) count += used[i];
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t j0 = 0; j0 < p.dim; j0 += kColumns) {
         const int64_t columns = smaller(kColumns, p.dim - j0);
@@ -253,37 +254,42 @@ void find_center(Pairs& p, const std::vector<uint8_t>& used, int threads) {
             const int64_t taken = used[i] ? columns : 0;
             for (int64_t j = 0; j < taken; ++j) sum[j] += mean[j];
         }
-        for (int64_t j = 0; count > 0 && j < columns; ++j)
-            p.center[j0 + j] = sum[j] / static_cast<double>(count);
+        for (int64_t j = 0; j < columns; ++j)
+            p.center[j0 + j] = count > 0 ? sum[j] / static_cast<double>(count) : 0;
     }
 }
 
 // The power of two that brings the largest finite element into [1/2, 1).
-double find_power(const Pairs& p, const std::vector<uint8_t>& used, int threads) {
-    std::vector<double> largest(p.n);
+double find_power(const Pairs& p, const Array<uint8_t>& used, int threads) {
+    const Array<double> largest(p.n);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < p.n; ++i) {
-        if (!used[i]) continue;
-        const double *mean = p.mean(i), *g = p.center.data();
+        const double *mean = p.mean(i), *g = p.center.get();
         double most[8] = {};  // independent, so that the loop is vectorised
+        const auto see = [&](int64_t j, int64_t l) {
+            const double size = std::fabs(mean[j] - g[j]);
+            most[l] = size > most[l] ? size : most[l];
+        };
+        const int64_t dim = used[i] ? p.dim : 0;
         int64_t j = 0;
-        for (; j + 8 <= p.dim; j += 8)
-            for (int l = 0; l < 8; ++l) {
-                const double size = std::abs(mean[j + l] - g[j + l]);
-                most[l] = size > most[l] ? size : most[l];
-            }
-        for (; j < p.dim; ++j) most[0] = std::max(most[0], std::abs(mean[j] - g[j]));
-        largest[i] = *std::max_element(most, most + 8);
+        for (; j + 8 <= dim; j += 8)
+            for (int64_t l = 0; l < 8; ++l) see(j + l, l);
+        for (; j < dim; ++j) see(j, 0);
+        for (int l = 1; l < 8; ++l) most[0] = most[l] > most[0] ? most[l] : most[0];
+        largest[i] = most[0];
     }
-    const double most = *std::max_element(largest.begin(), largest.end());
+    double most = 0;
+    for (int64_t i = 0; i < p.n; ++i) most = largest[i] > most ? largest[i] : most;
     int exponent = 0;
     if (most > 0 && std::isfinite(most)) std::frexp(most, &exponent);
-    return std::ldexp(1.0, std::clamp(-exponent, -kMaxExponent, kMaxExponent));
+    exponent = exponent > kMaxExponent ? kMaxExponent : exponent;
+    exponent = exponent < -kMaxExponent ? -kMaxExponent : exponent;
+    return std::ldexp(1.0, -exponent);
 }
 
 // Fills in what the pairs need of each class. False if a class has NaN: so will every pair of it.
 bool prepare(Pairs& p, int threads) {
-    std::vector<uint8_t> finite(p.n);
+    const Array<uint8_t> finite(p.n);
     bool nan = false;
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(|| : nan)
     for (int64_t i = 0; i < p.n; ++i) {
@@ -294,23 +300,21 @@ bool prepare(Pairs& p, int threads) {
         double zero = sum_lanes(zeros);
         for (; j < p.dim; ++j) zero += 0 * mean[j];
         finite[i] = zero == 0;  // NaN for what is not finite
-        nan =
-            nan || (!finite[i] && std::any_of(mean, mean + p.dim, [](double x) { return x != x; }));
+        for (int64_t k = 0; !finite[i] && k < p.dim; ++k) nan = nan || mean[k] != mean[k];
         nan = nan || (p.kind == PairSum::cdnv && std::isnan(p.means.m2[p.rows[i]]));
     }
     if (nan) return false;
     find_center(p, finite, threads);
     const double power = find_power(p, finite, threads);
     p.target = 1 / static_cast<double>(p.n - 1);
-    p.scale.assign(p.n, power);
-    p.norm.resize(p.n);
     for (int64_t i = 0; p.kind == PairSum::cdnv && i < p.n; ++i) {
         const double rows = static_cast<double>(p.means.counts[p.rows[i]]);
-        p.variance.push_back(p.means.m2[p.rows[i]] / rows * 0.5 * power * power);
+        p.variance[i] = p.means.m2[p.rows[i]] / rows * 0.5 * power * power;
     }
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < p.n; ++i) {
         double row[kChunk], sum = 0;
+        p.scale[i] = power;
         for (int64_t j0 = 0; j0 < p.dim; j0 += kChunk) {
             const int64_t columns = smaller(kChunk, p.dim - j0);
             p.centered(i, j0, columns, row);
@@ -324,56 +328,54 @@ bool prepare(Pairs& p, int threads) {
 
 }  // namespace
 
-double mean_pairs(const MeanTable& means, PairSum kind, int64_t few, int threads) {
-    Pairs p{means, kind, 0, means.dim, {}, {}, {}, {}, {}, {}};
+double mean_pairs(const MeanTable& means, PairSum kind, int threads, const Cuts& cuts) {
+    const Array<int64_t> rows(means.classes);
+    int64_t n = 0;
     for (int64_t c = 0; c < means.classes; ++c)
-        if (means.counts[c] > 0) p.rows.push_back(c);
-    p.n = static_cast<int64_t>(p.rows.size());
-    if (p.n < 2) return 0;
-    const double elements = static_cast<double>(p.n) * static_cast<double>(p.dim);
-    threads = useful_threads(threads, elements * (16 + static_cast<double>(p.n) / 2));
-    if (!prepare(p, threads)) return std::numeric_limits<double>::quiet_NaN();
+        if (means.counts[c] > 0) rows[n++] = c;
+    const int64_t few = cuts("few", kFew, 0, kMost), super = cuts("super", kSuper, 1, kMost);
+    const double elements = static_cast<double>(n) * static_cast<double>(means.dim);
+    const double work = elements * (16 + static_cast<double>(n) / 2);
+    threads = cuts.threads(useful_threads(threads, work), threads);
+    if (n < 2) return 0;
+    Pairs p{means, kind, n, means.dim, n > few, rows.get()};
+    if (!prepare(p, threads)) return __builtin_nan("");
 
-    const int64_t blocks = ceil_div(p.n, kBlock);
-    const std::vector<Tile> tiles = upper_tiles(blocks);
-    std::vector<double> sums(tiles.size());
-    const bool fp32 = p.n > few;
+    const int64_t blocks = ceil_div(p.n, kBlock), tile_count = blocks * (blocks + 1) / 2;
+    const Array<Tile> tiles = upper_tiles(blocks, super);
+    const Array<double> sums(tile_count);
     const int64_t panels = panels_of<float>(p.n);
-    const size_t packed_size = static_cast<size_t>(fp32 ? panels * kLanes<float> * p.dim : 0);
-    const Scratch packed(packed_size * sizeof(float));
     // Both sides of a block in float64, two blocks of products, one of fp32 products.
     constexpr int64_t kSpare = 2 * kBlock * kChunk + kArea, kPerThread = kSpare + 2 * kArea;
     const Scratch spare(static_cast<size_t>(threads * kPerThread) * sizeof(double));
-    if (fp32) {
-        p.packed = packed.as<float>();
-        p.norm_fp32.resize(p.n);
-    }
 #pragma omp parallel num_threads(threads)
     {
         double* const mine = spare.as<double>() + omp_get_thread_num() * kPerThread;
         double* const c64 = mine + kSpare;
         float* const c32 = reinterpret_cast<float*>(c64 + kArea);
-        if (fp32) {
+        if (p.fp32) {
 #pragma omp for schedule(static)
             for (int64_t panel = 0; panel < panels; ++panel) p.pack_panel(panel);
         }
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t index = 0; index < static_cast<int64_t>(tiles.size()); ++index) {
+        for (int64_t index = 0; index < tile_count; ++index) {
             const Tile t = tiles[index];
-            if (!fp32) {
+            if (!p.fp32) {
                 p.product_fp64(t, c64, mine);
                 sums[index] = p.reduce(t, static_cast<const double*>(c64), c64, mine);
                 continue;
             }
             const int64_t row = t.row * int64_t{kBlock}, col = t.col * int64_t{kBlock};
-            block_product(p.packed + row * p.dim, kLanes<float> * p.dim, smaller(kBlock, p.n - row),
-                          p.packed + col * p.dim, kLanes<float> * p.dim, smaller(kBlock, p.n - col),
-                          0, p.dim, t.row == t.col, c32);
+            const float *const top = p.packed.get() + row * p.dim, *const left =
+                                                                       p.packed.get() + col * p.dim;
+            block_product(top, kLanes<float> * p.dim, smaller(kBlock, p.n - row), left,
+                          kLanes<float> * p.dim, smaller(kBlock, p.n - col), 0, p.dim,
+                          t.row == t.col, c32);
             sums[index] = p.reduce(t, static_cast<const float*>(c32), c64, mine);
         }
     }
     double total = 0;
-    for (const double sum : sums) total += sum;
+    for (int64_t index = 0; index < tile_count; ++index) total += sums[index];
     return total;
 }
 

@@ -6,7 +6,7 @@
 // of the upper triangle, and a block is reduced in float64 as soon as it is there. Three
 // precisions:
 //
-//  (1) fp32, for more than `few` means. u = 2^-24; n = kSteps + D / kSteps is the longest chain
+//  (1) fp32, for more than kFew means. u = 2^-24; n = kSteps + D / kSteps is the longest chain
 //      of additions that a product passes through. The norms are those of the ROUNDED a, in
 //      float64, so rounding the a moves d2 no more than moving both points by u of their norms
 //      does: 4 u sqrt(||a||^2 + ||b||^2) / sqrt(d2) of it at most. What cancellation enlarges is
@@ -38,6 +38,7 @@
 #include <cstdint>
 
 #include "cpu_features.h"
+#include "cuts.h"
 
 namespace ssk {
 
@@ -51,8 +52,10 @@ struct MeanTable {
 
 enum class PairSum { cdnv, cosine_gap };
 
-// The sum over the pairs; fp64 products for `few` means or less. Throws std::bad_alloc.
-using MeanPairs = double(const MeanTable& means, PairSum sum, int64_t few, int threads);
+// The sum over the pairs. Cuts: `few`, up to how many means products are in fp64; `super`, the
+// blocks on a side of what is gone through before the next; `threads` to put to work. Throws
+// std::bad_alloc.
+using MeanPairs = double(const MeanTable& means, PairSum sum, int threads, const Cuts& cuts);
 
 namespace portable {
 MeanPairs mean_pairs;

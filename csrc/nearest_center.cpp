@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu_features.h"
+#include "memory.h"
 #include "nearest_center_filter.h"
 #include "nearest_center_plan.h"
 
@@ -19,7 +20,9 @@ constexpr int64_t kGroup = 8;               // rows that share a pass over cente
 constexpr int64_t kBlockBytes = 400 << 10;  // packed rows of a thread: most of a 512 KiB L2 share
 constexpr int64_t kBlockRows = 192;
 constexpr double kSmallProblem = 2e6;  // N C D below which packing costs more than it saves
-constexpr int64_t kNarrow = 16;        // columns up to which fp32 beats bf16 and its rechecks
+// Elements to prepare, and multiply-adds, below which one more thread costs more than it saves.
+constexpr double kPreparedShare = 3e4, kFilteredShare = 1e6, kExactShare = 4e5;
+constexpr int64_t kNarrow = 16;  // columns up to which fp32 beats bf16 and its rechecks
 
 // Names that a call may ask for; "" is what the machine and the shape suggest.
 struct Kernels {
@@ -64,11 +67,6 @@ Kernels choose(const std::string& name, const MatrixView& z, int64_t centers) {
     throw std::invalid_argument("no nearest-center kernel '" + wanted + "' at " + isa_name(isa));
 }
 
-// Threads that pay for themselves: each should get at least `share` multiply-adds or elements.
-int team_for(double work, double share, int threads) {
-    return static_cast<int>(std::clamp<double>(work / share, 1, threads));
-}
-
 struct Problem {
     const MatrixView& z;
     const MatrixView& centers;
@@ -92,15 +90,16 @@ void compare_in_float64(const Problem& p, const int64_t* rows, int64_t n, int64_
 }
 
 // Every distance in float64. Few rows are split over the centers as well.
-void nearest_in_float64(const Problem& p, int threads, int64_t* out) {
+void nearest_in_float64(const Problem& p, int threads, const Cuts& cuts, int64_t* out) {
     const int64_t count = static_cast<int64_t>(p.ids.size());
     const int64_t groups = (p.z.rows + kGroup - 1) / kGroup;
-    const int64_t chunks = groups >= threads ? 1 : std::clamp<int64_t>(count / 64, 1, threads);
+    const int64_t chunks = cuts(
+        "chunks", groups >= threads ? 1 : std::clamp<int64_t>(count / 64, 1, threads), 1, count);
     const double work = static_cast<double>(p.z.rows) * count * p.z.cols;
-    const int team = team_for(work, 4e5, threads);
-    std::vector<double> distance(chunks * p.z.rows);
-    std::vector<int64_t> id(chunks * p.z.rows);
-    const Aligned<double> staging(team * kGroup * p.leading);
+    const int team = cuts.threads(work / kExactShare, threads);
+    const Array<double> distance(chunks * p.z.rows);
+    const Array<int64_t> id(chunks * p.z.rows);
+    const Array<double> staging(team * kGroup * p.leading);
 #pragma omp parallel for num_threads(team) schedule(dynamic) collapse(2)
     for (int64_t group = 0; group < groups; ++group)
         for (int64_t chunk = 0; chunk < chunks; ++chunk) {
@@ -110,7 +109,7 @@ void nearest_in_float64(const Problem& p, int threads, int64_t* out) {
             const int64_t at = chunk * p.z.rows + group * kGroup;
             compare_in_float64(p, rows, n, count * chunk / chunks, count * (chunk + 1) / chunks,
                                staging.get() + omp_get_thread_num() * kGroup * p.leading,
-                               distance.data() + at, id.data() + at);
+                               distance.get() + at, id.get() + at);
         }
     for (int64_t i = 0; i < p.z.rows; ++i) {
         int64_t best = i;
@@ -122,10 +121,10 @@ void nearest_in_float64(const Problem& p, int threads, int64_t* out) {
 
 // All scratch of one thread.
 struct Workspace {
-    Aligned<char> x;
-    Aligned<float> floats, low;
-    Aligned<int32_t> ints;
-    Aligned<double> rows64;
+    Array<char> x;
+    Array<float> floats, low;
+    Array<int32_t> ints;
+    Array<double> rows64;
     RowBlock block{};
 
     Workspace(const FilterPlan& plan, int64_t rows, int64_t leading64)
@@ -183,14 +182,15 @@ void decide(const Problem& p, bool exact, int64_t first, int64_t rows, Workspace
 }
 
 void nearest_filtered(const Problem& p, const FilterKernel& filter, const FilterPlan& plan,
-                      int threads, int64_t* out) {
+                      int threads, const Cuts& cuts, int64_t* out) {
     const int64_t tile = plan.shape.row_tile;
     const auto tiled = [&](int64_t rows) { return (rows + tile - 1) / tile * tile; };
     const int64_t fitting = kBlockBytes / (plan.depth * Workspace::element(plan)) / tile * tile;
     const int64_t share = tiled((p.z.rows + threads - 1) / threads);
-    const int64_t rows = std::min(share, std::clamp(fitting, tile, tiled(kBlockRows)));
+    const int64_t chosen = std::min(share, std::clamp(fitting, tile, tiled(kBlockRows)));
+    const int64_t rows = cuts("tiles", chosen / tile, 1, tiled(kBlockRows) / tile) * tile;
     const int64_t blocks = (p.z.rows + rows - 1) / rows;
-    const int team = team_for(static_cast<double>(blocks), 1, threads);
+    const int team = static_cast<int>(std::min<int64_t>(blocks, threads));
     std::vector<Workspace> workspaces;
     workspaces.reserve(team);
     for (int t = 0; t < team; ++t) workspaces.emplace_back(plan, rows, p.leading);
@@ -206,11 +206,11 @@ void nearest_filtered(const Problem& p, const FilterKernel& filter, const Filter
 }  // namespace
 
 void nearest_center(const MatrixView& z, const MatrixView& centers, bool exact,
-                    const std::string& kernel, int threads, int64_t* out) {
+                    const std::string& kernel, int threads, const Cuts& cuts, int64_t* out) {
     const Kernels kernels = choose(kernel, z, centers.rows);
     if (z.rows == 0) return;
     const double elements = static_cast<double>(centers.rows) * centers.cols;
-    const int preparing = team_for(elements, 3e4, threads);
+    const int preparing = cuts.threads(elements / kPreparedShare, threads);
     const std::vector<int32_t> ids = usable_centers(centers, preparing);
     if (ids.empty()) {
         std::fill(out, out + z.rows, -1);
@@ -219,12 +219,13 @@ void nearest_center(const MatrixView& z, const MatrixView& centers, bool exact,
     const Problem problem{z, centers, ids, kernels.exact, (z.cols + 7) / 8 * 8};
     if (kernels.filtered) {
         const PreparedCenters prepared =
-            prepare_centers(z, centers, ids, kernels.filter.shape, exact, preparing);
-        const int scanning = team_for(elements * static_cast<double>(z.rows), 1e6, threads);
+            prepare_centers(z, centers, ids, kernels.filter.shape, exact, preparing, cuts);
+        const double work = elements * static_cast<double>(z.rows);
+        const int scanning = cuts.threads(work / kFilteredShare, threads);
         if (prepared.filterable)
-            return nearest_filtered(problem, kernels.filter, prepared.plan, scanning, out);
+            return nearest_filtered(problem, kernels.filter, prepared.plan, scanning, cuts, out);
     }
-    nearest_in_float64(problem, threads, out);
+    nearest_in_float64(problem, threads, cuts, out);
 }
 
 }  // namespace ssk

@@ -48,6 +48,7 @@
 #include <cstdint>
 #include <string>
 
+#include "cuts.h"
 #include "views.h"
 
 namespace ssk {
@@ -58,7 +59,9 @@ namespace ssk {
 // kernel: "" for the best filter that active_isa() allows, or the name of one: portable, avx2,
 // avx512, avx512bf16, amx, amx_emulated (tile instructions in plain C++, for tests), float64
 // (none).
+// Cuts: `tiles` of rows in a filter's block; `raw`, 1 where bf16 rows are to be read raw; `chunks`
+// of the centers, where all are compared in float64; `threads` to put to work.
 void nearest_center(const MatrixView& z, const MatrixView& centers, bool exact,
-                    const std::string& kernel, int threads, int64_t* out);
+                    const std::string& kernel, int threads, const Cuts& cuts, int64_t* out);
 
 }  // namespace ssk

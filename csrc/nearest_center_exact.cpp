@@ -28,7 +28,7 @@ inline f64v widened(const float* p) {
     return _mm256_cvtps_pd(_mm_loadu_ps(p));
 #else
     f64v out;
-    for (int i = 0; i < kF64Lanes; ++i) out[i] = static_cast<double>(p[i]);
+    for (int i = 0; i < kF64Lanes; ++i) out[i] = to_f64(load_one(p + i));
     return out;
 #endif
 }
@@ -162,12 +162,13 @@ void load_rows(const MatrixView& z, const int64_t* rows, int64_t n, double* out,
     if (z.col_stride == 1) {
         for (int64_t r = 0; r < n; ++r) {
             const T* in = base + rows[r] * z.row_stride;
-            for (int64_t d = 0; d < z.cols; ++d) out[r * leading + d] = to_f64(in[d]);
+            for (int64_t d = 0; d < z.cols; ++d) out[r * leading + d] = to_f64(load_one(in + d));
         }
     } else {  // neighbouring rows of a transposed matrix share cache lines
         for (int64_t d = 0; d < z.cols; ++d)
             for (int64_t r = 0; r < n; ++r)
-                out[r * leading + d] = to_f64(base[rows[r] * z.row_stride + d * z.col_stride]);
+                out[r * leading + d] =
+                    to_f64(load_one(base + rows[r] * z.row_stride + d * z.col_stride));
     }
 }
 

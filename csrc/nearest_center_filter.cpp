@@ -47,13 +47,13 @@ void stage_columns(const FilterPlan& plan, const MatrixView& z, int64_t row, int
                     const f32v t = (load<f32v>(in + d) - load<f32v>(shift + d)) * plan.scale;
                     std::memcpy(out + d, &t, sizeof t);
                 }
-            for (; d < n; ++d) out[d] = transform(in[d], d);
+            for (; d < n; ++d) out[d] = transform(load_one(in + d), d);
         }
     } else {
         for (int64_t d = 0; d < n; ++d)
             for (int64_t r = 0; r < rows; ++r)
                 staging[r * kDepthBlock + d] =
-                    transform(base[r * z.row_stride + d * z.col_stride], d);
+                    transform(load_one(base + r * z.row_stride + d * z.col_stride), d);
     }
 }
 

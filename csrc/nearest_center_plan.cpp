@@ -36,7 +36,7 @@ uint32_t rounded_bf16(float value) {
 // g: the mean of the usable centers, in fp32. Any vector would do; this one makes the bound small.
 template <class T>
 void mean_of_centers(const MatrixView& centers, const std::vector<int32_t>& ids, int threads,
-                     std::vector<float>& shift) {
+                     float* shift) {
     const int64_t slices = (centers.cols + kColumnSlice - 1) / kColumnSlice;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t slice = 0; slice < slices; ++slice) {
@@ -54,9 +54,8 @@ void mean_of_centers(const MatrixView& centers, const std::vector<int32_t>& ids,
 
 // norm2[i] = ||mu_i - g||^2 and along[i] = g.(mu_i - g).
 template <class T>
-void center_norms(const MatrixView& centers, const std::vector<int32_t>& ids,
-                  const std::vector<float>& shift, int threads, std::vector<double>& norm2,
-                  std::vector<double>& along) {
+void center_norms(const MatrixView& centers, const std::vector<int32_t>& ids, const float* shift,
+                  int threads, double* norm2, double* along) {
     constexpr int kSums = 4;  // independent chains of additions
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < static_cast<int64_t>(ids.size()); ++i) {
@@ -77,15 +76,16 @@ void center_norms(const MatrixView& centers, const std::vector<int32_t>& ids,
 }
 
 // Whether bf16 rows give the smaller bound raw (||x|| rho) than shifted (about 2 ||x - g|| rho).
-bool raw_is_tighter(const MatrixView& z, const std::vector<float>& shift) {
-    const auto* base = static_cast<const uint16_t*>(z.data);
+bool raw_is_tighter(const MatrixView& z, const float* shift) {
+    const auto* base = static_cast<const char*>(z.data);
     double raw = 0.0, shifted = 0.0;
     const int64_t step = std::max<int64_t>(1, z.rows / kSampledRows);
     for (int64_t i = 0; i < z.rows; i += step) {
         double raw2 = 0.0, shifted2 = 0.0;
         for (int64_t d = 0; d < z.cols; ++d) {
-            const uint32_t bits = base[i * z.row_stride + d * z.col_stride];
-            const double x = as_float(bits << 16);
+            uint16_t bits;
+            std::memcpy(&bits, base + (i * z.row_stride + d * z.col_stride) * 2, sizeof bits);
+            const double x = as_float(static_cast<uint32_t>(bits) << 16);
             raw2 += x * x;
             shifted2 += (x - shift[d]) * (x - shift[d]);
         }
@@ -98,9 +98,9 @@ bool raw_is_tighter(const MatrixView& z, const std::vector<float>& shift) {
 
 // One panel: rounds a (mu - g) to the filter's type; per center ||m^||^2 and ||m - m^||^2.
 template <class T>
-void pack_panel(const MatrixView& centers, const std::vector<int32_t>& ids,
-                const std::vector<float>& shift, double scale, const FilterPlan& plan,
-                int64_t panel, char* packed, double* stored2, double* error2) {
+void pack_panel(const MatrixView& centers, const std::vector<int32_t>& ids, const float* shift,
+                double scale, const FilterPlan& plan, int64_t panel, char* packed, double* stored2,
+                double* error2) {
     constexpr int64_t kColumns = 16;
     const int64_t width = plan.shape.center_tile;
     const int64_t size = plan.depth * width;
@@ -139,18 +139,19 @@ void pack_panel(const MatrixView& centers, const std::vector<int32_t>& ids,
 template <class T>
 PreparedCenters prepare(const MatrixView& z, const MatrixView& centers,
                         const std::vector<int32_t>& ids, const FilterShape& shape, bool exact,
-                        int threads) {
+                        int threads, const Cuts& cuts) {
     const int64_t dim = centers.cols, count = static_cast<int64_t>(ids.size());
     const int64_t width = shape.center_tile;
     PreparedCenters out;
-    out.shift.assign(dim, 0.0f);
-    mean_of_centers<T>(centers, ids, threads, out.shift);
-    std::vector<double> norm2(count), along(count);
-    center_norms<T>(centers, ids, out.shift, threads, norm2, along);
+    out.shift = Array<float>(dim);
+    float* const shift = out.shift.get();
+    mean_of_centers<T>(centers, ids, threads, shift);
+    const Array<double> norm2(count), along(count);
+    center_norms<T>(centers, ids, shift, threads, norm2.get(), along.get());
 
-    double largest = std::sqrt(*std::max_element(norm2.begin(), norm2.end()));
+    double largest = std::sqrt(*std::max_element(norm2.get(), norm2.get() + count));
     double shift_norm = 0.0;
-    for (const float g : out.shift) shift_norm += static_cast<double>(g) * g;
+    for (int64_t d = 0; d < dim; ++d) shift_norm += static_cast<double>(shift[d]) * shift[d];
     shift_norm = std::sqrt(shift_norm);
     int exponent = largest > 0.0 && std::isfinite(largest) ? std::ilogb(largest) : 0;
     // A center that is not finite here overflowed in float64; gamma_n needs n v well below 1.
@@ -159,7 +160,7 @@ PreparedCenters prepare(const MatrixView& z, const MatrixView& centers,
     if (!out.filterable) return out;
 
     const bool raw = shape.bf16 && z.dtype == DType::bf16 && std::abs(exponent) <= 40 &&
-                     shift_norm < 0x1p40 && raw_is_tighter(z, out.shift);
+                     shift_norm < 0x1p40 && cuts("raw", raw_is_tighter(z, shift), 0, 1) != 0;
     const double scale = raw ? 1.0 : std::ldexp(1.0, -exponent);
     largest *= scale;
 
@@ -171,17 +172,20 @@ PreparedCenters prepare(const MatrixView& z, const MatrixView& centers,
     plan.centers = count;
     plan.panels = (count + width - 1) / width;
     plan.scale = static_cast<float>(scale);
-    out.packed = Aligned<char>(plan.panels * width * plan.depth * (shape.bf16 ? 2 : 4));
+    out.packed = Array<char>(plan.panels * width * plan.depth * (shape.bf16 ? 2 : 4));
     std::vector<double> stored2(plan.panels * width), error2(plan.panels * width);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t panel = 0; panel < plan.panels; ++panel)
-        pack_panel<T>(centers, ids, out.shift, scale, plan, panel, out.packed.get(),
+        pack_panel<T>(centers, ids, shift, scale, plan, panel, out.packed.get(),
                       stored2.data() + panel * width, error2.data() + panel * width);
 
     const double floor = 0x1p-60 * std::ldexp(scale, exponent);
     double rho = 0.0, bias_ratio = 0.0;
-    out.bias.assign(plan.panels * width, std::numeric_limits<float>::infinity());
-    out.weight.assign(plan.panels * width, 0.0f);
+    const int64_t padded = plan.panels * width;
+    out.bias = Array<float>(padded);
+    out.weight = Array<float>(padded);
+    std::fill_n(out.bias.get(), padded, std::numeric_limits<float>::infinity());
+    std::fill_n(out.weight.get(), padded, 0.0f);
     for (int64_t i = 0; i < count; ++i) {
         const double bias = norm2[i] * scale * scale / 2 + (raw ? along[i] : 0.0);
         const double weight = std::max(std::sqrt(stored2[i]), floor);
@@ -190,7 +194,7 @@ PreparedCenters prepare(const MatrixView& z, const MatrixView& centers,
         out.bias[i] = static_cast<float>(bias);
         out.weight[i] = static_cast<float>(weight);
     }
-    if (raw) std::fill(out.shift.begin(), out.shift.end(), 0.0f);
+    if (raw) std::fill_n(shift, dim, 0.0f);
 
     const double chain = shape.sum_step + static_cast<double>(plan.depth / shape.sum_step) + 2;
     const double gamma = chain * 0x1p-23 / (1.0 - chain * 0x1p-23);
@@ -202,16 +206,16 @@ PreparedCenters prepare(const MatrixView& z, const MatrixView& centers,
     plan.reach = static_cast<float>(largest + (raw ? shift_norm : 0.0));
     plan.gamma64 = static_cast<float>(0x1p-52 * (size + 16));
     plan.slack = static_cast<float>(size * 0x1p-100);
-    plan.shift = out.shift.data();
-    plan.bias = out.bias.data();
-    plan.weight = out.weight.data();
+    plan.shift = shift;
+    plan.bias = out.bias.get();
+    plan.weight = out.weight.get();
     plan.packed = out.packed.get();
     return out;
 }
 
 template <class T>
 std::vector<int32_t> usable(const MatrixView& centers, int threads) {
-    std::vector<char> finite(centers.rows);
+    const Array<char> finite(centers.rows);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t c = 0; c < centers.rows; ++c)
         finite[c] = all_finite(row_of<T>(centers, c), centers.cols);
@@ -230,9 +234,10 @@ std::vector<int32_t> usable_centers(const MatrixView& centers, int threads) {
 
 PreparedCenters prepare_centers(const MatrixView& z, const MatrixView& centers,
                                 const std::vector<int32_t>& ids, const FilterShape& shape,
-                                bool exact, int threads) {
-    return centers.dtype == DType::f64 ? prepare<double>(z, centers, ids, shape, exact, threads)
-                                       : prepare<float>(z, centers, ids, shape, exact, threads);
+                                bool exact, int threads, const Cuts& cuts) {
+    return centers.dtype == DType::f64
+               ? prepare<double>(z, centers, ids, shape, exact, threads, cuts)
+               : prepare<float>(z, centers, ids, shape, exact, threads, cuts);
 }
 
 }  // namespace ssk

@@ -3,34 +3,15 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <type_traits>
 #include <vector>
 
+#include "cuts.h"
+#include "memory.h"
 #include "nearest_center_filter.h"
 
 namespace ssk {
-
-// Uninitialised memory on a cache line.
-template <class T>
-class Aligned {
-  public:
-    explicit Aligned(int64_t count = 0)
-        : data_(count == 0 ? nullptr : static_cast<T*>(std::aligned_alloc(64, bytes(count)))) {
-        if (count != 0 && !data_) throw std::bad_alloc();
-    }
-    T* get() const { return data_.get(); }
-
-  private:
-    struct Free {
-        void operator()(T* p) const { std::free(p); }
-    };
-    static std::size_t bytes(int64_t count) { return (count * sizeof(T) + 63) / 64 * 64; }
-    std::unique_ptr<T, Free> data_;
-};
 
 // In integers, so that it vectorises: adding one to an exponent of all ones carries into the sign.
 template <class T>
@@ -54,13 +35,13 @@ std::vector<int32_t> usable_centers(const MatrixView& centers, int threads);
 struct PreparedCenters {
     bool filterable = false;  // false: their scale leaves fp32, every distance needs float64
     FilterPlan plan{};
-    std::vector<float> shift, bias, weight;
-    Aligned<char> packed;
+    Array<float> shift, bias, weight;
+    Array<char> packed;
 };
 
 // ids: the usable centers, at least one.
 PreparedCenters prepare_centers(const MatrixView& z, const MatrixView& centers,
                                 const std::vector<int32_t>& ids, const FilterShape& shape,
-                                bool exact, int threads);
+                                bool exact, int threads, const Cuts& cuts);
 
 }  // namespace ssk

@@ -81,11 +81,11 @@ inline const Real<S>* read_row(const S* p, int64_t stride, int64_t count, Real<S
                 const f32v v = load<f32v>(p + i);
                 std::memcpy(buffer + i, &v, sizeof v);
             }
-            for (; i < count; ++i) buffer[i] = to_real(p[i]);
+            for (; i < count; ++i) buffer[i] = to_real(load_one(p + i));
             return buffer;
         }
     }
-    for (int64_t i = 0; i < count; ++i) buffer[i] = to_real(p[i * stride]);
+    for (int64_t i = 0; i < count; ++i) buffer[i] = to_real(load_one(p + i * stride));
     return buffer;
 }
 

@@ -3,8 +3,6 @@
 
 #include <omp.h>
 
-#include <vector>
-
 #include "panels.h"
 
 namespace ssk {
@@ -21,31 +19,34 @@ constexpr int64_t kPackRows = 64;   // with kChunk columns: 128 KiB of panels
 constexpr int64_t kPad = 8;         // rows between panels, lest they all start in one cache set
 
 // How the work is cut, a function of the shape alone.
-struct Cut {
+struct Plan {
     int64_t rows, d;
     int64_t slab, slabs;
     int64_t blocks, triangle;
     int64_t parts, part;  // of a slab, where blocks are few
     int64_t chunks;       // of columns
+    int64_t pack_rows;
 
-    Cut(int64_t row_count, int64_t columns) : rows(row_count), d(columns) {
+    Plan(int64_t row_count, int64_t columns, const Cuts& cuts) : rows(row_count), d(columns) {
         constexpr int64_t kSize = sizeof(double);
         slab = smaller(kMostRows, larger(kLeastRows, kSlabBytes / (d * kSize)));
-        slab = slab / kLeastRows * kLeastRows;
+        slab = cuts("slab", slab / kLeastRows * kLeastRows, 1, kMostRows);
         slabs = ceil_div(rows, slab);
         slab = smaller(slab, rows);
         blocks = ceil_div(d, kBlock);
         triangle = blocks * (blocks + 1) / 2;
-        parts = larger(1, smaller(ceil_div(kUnits, triangle), slab / kPartRows));
+        const int64_t wanted = smaller(ceil_div(kUnits, triangle), slab / kPartRows);
+        parts = cuts("parts", larger(1, wanted), 1, kUnits);
         part = ceil_div(slab, parts);
         chunks = ceil_div(d, kChunk);
+        pack_rows = cuts("pack_rows", kPackRows, 1, kMostRows);
     }
 
     int64_t rows_of(int64_t s) const { return smaller(slab, rows - s * slab); }
     int64_t panel() const { return (slab + kPad) * kLanes<double>; }
     int64_t packed_size() const { return panels_of<double>(d) * panel(); }
     int64_t pack_units(int64_t s) const {
-        return s < slabs ? ceil_div(rows_of(s), kPackRows) * chunks : 0;
+        return s < slabs ? ceil_div(rows_of(s), pack_rows) * chunks : 0;
     }
 };
 
@@ -55,24 +56,24 @@ struct Scatter {
     const int64_t* classes;
     const double* centers;
     double* upper;
-    const Cut& cut;
-    const std::vector<int64_t>& used;  // rows of z
-    double* packed[2];                 // slabs
-    double* areas;                     // [triangle * parts] blocks; null for one part
+    const Plan& cut;
+    const int64_t* used;  // rows of z
+    double* packed[2];    // slabs
+    double* areas;        // [triangle * parts] blocks; null for one part
 
-    // One unit of slab s: kPackRows rows of one chunk of columns.
+    // One unit of slab s: some rows of one chunk of columns.
     void pack(int64_t s, int64_t unit) const {
         alignas(64) double centered[kChunk];
         alignas(64) Real<S> buffer[kChunk];
         const int64_t j0 = unit % cut.chunks * kChunk, columns = smaller(kChunk, cut.d - j0);
-        const int64_t k0 = unit / cut.chunks * kPackRows;
+        const int64_t k0 = unit / cut.chunks * cut.pack_rows;
         double* const out = packed[s % 2] + j0 / kLanes<double> * cut.panel();
-        for (int64_t k = k0; k < smaller(cut.rows_of(s), k0 + kPackRows); ++k) {
+        for (int64_t k = k0; k < smaller(cut.rows_of(s), k0 + cut.pack_rows); ++k) {
             const int64_t i = used[s * cut.slab + k];
             const S* from = static_cast<const S*>(z.data) + i * z.row_stride + j0 * z.col_stride;
             const Real<S>* __restrict row = read_row(from, z.col_stride, columns, buffer);
             const double* __restrict mu = centers + classes[i] * cut.d + j0;
-            for (int64_t j = 0; j < columns; ++j) centered[j] = static_cast<double>(row[j]) - mu[j];
+            for (int64_t j = 0; j < columns; ++j) centered[j] = to_f64(load_one(row + j)) - mu[j];
             pack_columns(centered, columns, k, cut.panel(), out);
         }
     }
@@ -141,13 +142,13 @@ struct Scatter {
 
 template <class S>
 void update(const MatrixView& z, const int64_t* classes, const double* centers, double* upper,
-            int threads) {
-    std::vector<int64_t> used;
-    used.reserve(z.rows);
+            int threads, const Cuts& cuts) {
+    const Array<int64_t> used(z.rows);
+    int64_t rows = 0;
     for (int64_t i = 0; i < z.rows; ++i)
-        if (classes[i] >= 0) used.push_back(i);
-    if (used.empty() || z.cols == 0) return;
-    const Cut cut(static_cast<int64_t>(used.size()), z.cols);
+        if (classes[i] >= 0) used[rows++] = i;
+    if (rows == 0 || z.cols == 0) return;
+    const Plan cut(rows, z.cols, cuts);
     const Scratch packed(static_cast<size_t>(2 * cut.packed_size()) * sizeof(double));
     const int64_t area_count = cut.parts > 1 ? cut.triangle * cut.parts : 0;
     const Scratch areas(static_cast<size_t>(area_count * kArea) * sizeof(double));
@@ -157,26 +158,27 @@ void update(const MatrixView& z, const int64_t* classes, const double* centers, 
                              centers,
                              upper,
                              cut,
-                             used,
+                             used.get(),
                              {slabs, slabs + cut.packed_size()},
                              area_count ? areas.as<double>() : nullptr};
     const double elements = static_cast<double>(cut.rows) * static_cast<double>(cut.d);
-    scatter.run(useful_threads(threads, elements * (8 + static_cast<double>(cut.d) / 2)));
+    const double work = elements * (8 + static_cast<double>(cut.d) / 2);
+    scatter.run(cuts.threads(useful_threads(threads, work), threads));
 }
 
 }  // namespace
 
 void scatter_update(const MatrixView& z, const int64_t* classes, const double* centers,
-                    double* upper, int threads) {
+                    double* upper, int threads, const Cuts& cuts) {
     switch (z.dtype) {
         case DType::f32:
-            return update<float>(z, classes, centers, upper, threads);
+            return update<float>(z, classes, centers, upper, threads, cuts);
         case DType::f64:
-            return update<double>(z, classes, centers, upper, threads);
+            return update<double>(z, classes, centers, upper, threads, cuts);
         case DType::f16:
-            return update<f16>(z, classes, centers, upper, threads);
+            return update<f16>(z, classes, centers, upper, threads, cuts);
         case DType::bf16:
-            return update<bf16>(z, classes, centers, upper, threads);
+            return update<bf16>(z, classes, centers, upper, threads, cuts);
     }
 }
 

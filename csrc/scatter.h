@@ -11,14 +11,17 @@
 #pragma once
 
 #include "cpu_features.h"
+#include "cuts.h"
 #include "views.h"
 
 namespace ssk {
 
 // z [N, D] with any strides; classes [N], -1 for rows to skip; centers [C, D] and upper [D, D]
-// contiguous. What lies below the diagonal is neither read nor written. Throws std::bad_alloc.
+// contiguous. What lies below the diagonal is neither read nor written. Cuts: rows of a `slab`,
+// `parts` of a block's slab, `pack_rows` packed at a time; `threads` to put to work. Throws
+// std::bad_alloc.
 using ScatterUpdate = void(const MatrixView& z, const int64_t* classes, const double* centers,
-                           double* upper, int threads);
+                           double* upper, int threads, const Cuts& cuts);
 
 namespace portable {
 ScatterUpdate scatter_update;

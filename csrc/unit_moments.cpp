@@ -6,10 +6,11 @@
 // spread, digits were lost, and they are read again around their mean.
 #include "unit_moments.h"
 
-#include <algorithm>
-#include <cmath>
-#include <vector>
+#include <omp.h>
 
+#include <cmath>
+
+#include "memory.h"
 #include "rows.h"
 
 namespace ssk {
@@ -17,9 +18,12 @@ namespace SSK_ISA {
 namespace {
 
 constexpr int64_t kRanges = 64;
+constexpr int64_t kMostRanges = 4096;
+constexpr double kElementsPerThread = 3e4;  // below this a second thread costs more than it saves
 constexpr double kFar = 1e6;  // squared distance to the shift over variance: 6 of 16 digits lost
 
-// 1 / ||row||, 0 for a row of zeros. Scaled by the largest entry where squares would leave float64.
+// 1 / ||row||, 0 for a row of zeros; infinity where that leaves float64. Scaled by the largest
+// entry where squares would.
 template <class T>
 double inverse_length(const T* row, int64_t d) {
     f64v sums{};
@@ -29,14 +33,20 @@ double inverse_length(const T* row, int64_t d) {
         sums += x * x;
     }
     double total = sum_lanes(sums);
-    for (; j < d; ++j) total += to_f64(row[j]) * to_f64(row[j]);
+    for (; j < d; ++j) {
+        const double x = to_f64(load_one(row + j));
+        total += x * x;
+    }
     if (total > 1e-280 && total < 1e280) return 1 / std::sqrt(total);
     if (total != total) return total;
     double largest = 0;
-    for (j = 0; j < d; ++j) largest = std::max(largest, std::fabs(to_f64(row[j])));
+    for (j = 0; j < d; ++j) largest = __builtin_fmax(largest, std::fabs(to_f64(load_one(row + j))));
     if (largest == 0) return 0;
     total = 0;
-    for (j = 0; j < d; ++j) total += (to_f64(row[j]) / largest) * (to_f64(row[j]) / largest);
+    for (j = 0; j < d; ++j) {
+        const double x = to_f64(load_one(row + j)) / largest;
+        total += x * x;
+    }
     return 1 / largest / std::sqrt(total);
 }
 
@@ -52,34 +62,43 @@ void add_row(const T* row, double scale, const double* shift, int64_t d, double*
         std::memcpy(second + j, &b, sizeof b);
     }
     for (; j < d; ++j) {
-        const double x = to_f64(row[j]) * scale - shift[j];
+        const double x = to_f64(load_one(row + j)) * scale - shift[j];
         first[j] += x;
         second[j] += x * x;
     }
 }
 
 template <class S>
-void moments_of(const MatrixView& z, int threads, double* mean, double* m2) {
+void moments_of(const MatrixView& z, int team, const Cuts& cuts, double* mean, double* m2) {
     using T = Real<S>;
     const S* const data = static_cast<const S*>(z.data);
-    const int64_t n = z.rows, d = z.cols, ranges = std::min(n, kRanges);
-    std::vector<double> shift(d), sums(ranges * 2 * d);
+    const int64_t n = z.rows, d = z.cols;
+    const int64_t ranges = cuts("ranges", n < kRanges ? n : kRanges, 1, kMostRanges);
+    const Array<double> shift(d), sums(ranges * 2 * d);
+    const Array<T> buffers(team * d);  // a row of each thread
 
-    const auto read = [&](int64_t i, T* buffer) {
-        return read_row(data + i * z.row_stride, z.col_stride, d, buffer);
+    // Row i and 1 / its length. A row of subnormal numbers is magnified first.
+    const auto read = [&](int64_t i, T* buffer, double& scale) {
+        const T* row = read_row(data + i * z.row_stride, z.col_stride, d, buffer);
+        scale = inverse_length(row, d);
+        if (std::isinf(scale)) {
+            for (int64_t j = 0; j < d; ++j) buffer[j] = load_one(row + j) * static_cast<T>(0x1p100);
+            row = buffer;
+            scale = inverse_length(row, d);
+        }
+        return row;
     };
     const auto pass = [&] {
-        std::fill(sums.begin(), sums.end(), 0.0);
-#pragma omp parallel num_threads(threads)
-        {
-            std::vector<T> buffer(d);
-#pragma omp for schedule(dynamic)
-            for (int64_t r = 0; r < ranges; ++r)
-                for (int64_t i = n * r / ranges; i < n * (r + 1) / ranges; ++i) {
-                    const T* const row = read(i, buffer.data());
-                    add_row(row, inverse_length(row, d), shift.data(), d, &sums[2 * r * d],
-                            &sums[(2 * r + 1) * d]);
-                }
+#pragma omp parallel for num_threads(team) schedule(dynamic)
+        for (int64_t r = 0; r < ranges; ++r) {
+            T* const buffer = buffers.get() + omp_get_thread_num() * d;
+            double* const first = sums.get() + 2 * r * d;
+            std::memset(first, 0, static_cast<size_t>(2 * d) * sizeof(double));
+            for (int64_t i = n * r / ranges; i < n * (r + 1) / ranges; ++i) {
+                double scale;
+                const T* const row = read(i, buffer, scale);
+                add_row(row, scale, shift.get(), d, first, first + d);
+            }
         }
         double away = 0, spread = 0;
         for (int64_t j = 0; j < d; ++j) {
@@ -98,30 +117,29 @@ void moments_of(const MatrixView& z, int threads, double* mean, double* m2) {
         return away > kFar * std::fabs(spread);
     };
 
-    std::vector<T> buffer(d);
-    const T* const row = read(0, buffer.data());
-    const double scale = inverse_length(row, d);
-    for (int64_t j = 0; j < d; ++j) shift[j] = to_f64(row[j]) * scale;
+    double scale;
+    const T* const row = read(0, buffers.get(), scale);
+    for (int64_t j = 0; j < d; ++j) shift[j] = to_f64(load_one(row + j)) * scale;
     if (pass()) {
-        std::copy(mean, mean + d, shift.begin());
+        std::memcpy(shift.get(), mean, static_cast<size_t>(d) * sizeof(double));
         pass();
     }
 }
 
 }  // namespace
 
-void unit_moments(const MatrixView& z, int threads, double* mean, double* m2) {
+void unit_moments(const MatrixView& z, int threads, const Cuts& cuts, double* mean, double* m2) {
     const double work = static_cast<double>(z.rows) * static_cast<double>(z.cols);
-    const int team = static_cast<int>(std::clamp(work / 3e4, 1.0, static_cast<double>(threads)));
+    const int team = cuts.threads(work / kElementsPerThread, threads);
     switch (z.dtype) {
         case DType::f32:
-            return moments_of<float>(z, team, mean, m2);
+            return moments_of<float>(z, team, cuts, mean, m2);
         case DType::f64:
-            return moments_of<double>(z, team, mean, m2);
+            return moments_of<double>(z, team, cuts, mean, m2);
         case DType::f16:
-            return moments_of<f16>(z, team, mean, m2);
+            return moments_of<f16>(z, team, cuts, mean, m2);
         case DType::bf16:
-            return moments_of<bf16>(z, team, mean, m2);
+            return moments_of<bf16>(z, team, cuts, mean, m2);
     }
 }
 

@@ -2,13 +2,16 @@
 #pragma once
 
 #include "cpu_features.h"
+#include "cuts.h"
 #include "views.h"
 
 namespace ssk {
 
 // mean [D] and m2 [D], the sum of squared differences to it, of z / ||z|| over the rows of z, at
-// least one. A row of zeros stays zero; one that is not finite makes everything NaN.
-using UnitMoments = void(const MatrixView& z, int threads, double* mean, double* m2);
+// least one. A row of zeros stays zero; one that is not finite makes everything NaN. Cuts: `ranges`
+// of the rows; `threads` to put to work. Throws std::bad_alloc.
+using UnitMoments = void(const MatrixView& z, int threads, const Cuts& cuts, double* mean,
+                         double* m2);
 
 namespace portable {
 UnitMoments unit_moments;

@@ -137,7 +137,7 @@ class PooledScatter:
         self.moments.all_reduce(group)
         filled = (before["counts"] > 0).nonzero().squeeze(1)
         moved = before["mean"][filled] - self.moments.centers()[filled]
-        add_gram(self._upper, moved * before["counts"][filled].sqrt().unsqueeze(1))
+        add_gram(self._upper, moved * before["counts"][filled].double().sqrt().unsqueeze(1))
         dist.all_reduce(self._upper, group=group)
         return self
 

@@ -10,19 +10,15 @@ import pytest
 import torch
 
 from sslkernels.backends import cpu
-from sslkernels.backends.cpu import _C
 from tests.backends.class_moments_checks import COLUMNS, assert_right, moments, same
 from tests.inputs import labelled
 from tests.isa import DETECTED, LEVELS
 
-MANY = (6, 4096)  # labelings and classes from which on it goes by blocks
-
 
 @pytest.fixture(params=["rows", "blocks"], autouse=True)
 def way(request):
-    _C.set_moment_blocks(*((2, 0) if request.param == "blocks" else (1 << 30, 0)))
-    yield request.param
-    _C.set_moment_blocks(*MANY)
+    """The cuts that make it go so."""
+    return {"blocks": int(request.param == "blocks")}
 
 
 def crossed(data):
@@ -34,8 +30,8 @@ def crossed(data):
     return torch.stack([y, unions, random, torch.randint(40, y.shape, generator=g)])
 
 
-def in_columns(data, z, rows):
-    states = moments(cpu, z, rows, [data.num_classes] * len(rows))
+def in_columns(data, z, rows, way):
+    states = moments(cpu, z, rows, [data.num_classes] * len(rows), cuts=way)
     for state, row in zip(states, rows, strict=True):
         assert_right(state, z, row)
     return states
@@ -47,28 +43,28 @@ def in_columns(data, z, rows):
     + [(dtype, s) for dtype in (torch.float16, torch.bfloat16) for s in (1.0, 30.0)],
     ids=str,
 )
-def test_columns(dtype, separation):
+def test_columns(dtype, separation, way):
     """From classes that coincide to classes so tight that they are left to a gather."""
     data = labelled(**COLUMNS, dtype=dtype, ignored=0.1, separation=separation)
     rows = crossed(data)
-    together = in_columns(data, data.z, rows)
+    together = in_columns(data, data.z, rows, way)
     (alone,) = moments(cpu, data.z, rows[2], [data.num_classes])
     assert not torch.equal(together[2][2], alone[2])  # another order of additions: another way
 
 
 @pytest.mark.parametrize("offset", [1e4, 1e6])
-def test_columns_of_data_far_from_zero(offset):
+def test_columns_of_data_far_from_zero(offset, way):
     data = labelled(**COLUMNS, offset=offset, separation=1.0)
-    in_columns(data, data.z, crossed(data))
+    in_columns(data, data.z, crossed(data), way)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e22, 1e37])
-def test_columns_beyond_float32(scale):
+def test_columns_beyond_float32(scale, way):
     data = labelled(**COLUMNS, separation=1.0)
-    in_columns(data, (data.z * scale).float(), crossed(data))
+    in_columns(data, (data.z * scale).float(), crossed(data), way)
 
 
-def test_columns_with_constants_outliers_and_small_classes():
+def test_columns_with_constants_outliers_and_small_classes(way):
     data = labelled(**COLUMNS, separation=1.0)
     rows = crossed(data)
     rows[0, torch.nonzero(rows[0] == 9)[1:]] = 8  # a singleton
@@ -78,20 +74,20 @@ def test_columns_with_constants_outliers_and_small_classes():
     z[:, 6] = z[:, 6].relu()
     z[rows[0] == 6] = data.z[0]  # equal rows
     z[::997] += 1e6
-    counts, _, m2 = in_columns(data, z, rows)[0]
+    counts, _, m2 = in_columns(data, z, rows, way)[0]
     assert counts[9] == 1 and m2[9] == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("row", [0, 12_345])
-def test_bad_rows_poison_their_classes_only_in_columns(row, bad):
+def test_bad_rows_poison_their_classes_only_in_columns(row, bad, way):
     """Row 0 is among those that the shift is taken from."""
     data = labelled(**COLUMNS, separation=1.0)
     rows = crossed(data)
-    clean = moments(cpu, data.z, rows, [data.num_classes] * len(rows))
+    clean = moments(cpu, data.z, rows, [data.num_classes] * len(rows), cuts=way)
     z = data.z.clone()
     z[row, 2] = bad
-    states = moments(cpu, z, rows, [data.num_classes] * len(rows))
+    states = moments(cpu, z, rows, [data.num_classes] * len(rows), cuts=way)
     for (_, mean, m2), (_, clean_mean, clean_m2), labels in zip(states, clean, rows, strict=True):
         c = labels[row]
         assert not torch.isfinite(mean[c, 2]) and torch.isnan(m2[c])
@@ -102,48 +98,48 @@ def test_bad_rows_poison_their_classes_only_in_columns(row, bad):
 
 @pytest.mark.parametrize("level", LEVELS[:3])  # columns know no others
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_columns_of_every_instruction_set(isa_limit, level, dtype):
+def test_columns_of_every_instruction_set(isa_limit, level, dtype, way):
     if level not in DETECTED:
         pytest.skip(f"this machine has no {level}")
     isa_limit(level)
     data = labelled(**COLUMNS, dtype=dtype, offset=100.0, separation=1.0)
-    in_columns(data, data.z, crossed(data))
+    in_columns(data, data.z, crossed(data), way)
 
 
 @pytest.mark.parametrize(
     "n, d", [(65_535, 33), (65_536, 33), (65_537, 17), (65_537, 32), (65_537, 96), (65_537, 129)]
 )
-def test_columns_end_anywhere(n, d):
+def test_columns_end_anywhere(n, d, way):
     """About the edges of blocks and of slices."""
     data = labelled(n=n, d=d, num_classes=40, ignored=0.3, separation=1.0)
-    in_columns(data, data.z, crossed(data))
+    in_columns(data, data.z, crossed(data), way)
 
 
-def test_few_rows_share_one_read_as_well():
+def test_few_rows_share_one_read_as_well(way):
     """Three blocks, one slice of the widest."""
     data = labelled(n=20_003, d=96, num_classes=40, separation=1.0)
     rows = crossed(data)
-    together = in_columns(data, data.z, rows)
+    together = in_columns(data, data.z, rows, way)
     (alone,) = moments(cpu, data.z, rows[2], [data.num_classes])
     assert not torch.equal(together[2][2], alone[2])
 
 
-def test_a_class_of_many_rows_and_empty_ones():
+def test_a_class_of_many_rows_and_empty_ones(way):
     """In float32 no more than 64 rows add up, however many a block has."""
     data = labelled(**COLUMNS, separation=0.0)
     rows = crossed(data)
     rows[0] = torch.where(torch.arange(data.z.shape[0]) % 3 == 0, 59, 7)
     rows[2, :20_000] = -100  # whole blocks of rows to skip
-    in_columns(data, data.z + 3.0, rows)
+    in_columns(data, data.z + 3.0, rows, way)
 
 
-def test_columns_do_not_depend_on_threads(threads):
+def test_columns_do_not_depend_on_threads(threads, way):
     data = labelled(**COLUMNS, separation=1.0)
     rows = crossed(data)
     found = []
     for count in (1, 3, 4):
         threads(count)
-        found.append(moments(cpu, data.z, rows, [data.num_classes] * len(rows)))
+        found.append(moments(cpu, data.z, rows, [data.num_classes] * len(rows), cuts=way))
     assert same(found[0], found[1]) and same(found[0], found[2])
 
 
@@ -153,7 +149,6 @@ def test_many_labelings_go_by_blocks(way, labelings, classes):
     g = torch.Generator().manual_seed(3)
     z = torch.randn(130 * labelings * classes, 16, generator=g)
     rows = torch.randint(classes, (labelings, len(z)), generator=g)
-    forced = moments(cpu, z, rows, [classes] * labelings)
-    _C.set_moment_blocks(*MANY)
+    forced = moments(cpu, z, rows, [classes] * labelings, cuts=way)
     default = moments(cpu, z, rows, [classes] * labelings)
-    assert same(default, forced) == ((way == "blocks") == (classes == 700))
+    assert same(default, forced) == ((way["blocks"] == 1) == (classes == 700))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,7 +20,6 @@ from sslkernels.backends.cpu.class_projections import class_projections as cpu_p
 from sslkernels.backends.torch.class_projections import class_projections as torch_pass
 from tests.backends.class_projections_checks import (
     LEVELS,
-    MANY,
     Answer,
     Problem,
     check,
@@ -31,11 +30,9 @@ from tests.inputs import DTYPES, LAYOUTS, Labelled, labelled, labelled_inputs, l
 
 
 @pytest.fixture(autouse=True)
-def _limits(threads: Callable[[int], None], isa_limit: object) -> Iterator[None]:
+def _limits(threads: Callable[[int], None], isa_limit: object) -> None:
     """What a test sets is set back."""
     threads(2)  # many small calls: more threads would mostly wait for each other
-    yield
-    _C.set_int16_projections(*MANY)
 
 
 # ---- random inputs ----------------------------------------------------------------------------

@@ -16,11 +16,12 @@ from sslkernels.backends.torch import pairs as plain
 from tests.class_means import Moments, moments, want_cdnv, want_cosines
 from tests.isa import WIDTHS
 
-ALL = 1 << 40
+CPU = (cpu.cdnv_sum, cpu.cosine_gap_sum)
+ALL, NONE = {"few": 1 << 40}, {"few": 0}  # means whose products are in float64
 # Name -> (CDNV, cosines, relative error of CDNV, error of a cosine)
 PATHS = {
-    "float64": (partial(cpu.cdnv_sum, few=ALL), partial(cpu.cosine_gap_sum, few=ALL), 1e-11, 1e-13),
-    "float32": (partial(cpu.cdnv_sum, few=0), partial(cpu.cosine_gap_sum, few=0), 1e-6, 2.0**-22),
+    "float64": (*(partial(f, cuts=ALL) for f in CPU), 1e-11, 1e-13),
+    "float32": (*(partial(f, cuts=NONE) for f in CPU), 1e-6, 2.0**-22),
     "torch": (plain.cdnv_sum, plain.cosine_gap_sum, 1e-11, 1e-13),
 }
 

@@ -84,3 +84,11 @@ def test_same_bits_for_any_number_of_threads():
         torch.set_num_threads(before)
     for mean, m2 in results[1:]:
         assert torch.equal(mean, results[0][0]) and torch.equal(m2, results[0][1])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_rows_of_subnormal_numbers(first):
+    z = torch.tensor([[5e-324, 0.0], [3e-310, -4e-310], [3.0, 4.0]], dtype=torch.float64)[first:]
+    magnified = torch.where(z.abs() < 1, z * 2.0**1000, z)
+    for got, want in zip(run("cpu", z), plain(magnified), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-15)

@@ -3,7 +3,7 @@ arithmetic in ``csrc/class_moments_run.cpp``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -17,6 +17,7 @@ def class_moments_update(
     labels: torch.Tensor,  # int64 [K, N] contiguous
     states: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
     ignore_index: int,
+    cuts: Mapping[str, int] | None = None,
 ) -> None:
     """Merges the batch into K states ``(counts [C], mean [C, D], m2 [C])``, in place.
 
@@ -36,7 +37,7 @@ def class_moments_update(
     """
     pointers = [(len(n), pointer(n), pointer(mean), pointer(m2)) for n, mean, m2 in states]
     labeling, row, value = _C.class_moments_update(
-        view(z), pointer(labels), pointers, ignore_index, torch.get_num_threads()
+        view(z), pointer(labels), pointers, ignore_index, torch.get_num_threads(), cuts
     )
     if row >= 0:
         name = "labels" if len(states) == 1 else f"labels[{labeling}]"

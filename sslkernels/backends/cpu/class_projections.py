@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
@@ -16,6 +18,7 @@ def class_projections(
     counts: torch.Tensor | None,  # int64 [C] contiguous
     directional: bool,
     between: torch.Tensor | None = None,  # float64 [C, C] contiguous
+    cuts: Mapping[str, int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """``(rank, alone, spread)`` as :mod:`sslkernels.backends.torch.class_projections` says."""
     n, c = len(z), len(centers)
@@ -33,5 +36,6 @@ def class_projections(
         pointer(rank),
         pointer(alone),
         pointer(spread),
+        cuts,
     )
     return rank, alone, spread

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
@@ -13,9 +15,12 @@ def nearest_center(
     centers: torch.Tensor,  # [C, D] contiguous, float32 or float64
     exact: bool,
     kernel: str = "",
+    cuts: Mapping[str, int] | None = None,
 ) -> torch.Tensor:
     """int64 [N]: the nearest center of every row. ``kernel`` names a filter (tests compare them);
     by default the machine and the shape decide."""
     out = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    _C.nearest_center(view(z), view(centers), exact, kernel, torch.get_num_threads(), pointer(out))
+    _C.nearest_center(
+        view(z), view(centers), exact, kernel, torch.get_num_threads(), pointer(out), cuts
+    )
     return out

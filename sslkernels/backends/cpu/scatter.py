@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
@@ -13,6 +15,7 @@ def scatter_update(
     classes: torch.Tensor,  # int64 [N], contiguous; -1 for rows to skip
     centers: torch.Tensor,  # float64 [C, D], contiguous
     upper: torch.Tensor,  # float64 [D, D], contiguous
+    cuts: Mapping[str, int] | None = None,
 ) -> None:
     """Adds ``sum_i (z_i - mu_i) (z_i - mu_i)^T``, mu_i the center of row i's class, to ``upper`` on
     and above its diagonal, in place.
@@ -27,4 +30,5 @@ def scatter_update(
         pointer(centers),
         pointer(upper),
         torch.get_num_threads(),
+        cuts,
     )
