@@ -253,9 +253,9 @@ def _backward_along(
         if each.numel() == 0:  # the place of a gradient that nobody needs
             results.append(torch.zeros_like(each))
             continue
-        along = curved[v] if on_grad is None else curved[v] + each
+        tangent = curved[v] if on_grad is None else curved[v] + each
         # Forward mode asks for tangents of their tensors' strides.
-        results.append(_unproblems(problems(along).contiguous(), each))
+        results.append(_unproblems(problems(tangent).contiguous(), each))
     return tuple(results)
 
 
