@@ -107,10 +107,8 @@ def barlow_twins(
     options = ("of ranks", number, for_averaging)
     batch = agree(group, "Barlow Twins", check, (z_a, z_b), options, min_rows=2)
     scale = float(batch.world) if for_averaging else 1.0
-    terms = barlow_twins_of_ranks(z_a, z_b, batch, number, EPS, scale)
-    if isinstance(lambda_, Tensor):
-        return terms[1] + _checks.times(lambda_, terms[2])
-    return terms[0]
+    on_diagonal, off_diagonal = barlow_twins_of_ranks(z_a, z_b, batch, EPS, scale).unbind()
+    return on_diagonal + _checks.times(lambda_, off_diagonal)
 
 
 def matrix(z: Tensor, name: str) -> None:

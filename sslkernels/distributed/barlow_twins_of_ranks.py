@@ -66,9 +66,7 @@ def _narrow(
 
 class _BarlowTwinsOfRanks(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, y: Tensor, batch: Batch, lambda_: float, eps: float, scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor, batch: Batch, eps: float, scale: float) -> Tensor:
         ctx.weight = (batch.total / (batch.world * len(x))) ** 0.5
         with torch.autocast(x.device.type, enabled=False):
             mean, m2, _ = local_moments(x.unsqueeze(0), y.unsqueeze(0))
@@ -79,19 +77,17 @@ class _BarlowTwinsOfRanks(torch.autograd.Function):
             need = list(ctx.needs_input_grad[:2])
             c, off_diagonal, products = correlation(batch, a, b, diagonal, need)
         ctx.save_for_backward(x, y, mean, factor, c, *products)
-        ctx.scale, ctx.lambda_ = 2 * scale / batch.total, lambda_
-        on_diagonal = (c - 1).square().sum()
-        terms = torch.stack((on_diagonal + lambda_ * off_diagonal, on_diagonal, off_diagonal))
-        return terms.to(a.dtype)
+        ctx.scale = 2 * scale / batch.total
+        return torch.stack(((c - 1).square().sum(), off_diagonal)).to(a.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y, mean, factor, c, *products = ctx.saved_tensors
         w = ctx.weight
-        total, on_diagonal, off_diagonal = (grad.double() * ctx.scale).unbind()
-        on = ((total + on_diagonal) * w**2 * (c - 1)).to(result_dtype(x.dtype))
-        off = ((total * ctx.lambda_ + off_diagonal) * w).to(on.dtype)
+        on_diagonal, off_diagonal = (grad.double() * ctx.scale).unbind()
+        on = (on_diagonal * w**2 * (c - 1)).to(result_dtype(x.dtype))
+        off = (off_diagonal * w).to(on.dtype)
         grads: list[Tensor | None] = [None, None]
         with torch.autocast(x.device.type, enabled=False):
             units = _units(x, y, mean, factor)
@@ -101,7 +97,7 @@ class _BarlowTwinsOfRanks(torch.autograd.Function):
                     along = (units[v] * out).mean(0, dtype=torch.float64).to(out.dtype)
                     out.addcmul_(units[v], along, value=-1)
                     grads[v] = out.mul_(factor[v].to(out.dtype)).to(x.dtype)
-        return (*grads, None, None, None, None)
+        return (*grads, None, None, None)
 
 
 def _units(x: Tensor, y: Tensor, mean: Tensor, factor: Tensor) -> list[Tensor]:
@@ -111,9 +107,7 @@ def _units(x: Tensor, y: Tensor, mean: Tensor, factor: Tensor) -> list[Tensor]:
 
 
 @outside_graphs
-def barlow_twins_of_ranks(
-    x: Tensor, y: Tensor, batch: Batch, lambda_: float, eps: float, scale: float
-) -> Tensor:
-    """[3]: loss, on_diagonal, off_diagonal; a rank's gradients are ``scale`` times those of all
-    ranks' terms."""
-    return _BarlowTwinsOfRanks.apply(x, y, batch, lambda_, eps, scale)
+def barlow_twins_of_ranks(x: Tensor, y: Tensor, batch: Batch, eps: float, scale: float) -> Tensor:
+    """[2]: on_diagonal, off_diagonal; a rank's gradients are ``scale`` times those of all ranks'
+    terms."""
+    return _BarlowTwinsOfRanks.apply(x, y, batch, eps, scale)

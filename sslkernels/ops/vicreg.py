@@ -247,15 +247,15 @@ def _backward_along(
     grad, *kept = ctx.saved_tensors
     # Linear in grad; and second derivatives are symmetric.
     linear = vicreg_backward(grad if on_grad is None else on_grad, *kept, *ctx.options)
-    _, *curved = _twice(ctx, on_x, on_y)
+    curved = _twice(ctx, on_x, on_y)[1:]
     results = []
     for v, each in enumerate(linear):
         if each.numel() == 0:  # the place of a gradient that nobody needs
             results.append(torch.zeros_like(each))
             continue
-        along = curved[v] if on_grad is None else curved[v] + each
+        tangent = curved[v] if on_grad is None else curved[v] + each
         # Forward mode asks for tangents of their tensors' strides.
-        results.append(_unproblems(problems(along).contiguous(), each))
+        results.append(_unproblems(problems(tangent).contiguous(), each))
     return tuple(results)
 
 

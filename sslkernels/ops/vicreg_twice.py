@@ -52,11 +52,11 @@ def twice(
     """
 
     def gradients(grad: Tensor, *views: Tensor) -> tuple[Tensor, ...]:
-        _, pull = torch.func.vjp(lambda *z: _terms(z, settings), *views)
+        pull = torch.func.vjp(lambda *z: _terms(z, settings), *views)[1]
         return pull(grad)
 
     with torch.autocast(views[0].device.type, enabled=False):
-        _, pull = torch.func.vjp(gradients, grad, *views)
+        pull = torch.func.vjp(gradients, grad, *views)[1]
         return pull(
             tuple(
                 torch.zeros_like(z) if on is None else on

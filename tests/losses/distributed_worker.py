@@ -395,6 +395,13 @@ def learned_weights():
             average = ours.grad / dist.get_world_size()
             torch.testing.assert_close(average, whole.grad, msg=lambda m, name=name: name + m)
             hold(partial(loss, w=ours.detach()), x, y, rows)
+    # lightly's Barlow Twins is another loss, and linear in its weight.
+    x, y = (z[split(equal())] for z in views(equal(), 24))
+    weight = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    at = [lightly.BarlowTwinsLoss(w, gather_distributed=True) for w in (0.0, 1.0, weight)]
+    low, high, value = (loss(x, y) for loss in at)
+    value.backward()
+    torch.testing.assert_close(weight.grad, high - low)
     bad = torch.tensor(-1.0)
     raises(ValueError, "at least 1e-06", nt_xent_loss, x, y, temperature=bad, group="world")
 

@@ -27,14 +27,18 @@ def eager_terms(x, y, temperature):
 def check(x, y, temperature, **options):
     criterion = NTXentLoss(temperature)
     arrays = [z.double().numpy() for z in (x, y)]
+    u = F.normalize(torch.cat((x, y)).double(), dim=1)
+    share = torch.softmax((u @ u.T / temperature).fill_diagonal_(-torch.inf), 1)
+    missing = 1 - (share.diagonal(len(x)).sum() + share.diagonal(-len(x)).sum()) / len(u)
     common.check(
         (x, y),
         criterion.forward_components,
         lambda a, b: eager_terms(a, b, temperature),
         reference.nt_xent_terms(*arrays, temperature=temperature),
         lambda w: reference.nt_xent_grad(*arrays, temperature=temperature, weights=w),
-        # Terms are sums of logits of up to 1 / temperature.
-        term_scales=(0.0, 1 / temperature, 1 / temperature),
+        # Terms are sums of logits of up to 1 / temperature. The loss is log(1 + sum exp(gaps)) of
+        # differences of logits, by which its derivatives add up to 1 - P of the positive.
+        term_scales=(float(missing) / temperature, 1 / temperature, 1 / temperature),
         # Gradients are projected: what is left may be far smaller than a row's gradient by u.
         gradient_scales=[
             2 / (len(z) * temperature * max(np.linalg.norm(z, axis=1).min(), 1e-12)) for z in arrays
