@@ -14,7 +14,6 @@ from sslkernels.reference.sigreg import slices
 from tests.triton import loss_cases
 from tests.triton.loss_cases import DTYPES, FLOOR, LAYOUTS, array, error, strided
 
-poisoned = loss_cases.poisoned
 OPTIONS = (6, 17, 0.0, 3.0, 12345)  # slices, knots, t_min, t_max, seed
 
 
