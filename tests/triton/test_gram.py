@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import triton
@@ -26,6 +27,20 @@ def test_every_upper_tile_once(side, group, device) -> None:
     _order[(count,)](out, side, group)
     expected = {(i, j) for i in range(side) for j in range(i, side)}
     assert {tuple(row) for row in out.tolist()} == expected
+
+
+@pytest.mark.parametrize("off", [1 - 2.0**-22, 1 + 2.0**-22])
+def test_order_trusts_no_square_root(off, device, monkeypatch) -> None:
+    """That of a GPU errs by a unit in the last place."""
+    if not launch.INTERPRETED:
+        pytest.skip("the device has one of its own")
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    def sqrt(builder, value):
+        return builder.unary_op(value, lambda x: np.sqrt(x) * x.dtype.type(off))
+
+    monkeypatch.setattr(InterpreterBuilder, "create_sqrt", sqrt)
+    test_every_upper_tile_once(17, 8, device)
 
 
 @triton.jit

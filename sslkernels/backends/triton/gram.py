@@ -67,8 +67,11 @@ def tile_of(t, SIDE, GROUP):
         height = tl.minimum(GROUP, SIDE - top)
         count = height * (SIDE - top) - height * (height - 1) // 2
     # A band starts with a triangle of height columns; every later column is full.
+    # In integers: the hardware's square root is not exact.
     triangle = height * (height + 1) // 2
-    column = ((tl.sqrt(8.0 * t + 1.0) - 1.0) * 0.5).to(tl.int32)  # exact: t < triangle is small
+    column = 0
+    while (column + 1 < height) & ((column + 1) * (column + 2) // 2 <= t):
+        column += 1
     past = t - triangle
     i = tl.where(past < 0, t - column * (column + 1) // 2, past % height)
     j = tl.where(past < 0, column, height + past // height)
