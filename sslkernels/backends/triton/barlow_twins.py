@@ -34,7 +34,7 @@ from sslkernels.backends.triton import gram as symmetric
 from sslkernels.backends.triton.barlow_twins_gradient import barlow_twins_backward
 from sslkernels.backends.triton.barlow_twins_operands import BLOCK, standardized
 from sslkernels.backends.triton.column_moments import column_moments
-from sslkernels.backends.triton.vicreg import squares_epilogue, sum_of
+from sslkernels.backends.triton.vicreg import sum_of
 from sslkernels.ops.vicreg import wide as takes_rows
 
 __all__ = ["barlow_twins_backward", "barlow_twins_forward"]
@@ -168,7 +168,7 @@ def barlow_twins_forward(
                 # What is summed here, squares of one matrix, is not what the loss needs.
                 unused = x.new_empty(2 * how.programs, dtype=torch.float64)
                 extra = (gram, unused, 1.0, 1.0)
-                symmetric.gram(copy, squares_epilogue, extra, how, op.precision)
+                symmetric.gram(copy, "squares", extra, how, op.precision)
 
             key = ("barlow_twins", x.device, tuning.bucket(n), d, op)
             grams(tuning.pick(tiles.gram(n, op.dtype, device), key, grams))

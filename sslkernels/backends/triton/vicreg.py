@@ -41,31 +41,6 @@ __all__ = ["vicreg_backward", "vicreg_forward"]
 
 
 @triton.jit
-def squares_epilogue(acc, top, left, problem, slot, mirror, M, extra):
-    """Stores the tile and its mirror image, and the sum of squares of the whole matrix's part.
-
-    ``scale`` is a power of two near 1/(N - 1): it keeps the squares in range and loses nothing.
-    """
-    gram_ptr, sums_ptr, scale, diagonal = extra
-    r = tl.arange(0, acc.shape[0])
-    c = tl.arange(0, acc.shape[1])
-    # How far above the diagonal. An element there stands for two; a diagonal tile holds both.
-    above = (left - top) + c[None, :] - r[:, None]
-    acc = tl.where((above == 0) & (diagonal == 0.0), 0.0, acc)
-    scaled = acc * scale
-    weight = tl.where(above > 0, 2.0, tl.where(above == 0, 1.0, 0.0))
-    tl.store(sums_ptr + slot, tl.sum(scaled * scaled * weight).to(tl.float64))
-    # 64-bit arithmetic for the tile's corner, 32-bit within: half the address registers.
-    gram_ptr += problem * M * M
-    mask = (r < M - top)[:, None] & (c < M - left)[None, :]
-    corner = gram_ptr + top.to(tl.int64) * M + left
-    tl.store(corner + (r[:, None] * M + c[None, :]), acc, mask=mask)
-    if mirror:
-        corner = gram_ptr + left.to(tl.int64) * M + top
-        tl.store(corner + (c[:, None] * M + r[None, :]), acc.T, mask=mask.T)
-
-
-@triton.jit
 def sum_of(ptr, count, BLOCK: tl.constexpr):
     total = tl.zeros((BLOCK,), tl.float64)
     for at in range(0, count, BLOCK):
@@ -170,7 +145,7 @@ def vicreg_forward(
                             x, y, mean, None, first, part, None, not wide, op.rounding
                         )
                     extra = (gram, squares, scale, float(wide))
-                    symmetric.gram(part, squares_epilogue, extra, plan, op.precision, first)
+                    symmetric.gram(part, "squares", extra, plan, op.precision, first)
                 return squares
 
             key = ("gram", x.device, count, tuning.bucket(n), d, op)
@@ -201,9 +176,7 @@ def vicreg_forward(
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    yield from symmetric.epilogue_cases(
-        device, squares_epilogue, ("*fp32", "*fp64", "fp32", "fp32")
-    )
+    yield from symmetric.epilogue_cases(device, "squares", ("*fp32", "*fp64", "fp32", "fp32"))
     for covariance in (False, True):
         yield launch.AotCase(
             terms_kernel,
