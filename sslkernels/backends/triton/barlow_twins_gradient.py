@@ -47,9 +47,12 @@ def barlow_twins_rows_kernel(
     D = D // VEC * VEC
     stride_xn = stride_xn // VEC * VEC
     stride_yn = stride_yn // VEC * VEC
-    slot = tl.program_id(2)
-    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    cols = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    # Rows and columns on one axis: the others end at 65,535 programs.
+    slot = tl.program_id(1)
+    col_blocks = tl.cdiv(D, BLOCK_D)
+    row_block = tl.program_id(0) // col_blocks
+    rows = row_block * BLOCK_N + tl.arange(0, BLOCK_N)
+    cols = tl.program_id(0) % col_blocks * BLOCK_D + tl.arange(0, BLOCK_D)
     mask_d = cols < D
     mask = (rows < N)[:, None] & mask_d[None, :]
 
@@ -90,7 +93,7 @@ def barlow_twins_rows_kernel(
             tl.store(grad_y_ptr + at, out, mask=mask)
     else:
         drift = tl.sum(tl.where(mask, on_unit * own, 0.0), axis=0)
-        block = slot.to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
+        block = slot.to(tl.int64) * tl.cdiv(N, BLOCK_N) + row_block
         tl.store(drift_ptr + block * D + cols, drift, mask=mask_d)
 
 
@@ -155,7 +158,7 @@ def barlow_twins_backward(
         drift = x.new_empty((len(views), d), dtype=torch.float64)
         tile = tiles.CENTER
         for finish, out in ((False, sums), (True, drift)):
-            barlow_twins_rows_kernel[(blocks, triton.cdiv(d, tile.block_d), len(views))](
+            barlow_twins_rows_kernel[(blocks * triton.cdiv(d, tile.block_d), len(views))](
                 grad,
                 x,
                 y,

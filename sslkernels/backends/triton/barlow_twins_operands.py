@@ -59,8 +59,11 @@ def standardize_kernel(
     stride_out = stride_out // PAD * PAD
     stride_outv = stride_outv // PAD * PAD
     plane_stride = plane_stride // PAD * PAD
-    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    cols = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    # On one axis: the others end at 65,535 programs.
+    col_blocks = tl.cdiv(D, BLOCK_D)
+    row_block = tl.program_id(0) // col_blocks
+    rows = row_block * BLOCK_N + tl.arange(0, BLOCK_N)
+    cols = tl.program_id(0) % col_blocks * BLOCK_D + tl.arange(0, BLOCK_D)
     mask = cols < D
     factor_x = column_factor(spread_ptr, cols, mask, N, eps, FIRST)
     factor_y = column_factor(spread_ptr + D, cols, mask, N, eps, FIRST)
@@ -76,8 +79,8 @@ def standardize_kernel(
     if FIRST:
         # Factors in float64: rounded ones would all err the same way, and 1 - c may be small.
         c = tl.sum(x * y, axis=0).to(tl.float64) * factor_x * factor_y
-        tl.store(part_ptr + tl.program_id(0).to(tl.int64) * D + cols, c, mask=mask)
-        if tl.program_id(0) == 0:
+        tl.store(part_ptr + row_block.to(tl.int64) * D + cols, c, mask=mask)
+        if row_block == 0:
             for view in tl.static_range(2):
                 mean = tl.load(mean_ptr + view * D + cols, mask=mask)
                 tl.store(columns_ptr + view * D + cols, mean, mask=mask)
@@ -100,7 +103,7 @@ def standardized(
     n, d = x.shape
     tile = tiles.CENTER
     columns, part, eps = first or (mean, mean, 0.0)
-    standardize_kernel[(triton.cdiv(n, tile.block_n), triton.cdiv(d, tile.block_d))](
+    standardize_kernel[(triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_d),)](
         x,
         y,
         mean,

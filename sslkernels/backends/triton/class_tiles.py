@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from sslkernels.backends.triton.launch import Device
+from sslkernels.backends.triton.launch import GRID, Device
 from sslkernels.backends.triton.tiles import Gram, Stream, gram_candidates
 
 # ---- class moments (class_moments.py) ----
@@ -143,7 +143,7 @@ UNIT = Stream(16, 128, 4, 1)  # two float64 sums per element of the tile: 64 reg
 def unit_stretches(programs: int, rows: int, device: Device) -> int:
     """Into how many stretches to cut the rows: sixteen small programs per processor keep enough
     loads in flight; below 64 rows each, the partial sums would be what costs."""
-    return max(1, min(16 * device.processors // programs, rows // 64, 65535))
+    return max(1, min(16 * device.processors // programs, rows // 64, GRID))
 
 
 # ---- projections on class means (projections.py) ----

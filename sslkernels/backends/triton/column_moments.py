@@ -44,10 +44,19 @@ def finish_sums(s, q, shift, n):
 
 
 @triton.jit
+def problem_and_block(D, BLOCK_D: tl.constexpr):
+    """(problem, block of its columns, number of problems) of a program. Problems share the grid's
+    first axis with the blocks: it is the only one without a limit of 65,535."""
+    blocks = tl.cdiv(D, BLOCK_D)
+    pid = tl.program_id(0)
+    return (pid // blocks).to(tl.int64), pid % blocks, (tl.num_programs(0) // blocks).to(tl.int64)
+
+
+@triton.jit
 def store_column_sums(sums_ptr, hinge, squares, invariance):
     """[3, P * blocks]: this program's sums over its columns."""
-    count = tl.num_programs(0) * tl.num_programs(2)
-    at = tl.program_id(2) * tl.num_programs(0) + tl.program_id(0)
+    count = tl.num_programs(0)
+    at = tl.program_id(0)
     tl.store(sums_ptr + at, tl.sum(hinge))
     tl.store(sums_ptr + count + at, tl.sum(squares))
     tl.store(sums_ptr + 2 * count + at, tl.sum(invariance))
@@ -105,10 +114,10 @@ def column_moments_kernel(
     stride_xn = stride_xn // VEC * VEC
     stride_yn = stride_yn // VEC * VEC
     split = tl.program_id(1)
-    p = tl.program_id(2).to(tl.int64)
+    p, block, P = problem_and_block(D, BLOCK_D)
     x_ptr += p * (stride_xp // VEC * VEC)
     y_ptr += p * (stride_yp // VEC * VEC)
-    cols = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
+    cols = block * BLOCK_D + tl.arange(0, BLOCK_D)
     mask_d = cols < D
     # 64-bit arithmetic for a tile's first row, 32-bit within.
     r = tl.arange(0, BLOCK_N)
@@ -142,8 +151,8 @@ def column_moments_kernel(
             square += (x - y) * (x - y)
 
     x_mean, x_m2 = finish_sums(x_sum, x_square, x_shift, n)
-    x_column = (split.to(tl.int64) * VIEWS * tl.num_programs(2) + p) * D + cols
-    y_column = x_column + tl.num_programs(2).to(tl.int64) * D
+    x_column = (split.to(tl.int64) * VIEWS * P + p) * D + cols
+    y_column = x_column + P * D
     invariance = tl.zeros((BLOCK_D,), tl.float64)
     if VIEWS == 2:
         y_mean, y_m2 = finish_sums(y_sum, y_square, y_shift, n)
@@ -164,7 +173,7 @@ def column_moments_kernel(
         if VIEWS == 2:
             tl.store(mean_ptr + y_column, y_mean, mask=mask_d)
             tl.store(var_ptr + y_column, y_m2, mask=mask_d)
-        at = (split.to(tl.int64) * tl.num_programs(2) + p) * D + cols
+        at = (split.to(tl.int64) * P + p) * D + cols
         tl.store(invariance_ptr + at, invariance, mask=mask_d)
 
     if CENTER:
@@ -174,7 +183,7 @@ def column_moments_kernel(
         hi = x_mean.to(tl.float32)
         lo = (x_mean - hi).to(tl.float32)
         if VIEWS == 2:
-            y_out = out_ptr + tl.num_programs(2) * (stride_outq // PAD * PAD)
+            y_out = out_ptr + P * (stride_outq // PAD * PAD)
             y_hi = y_mean.to(tl.float32)
             y_lo = (y_mean - y_hi).to(tl.float32)
         # Past the last row, for the padding of a transposed copy.
@@ -209,10 +218,11 @@ def merge_moments_kernel(
     BLOCK_D: tl.constexpr,
 ):
     """The second stage where rows were split: Chan's merge, split by split."""
-    cols = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
+    p, block, P = problem_and_block(D, BLOCK_D)
+    cols = block * BLOCK_D + tl.arange(0, BLOCK_D)
     mask = cols < D
-    plane = tl.num_programs(2).to(tl.int64) * D
-    at = tl.program_id(2).to(tl.int64) * D + cols
+    plane = P * D
+    at = p * D + cols
     hinge = tl.zeros((BLOCK_D,), tl.float64)
     squares = tl.zeros((BLOCK_D,), tl.float64)
     for view in tl.static_range(VIEWS):
@@ -276,7 +286,7 @@ def column_moments(
         part_mean, part_var, invariance = parts[:views], parts[views:-1], parts[-1]
     other = x if y is None else y
     copy = x if out is None else out
-    column_moments_kernel[(blocks, splits, p)](
+    column_moments_kernel[(blocks * p, splits)](
         x,
         other,
         part_mean,
@@ -309,7 +319,7 @@ def column_moments(
         num_warps=tile.num_warps,
     )
     if splits > 1:
-        merge_moments_kernel[(blocks, 1, p)](
+        merge_moments_kernel[(blocks * p,)](
             part_mean,
             part_var,
             invariance,

@@ -33,6 +33,8 @@ class Device(NamedTuple):
     shared_memory: int  # bytes that one program may use
 
 
+GRID = 65535  # the most programs along the second or third axis of a grid
+
 # The interpreter has no device. This one has few processors, so that small tests still split work.
 INTERPRETER = Device("cuda", 90, 32, 8, 232448)
 

@@ -124,8 +124,9 @@ def sigreg_forward(
         sums = z.new_empty((num_slices, num_knots, 2), dtype=torch.float64)
         pitch = operands.padded(num_slices)
         row_tiles = triton.cdiv(n, tile.block)
-        # 65535: the most programs along a grid's second axis.
-        at_once = min(row_tiles, 65535, max(1, tiles.WORKSPACE // (num_knots * 2 * pitch * 4)))
+        at_once = min(
+            row_tiles, launch.GRID, max(1, tiles.WORKSPACE // (num_knots * 2 * pitch * 4))
+        )
         part = z.new_empty((at_once, num_knots, 2, pitch), dtype=torch.float32)
         turns = settings.spacing() / (2 * math.pi)
         for first in range(0, row_tiles, at_once):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from sslkernels.backends.triton.arithmetic import Operand
-from sslkernels.backends.triton.launch import Device
+from sslkernels.backends.triton.launch import GRID, Device
 
 # ---- symmetric products and VICReg (gram.py, vicreg.py) ----
 
@@ -104,8 +104,8 @@ def row_splits(programs: int, rows: int, device: Device) -> int:
 def problems_at_once(count: int, size: int) -> int:
     """How many problems (of ``size`` bytes of operands each) share a launch: as many as stay in the
     L2 cache from the kernel that writes the operands to the one that reads them. It also bounds
-    the workspace: large problems reuse one buffer in turn."""
-    return max(1, min(count, (32 << 20) // size))
+    the workspace: large problems reuse one buffer in turn. Problems are a grid's second axis."""
+    return max(1, min(count, (32 << 20) // size, GRID))
 
 
 class Backward(NamedTuple):

@@ -226,7 +226,7 @@ def vicreg_backward(
         wide = takes_rows(n, d)
         op = arithmetic.operand(x.dtype, device)
         stride = operands.padded(n if wide else d)
-        at_once = end - begin
+        at_once = min(end - begin, launch.GRID)
         a = b = x
         if covariance:
             size = op.planes * (n + d) * stride * op.dtype.itemsize
