@@ -65,12 +65,14 @@ def sigreg_forward(
     z: Tensor,  # [N, D]
     step: Tensor,
     settings: SIGRegSettings,
+    *,
+    projections: int = _PROJECTIONS,
 ) -> Tensor:
     dtype = result_dtype(z.dtype)
     sums = z.new_zeros((settings.num_slices, settings.num_knots, 2), dtype=torch.float64)
     with torch.autocast(z.device.type, enabled=False):
         slices = _slices(settings, z, step).to(dtype)
-        for rows in z.split(max(1, _PROJECTIONS // settings.num_slices)):
+        for rows in z.split(max(1, projections // settings.num_slices)):
             p = rows.to(dtype) @ slices.T
             for k, t in enumerate(_knots(settings)):
                 angle = t * p
@@ -85,10 +87,12 @@ def sigreg_backward(
     z: Tensor,  # [N, D]
     step: Tensor,
     settings: SIGRegSettings,
+    *,
+    projections: int = _PROJECTIONS,
 ) -> Tensor:
     dtype = result_dtype(z.dtype)
     out = torch.empty(z.shape, dtype=z.dtype, device=z.device)
-    chunk = max(1, _PROJECTIONS // settings.num_slices)
+    chunk = max(1, projections // settings.num_slices)
     # One scale, applied last, keeps gradients as small as loss scaling makes them in range.
     largest = grad.abs().amax()
     scale = torch.where(largest > 0, largest, 1.0)
