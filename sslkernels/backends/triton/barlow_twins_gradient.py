@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from sslkernels.backends.triton import arithmetic, launch, numerics, operands, products, tiles
-from sslkernels.backends.triton.barlow_twins_operands import BLOCK, matrices, standardized
+from sslkernels.backends.triton.barlow_twins_operands import matrices, standardized
 from sslkernels.backends.triton.operands import load_centered, load_mean
 from sslkernels.ops.vicreg import wide as takes_rows
 
@@ -126,6 +126,7 @@ def barlow_twins_backward(
     lambda_: float,
     need_x: bool,
     need_y: bool,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     with launch.on_device(x):
         device = launch.device_of(x)
@@ -139,24 +140,24 @@ def barlow_twins_backward(
         op = arithmetic.operand(x.dtype, device)
         side, stride = (n if wide else d), operands.padded(n if wide else d)
         copy = operands.workspace(x, op.planes, 2, d if wide else n, stride, op.dtype)
-        standardized(x, y, columns, columns[2:], copy, wide, op.rounding)
+        standardized(x, y, columns, columns[2:], copy, wide, op.rounding, tile=cuts.center)
         matrix = operands.workspace(x, op.planes, 2, side, stride, op.dtype)
-        matrices(gram, matrix, op.rounding)
+        matrices(gram, matrix, op.rounding, cuts.center)
 
         views = [view for view, needed in enumerate((need_x, need_y)) if needed]
-        splits = products.splits(n, d, stride, op, device)
+        splits = products.splits(n, d, stride, op, device, cuts)
         part = x.new_empty((splits, len(views), n, d), dtype=torch.float32)
         for slot, view in enumerate(views):
             # K_b a and K_a b, or b C^T and a C.
             pair = (matrix[:, 1 - view], copy[:, view])
             if not wide:
                 pair = (copy[:, 1 - view], matrix[:, view])
-            products.product(*pair, part[:, slot], op, device)
+            products.product(*pair, part[:, slot], op, device, cuts)
 
-        blocks = triton.cdiv(n, BLOCK)
+        tile = cuts.center
+        blocks = triton.cdiv(n, tile.block_n)
         sums = x.new_empty((len(views), blocks, d), dtype=torch.float32)
         drift = x.new_empty((len(views), d), dtype=torch.float64)
-        tile = tiles.CENTER
         for finish, out in ((False, sums), (True, drift)):
             barlow_twins_rows_kernel[(blocks * triton.cdiv(d, tile.block_d), len(views))](
                 grad,

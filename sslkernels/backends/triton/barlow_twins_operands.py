@@ -12,8 +12,6 @@ import triton.language as tl
 from sslkernels.backends.triton import arithmetic, launch, tiles
 from sslkernels.backends.triton.operands import PAD, load_centered, load_mean, store_tile
 
-BLOCK = tiles.CENTER.block_n  # rows that share a sum
-
 
 @triton.jit
 def column_factor(spread_ptr, cols, mask, N, eps, FIRST: tl.constexpr):
@@ -97,11 +95,11 @@ def standardized(
     transpose: bool,
     rounding: str,
     first: tuple[torch.Tensor, torch.Tensor, float] | None = None,  # columns, sums of a b, eps
+    tile: tiles.Stream = tiles.CENTER,
 ) -> None:
     """Normalized copies of both views; ``first`` receives means, factors and the sums of c, for
-    blocks of BLOCK rows. One launch."""
+    blocks of the tile's rows. One launch."""
     n, d = x.shape
-    tile = tiles.CENTER
     columns, part, eps = first or (mean, mean, 0.0)
     standardize_kernel[(triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_d),)](
         x,
@@ -166,10 +164,11 @@ def matrices(
     gram: torch.Tensor,  # fp32 [2, M, M], or [1, M, M]: copied twice, the second time transposed
     out: torch.Tensor,  # [planes, 2, M, M padded]
     rounding: str,
+    tile: tiles.Stream = tiles.CENTER,
 ) -> None:
     """One launch."""
     count, m, _ = gram.shape
-    side = triton.cdiv(m, tiles.CENTER.block_d)
+    side = triton.cdiv(m, tile.block_d)
     matrices_kernel[(side, side, 2)](
         gram,
         out,
@@ -181,8 +180,8 @@ def matrices(
         out.stride(0),
         ROUNDING=rounding,
         PAD=PAD,
-        BLOCK_M=tiles.CENTER.block_d,
-        num_warps=tiles.CENTER.num_warps,
+        BLOCK_M=tile.block_d,
+        num_warps=tile.num_warps,
     )
 
 

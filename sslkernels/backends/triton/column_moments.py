@@ -247,10 +247,13 @@ def merge_moments_kernel(
     store_column_sums(sums_ptr, hinge, squares, invariance)
 
 
-def row_splits(z: torch.Tensor, device: launch.Device) -> tuple[int, int]:
-    """(splits, rows in each) of z [P, N, D]."""
+def row_splits(
+    z: torch.Tensor, device: launch.Device, cuts: tiles.Cuts = tiles.CHOSEN
+) -> tuple[int, int]:
+    """(splits, rows in each) of z [P, N, D]; no split is empty."""
     p, n, d = z.shape
-    splits = tiles.row_splits(p * triton.cdiv(d, tiles.moments(device).block_d), n, device)
+    tile = cuts.moments or tiles.moments(device)
+    splits = cuts.row_splits or tiles.row_splits(p * triton.cdiv(d, tile.block_d), n, device)
     rows = triton.cdiv(n, splits)
     return triton.cdiv(n, rows), rows
 
@@ -264,6 +267,7 @@ def column_moments(
     out: torch.Tensor | None = None,  # [planes, V * P, ...] centered copies to write in passing
     transpose: bool = False,
     rounding: str = "none",
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(mean, var, sums): float64 [V, P, D] twice, and float64 [3, n], whose row sums are the hinges
     max(0, gamma - sd), the squared variances (both over views, problems and columns) and (x - y)^2.
@@ -273,8 +277,8 @@ def column_moments(
     """
     p, n, d = x.shape
     views = 1 if y is None else 2
-    tile = tiles.moments(device)
-    splits, rows = row_splits(x, device)
+    tile = cuts.moments or tiles.moments(device)
+    splits, rows = row_splits(x, device, cuts)
     blocks = triton.cdiv(d, tile.block_d)
     sums = x.new_empty((3, p * blocks), dtype=torch.float64)
     mean = x.new_empty((views, p, d), dtype=torch.float64)
@@ -314,7 +318,7 @@ def column_moments(
         VEC=launch.vector_width(x, other),
         **tile.constexprs,
         STAGES=tile.num_stages,
-        CENTER_N=tiles.CENTER.block_n,
+        CENTER_N=cuts.center.block_n,
         PAD=PAD,
         num_warps=tile.num_warps,
     )

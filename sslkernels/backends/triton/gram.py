@@ -251,6 +251,7 @@ class Plan(NamedTuple):
     tiles: int
     splits: int
     per_split: int
+    group: int
 
     @property
     def programs(self) -> int:
@@ -259,14 +260,20 @@ class Plan(NamedTuple):
 
 
 def plan(
-    problems: int, m: int, k: int, segments: int, tile: tiles.Gram, device: launch.Device
+    problems: int,
+    m: int,
+    k: int,
+    segments: int,
+    tile: tiles.Gram,
+    device: launch.Device,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> Plan:
     side = triton.cdiv(m, tile.block)
     count = side * (side + 1) // 2
     steps = segments * triton.cdiv(k, tile.block_k)
-    splits = tiles.splits(problems * count, steps, device)
+    splits = cuts.splits or tiles.splits(problems * count, steps, device)
     per_split = triton.cdiv(steps, splits)
-    return Plan(tile, side, count, triton.cdiv(steps, per_split), per_split)
+    return Plan(tile, side, count, triton.cdiv(steps, per_split), per_split, cuts.group)
 
 
 def gram(
@@ -299,7 +306,7 @@ def gram(
         a.stride(1),
         a.stride(2),
         how.side,
-        tiles.GROUP,
+        how.group,
         how.per_split,
         EPILOGUE=epilogue,
         SPLIT=how.splits > 1,
@@ -317,7 +324,7 @@ def gram(
             m,
             first_problem,
             how.side,
-            tiles.GROUP,
+            how.group,
             how.splits,
             EPILOGUE=epilogue,
             BLOCK=how.tile.block,

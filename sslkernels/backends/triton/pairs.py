@@ -27,7 +27,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import arithmetic, class_tiles, gram, launch
+from sslkernels.backends.triton import arithmetic, class_tiles, gram, launch, tiles
 from sslkernels.backends.triton.operands import store_operand
 
 LOST = 1 / 16
@@ -128,7 +128,7 @@ def cdnv_direct_kernel(
 
 
 def cdnv_sum(
-    mean: torch.Tensor, m2: torch.Tensor, counts: torch.Tensor
+    mean: torch.Tensor, m2: torch.Tensor, counts: torch.Tensor, cuts: tiles.Cuts = tiles.CHOSEN
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of V_ij over the pairs i < j of non-empty classes, and how many pairs there are.
 
@@ -147,7 +147,7 @@ def cdnv_sum(
         g, norm = center(mean, filled, n)
         power = scale_of(norm, filled)
         variance = (m2 / counts.clamp(min=1)).where(filled, -1.0)
-        op, how, a = _operand(mean, g, power.expand_as(norm).contiguous())
+        op, how, a = _operand(mean, g, power.expand_as(norm).contiguous(), cuts)
         sums = mean.new_empty(how.programs)
         corners = sums.new_empty((how.programs, 2), dtype=torch.int32)
         scaled = (variance * power * power).where(filled, -1.0).float()
@@ -171,7 +171,9 @@ def cdnv_sum(
         return kept.sum() + direct.sum(), n * (n - 1) // 2
 
 
-def cosine_gap_sum(mean: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def cosine_gap_sum(
+    mean: torch.Tensor, counts: torch.Tensor, cuts: tiles.Cuts = tiles.CHOSEN
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of ``|cos(m_i, m_j) + 1 / (C - 1)|`` over the pairs i < j of non-empty classes (their
     number C, their means m centered by the mean of the means), and how many pairs there are.
 
@@ -186,7 +188,7 @@ def cosine_gap_sum(mean: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tens
         filled = counts > 0
         n = filled.sum()
         g, norm = center(mean, filled, n)
-        op, how, a = _operand(mean, g, norm.rsqrt().where(filled, 0.0))
+        op, how, a = _operand(mean, g, norm.rsqrt().where(filled, 0.0), cuts)
         target = (1.0 / (n - 1).clamp(min=1)).where(filled, -2.0).float()
         sums = mean.new_empty(how.programs)
         gram.gram(a, "cosine", (target, sums), how, op.precision)
@@ -210,7 +212,7 @@ def scale_of(norm: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
 
 
 def _operand(
-    mean: torch.Tensor, g: torch.Tensor, scale: torch.Tensor
+    mean: torch.Tensor, g: torch.Tensor, scale: torch.Tensor, cuts: tiles.Cuts
 ) -> tuple[arithmetic.Operand, gram.Plan, torch.Tensor]:
     c, d = mean.shape
     device = launch.device_of(mean)
@@ -218,8 +220,8 @@ def _operand(
     pitch = triton.cdiv(d, _PITCH) * _PITCH
     a = mean.new_empty((op.planes, 1, c, pitch), dtype=op.dtype)
     centered_rows(mean, g, scale, a, op)
-    tile = class_tiles.pairs(op.dtype, device)
-    return op, gram.plan(1, c, pitch, op.segments, tile, device), a
+    tile = cuts.gram or class_tiles.pairs(op.dtype, device)
+    return op, gram.plan(1, c, pitch, op.segments, tile, device, cuts), a
 
 
 def centered_rows(

@@ -158,12 +158,13 @@ def factors(
     step: torch.Tensor,
     settings: SIGRegSettings,
     transpose: bool,  # slices turned, too
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> Factors:
     """Two launches, and one more for a step that lies on the CPU."""
     device = launch.device_of(z)
     n, d = z.shape
     op = arithmetic.operand(z.dtype, device)
-    tile = tiles.projections(op, device)
+    tile = cuts.gram or tiles.projections(op, device)
     count, stride = settings.num_slices, operands.padded(d)
     drawn = z.new_empty((op.planes, count + tile.block, stride), dtype=op.dtype)
     turned_shape = (op.planes, d if transpose else 0, operands.padded(count))
@@ -172,7 +173,9 @@ def factors(
     slices(step_beside(z, step), drawn, also, count, d, settings.seed, op.rounding)
     rows = operands.workspace(z, op.planes, 1, n + tile.block, stride, op.dtype)
     zero = z.new_zeros((1, 1, d), dtype=torch.float64)
-    operands.operands(z.unsqueeze(0), None, zero, None, 0, rows, None, False, op.rounding)
+    operands.operands(
+        *(z.unsqueeze(0), None, zero, None, 0, rows, None, False, op.rounding), cuts.center
+    )
     return Factors(op, tile, drawn, turned_drawn, rows[:, 0])
 
 

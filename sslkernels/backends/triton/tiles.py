@@ -149,6 +149,30 @@ def backward(
     return (*rest, large) if 2 * tiles < device.processors else (large, *rest)
 
 
+# ---- what a caller may set ----
+
+
+class Cuts(NamedTuple):
+    """How the passes of a loss cut their work. What is None they choose, by the functions here;
+    tests set it, so that every branch of every kernel runs at small sizes.
+
+    Sides of tiles are powers of two, at least 16 and at most LARGEST.
+    """
+
+    moments: Stream | None = None  # column moments
+    row_splits: int | None = None  # parts of the rows there
+    center: Stream = CENTER  # operands
+    rows: Stream | None = None  # unit rows and their gradients, sums over matrices
+    gram: Gram | None = None  # symmetric products, logits, projections
+    backward: Backward | None = None  # gradients, plain products
+    splits: int | None = None  # parts of a contraction, or of the logits' columns
+    at_once: int | None = None  # problems, or rows, or tiles of rows that share a workspace
+    group: int = GROUP
+
+
+CHOSEN = Cuts()
+
+
 # ---- logits and plain products (nt_xent.py, sigreg.py, products.py) ----
 
 ROWS = Stream(16, 128, 4, 1)

@@ -103,6 +103,7 @@ def vicreg_forward(
     x: torch.Tensor,
     y: torch.Tensor | None,
     settings: VICRegSettings,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     with launch.on_device(x):
         device = launch.device_of(x)
@@ -115,9 +116,10 @@ def vicreg_forward(
         side, depth = (n, d) if wide else (d, n)
         op = arithmetic.operand(x.dtype, device)
         stride = operands.padded(depth)
-        at_once = tiles.problems_at_once(count, op.planes * side * stride * op.dtype.itemsize)
+        size = op.planes * side * stride * op.dtype.itemsize
+        at_once = min(count, cuts.at_once or tiles.problems_at_once(count, size))
         # One program sees all rows, and has registers left over from its addresses.
-        in_passing = at_once == count and columns.row_splits(x, device)[0] == 1
+        in_passing = at_once == count and columns.row_splits(x, device, cuts)[0] == 1
         in_passing &= launch.vector_width(x, x if y is None else y) > 1
         copy = None
         if settings.covariance:
@@ -127,6 +129,7 @@ def vicreg_forward(
             out=copy if in_passing else None,
             transpose=not wide,
             rounding=op.rounding,
+            cuts=cuts,
         )
 
         scale = 2.0 ** -round(math.log2(max(n - 1, 1)))
@@ -136,20 +139,22 @@ def vicreg_forward(
         if copy is not None:
 
             def product(tile: tiles.Gram) -> torch.Tensor:
-                plan = symmetric.plan(at_once, side, stride, op.segments, tile, device)
+                plan = symmetric.plan(at_once, side, stride, op.segments, tile, device, cuts)
                 squares = x.new_empty((count, plan.programs), dtype=torch.float64)
                 for first in range(0, count, at_once):
                     part = copy[:, : min(at_once, count - first)]
                     if not in_passing:
                         operands.operands(
-                            x, y, mean, None, first, part, None, not wide, op.rounding
+                            *(x, y, mean, None, first, part, None, not wide, op.rounding),
+                            cuts.center,
                         )
                     extra = (gram, squares, scale, float(wide))
                     symmetric.gram(part, "squares", extra, plan, op.precision, first)
                 return squares
 
             key = ("gram", x.device, count, tuning.bucket(n), d, op)
-            squares = product(tuning.pick(tiles.gram(side, op.dtype, device), key, product))
+            choice = (cuts.gram,) if cuts.gram else tiles.gram(side, op.dtype, device)
+            squares = product(tuning.pick(choice, key, product))
         terms = x.new_empty(4, dtype=torch.float32)
         terms_kernel[(1,)](
             sums,
