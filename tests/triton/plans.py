@@ -9,7 +9,7 @@ from sslkernels.backends.triton import tiles
 
 # Few, and those that fail not made smaller: the interpreter takes a second for some.
 few = settings(
-    max_examples=5,
+    max_examples=4,
     deadline=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow],

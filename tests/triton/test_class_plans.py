@@ -35,7 +35,7 @@ def close(ours: Any, exact: Any, rtol: float) -> None:
 
 @plans.few
 @given(
-    n=plans.sides(3),
+    n=plans.sides(),
     d=plans.sides(),
     c=st.integers(1, 20),
     rows=st.sampled_from((16, 32)),
@@ -62,7 +62,7 @@ def test_class_moments(n: int, d: int, c: int, rows: int, block_tiles: int, narr
 
 @plans.few
 @given(
-    n=plans.sides(3),
+    n=plans.sides(),
     d=plans.sides(),
     block=st.sampled_from((16, 32)),
     stretches=st.integers(1, 60),
@@ -96,7 +96,7 @@ def test_pairs_of_means(c: int, d: int, cuts: tiles.Cuts) -> None:
 @given(
     n=plans.sides(),
     d=plans.sides(),
-    c=plans.sides(4),
+    c=plans.sides(3),
     columns=st.sampled_from((16, 32)),
     rows=st.integers(1, 40),
     spans=st.integers(1, 8),

@@ -92,7 +92,7 @@ def test_nt_xent(n: int, d: int, need_x: bool, cuts: tiles.Cuts) -> None:
 
 
 @plans.few
-@given(n=plans.sides(), d=plans.sides(), slices=plans.sides(2), cuts=plans.cuts())
+@given(n=plans.sides(), d=plans.sides(), slices=plans.sides(1), cuts=plans.cuts())
 def test_sigreg(n: int, d: int, slices: int, cuts: tiles.Cuts) -> None:
     device = torch.device("cpu" if kernels.INTERPRETED else "cuda")
     z, _ = views(n, d, FP32, device)
