@@ -114,10 +114,10 @@ def column_moments_kernel(
     stride_xn = stride_xn // VEC * VEC
     stride_yn = stride_yn // VEC * VEC
     split = tl.program_id(1)
-    p, block, P = problem_and_block(D, BLOCK_D)
+    p, column_block, P = problem_and_block(D, BLOCK_D)
     x_ptr += p * (stride_xp // VEC * VEC)
     y_ptr += p * (stride_yp // VEC * VEC)
-    cols = block * BLOCK_D + tl.arange(0, BLOCK_D)
+    cols = column_block * BLOCK_D + tl.arange(0, BLOCK_D)
     mask_d = cols < D
     # 64-bit arithmetic for a tile's first row, 32-bit within.
     r = tl.arange(0, BLOCK_N)
@@ -218,8 +218,8 @@ def merge_moments_kernel(
     BLOCK_D: tl.constexpr,
 ):
     """The second stage where rows were split: Chan's merge, split by split."""
-    p, block, P = problem_and_block(D, BLOCK_D)
-    cols = block * BLOCK_D + tl.arange(0, BLOCK_D)
+    p, column_block, P = problem_and_block(D, BLOCK_D)
+    cols = column_block * BLOCK_D + tl.arange(0, BLOCK_D)
     mask = cols < D
     plane = P * D
     at = p * D + cols
