@@ -1,5 +1,8 @@
 """``class_moments_update`` of the cpu and torch backends, on inputs built to cost digits."""
 
+import functools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,6 @@ from hypothesis import strategies as st
 
 from sslkernels.backends import cpu
 from sslkernels.backends import torch as plain
-from sslkernels.backends.torch import class_moments as plain_moments
 from tests.backends.class_moments_checks import (
     COLUMNS,
     SEGMENT,
@@ -27,17 +29,19 @@ BACKENDS = {"cpu": cpu, "torch": plain}
 
 
 @pytest.fixture(params=BACKENDS)
-def backend(request, monkeypatch):
-    before = torch.get_num_threads()
+def backend(request):
+    before, chosen = torch.get_num_threads(), BACKENDS[request.param]
     if request.param == "torch":
         if "strips" in request.node.name or "-columns-" in request.node.name:
             pytest.skip("strips and columns are ways of the cpu backend")
         # Several chunks, a ragged last. Their operations are too small for threads: on a busy
         # machine those wait for each other most of the time.
         elements = 1 << (17 if "segments" in request.node.name else 14)
-        monkeypatch.setattr(plain_moments, "_CHUNK_ELEMENTS", elements)
+        chosen = SimpleNamespace(
+            class_moments_update=functools.partial(plain.class_moments_update, elements=elements)
+        )
         torch.set_num_threads(1)
-    yield BACKENDS[request.param]
+    yield chosen
     torch.set_num_threads(before)
 
 

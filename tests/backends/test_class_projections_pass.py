@@ -295,16 +295,6 @@ def test_same_bits_for_any_number_of_threads(dtype, d, c):
         assert torch.equal(a, b)
 
 
-def test_tiles_of_the_torch_backend_do_not_change_the_result(monkeypatch):
-    p = of(labelled(300, 9, 50, separation=0.5, ignored=0.2))
-    whole = torch_pass(*p, True)
-    for name, value in (("_BLOCK", 7), ("_COLUMNS", 8), ("_PAIR_CHUNK", 3)):
-        monkeypatch.setitem(torch_pass.__globals__, name, value)
-    rank, alone, spread = torch_pass(*p, True)
-    assert torch.equal(rank, whole[0]) and torch.equal(alone, whole[1])
-    torch.testing.assert_close(spread, whole[2])
-
-
 MEMORY = """
 import torch
 from sslkernels.backends.cpu import class_projections

@@ -122,14 +122,6 @@ def test_what_is_not_finite_spreads_as_in_any_sum(pass_: Pass) -> None:
     assert np.isfinite(run(pass_, (z, classes, centers))).all()
 
 
-def test_blocks_of_the_torch_pass_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = problem(100, 37, 5)
-    whole = run(torch_pass, data)
-    monkeypatch.setattr(torch_scatter, "_BLOCK", 7)
-    monkeypatch.setattr(torch_scatter, "_TILE", 8)
-    np.testing.assert_allclose(run(torch_pass, data), whole, rtol=1e-12, atol=1e-11)
-
-
 @pytest.mark.parametrize("d", [50, 400])
 def test_bits_do_not_depend_on_threads(d: int) -> None:
     data = problem(3000, d, 7)

@@ -1,5 +1,3 @@
-from importlib import import_module
-
 import numpy as np
 import pytest
 import torch
@@ -31,17 +29,6 @@ def test_from_the_data_to_the_number():
     got = ssk.cdnv(ssk.class_moments(data.z, data.labels, 7))
     want = reference.cdnv(reference.class_moments(data.exact(), data.labels.numpy(), 7))
     np.testing.assert_allclose(got, want, rtol=1e-6)
-
-
-def test_blocks_do_not_change_the_result(monkeypatch):
-    module = import_module("sslkernels.backends.torch.pairs")
-    data = labelled(400, 9, 50)
-    m = ssk.class_moments(data.z, data.labels, 50)
-    whole = ssk.cdnv(m), ssk.cdnv(m, reduction="none")
-    monkeypatch.setattr(module, "_BLOCK", 7)
-    monkeypatch.setattr(module, "_PAIR_CHUNK", 3)
-    torch.testing.assert_close(ssk.cdnv(m), whole[0])
-    torch.testing.assert_close(ssk.cdnv(m, reduction="none"), whole[1], equal_nan=True)
 
 
 def test_means_that_nearly_coincide_keep_their_digits():

@@ -3,6 +3,8 @@ its products and 128-bit loads in its streams; for which configurations: see aot
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from sslkernels.backends.triton import INTERPRETED
@@ -28,6 +30,12 @@ def compiled() -> dict[tuple[str, str, str], aot.Result | Exception]:
 
 def test_names_are_unique() -> None:
     assert len(set(KEYS)) == len(KEYS)
+
+
+def test_what_a_kernel_is_compiled_for_can_be_written_down() -> None:
+    """Triton writes it as JSON for the hooks that profilers install."""
+    for _, _, case in aot.cases("sm90"):
+        json.dumps(dict(case.constexprs))
 
 
 def test_no_size_is_specialised() -> None:

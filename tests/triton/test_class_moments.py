@@ -88,7 +88,7 @@ def test_blocks_shared_through_l2(block_tiles: int, device: torch.device) -> Non
     tile = class_tiles.class_moments_candidates(z.dtype)[1]._replace(
         rows=64, block_tiles=block_tiles
     )
-    passes._update(z, labels, states, IGNORE, tile)
+    passes.class_moments_update(z, labels, states, IGNORE, tile)
     check(z, labels, states)
 
 

@@ -42,7 +42,14 @@ def sigreg_step(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return sums, sigreg_backward(torch.ones_like(sums), x, step, SETTINGS)
 
 
-STEPS = (barlow_twins_step, nt_xent_step, sigreg_step)
+def sigreg_step_by_value(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What ``sigreg_loss(z, step=3)`` passes."""
+    step = torch.tensor(3)
+    sums = sigreg.sigreg_forward(x, step, SETTINGS)
+    return sums, sigreg_backward(torch.ones_like(sums), x, step, SETTINGS)
+
+
+STEPS = (barlow_twins_step, nt_xent_step, sigreg_step, sigreg_step_by_value)
 DTYPES = (torch.float32, torch.bfloat16)
 
 

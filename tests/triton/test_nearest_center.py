@@ -11,9 +11,10 @@ import torch
 pytest.importorskip("triton")
 
 import sslkernels as ssk
+from sslkernels.backends.triton import center_filter as filtering
 from sslkernels.backends.triton import class_tiles, launch
 from sslkernels.backends.triton import nearest_centers as passes
-from sslkernels.backends.triton.center_table import CenterTable, center_table
+from sslkernels.backends.triton.center_table import CenterTable, center_table, usable_centers
 from tests.inputs import lay_out
 from tests.triton.class_cases import DTYPES, SHAPES, Shape
 
@@ -107,6 +108,25 @@ def test_float64_decides_only_what_fp32_cannot(
     monkeypatch.setattr(passes, "_recheck", counting)
     check(z, centers, passes.nearest_center(z, centers, True))
     assert rechecked[0] > 5
+
+
+def test_spans_of_more_classes_than_a_product_of_int32_counts(device: torch.device) -> None:
+    """A set's first programs write its spans, and no other program does, however many rows a span
+    and the table have: 100,000 classes in one span are 10^10 for a program's number times that."""
+    c, d, pitch = 64, 4, 64
+    centers = normal(c, d).to(device)
+    rows = [torch.empty(c, pitch, dtype=torch.bfloat16, device=device) for _ in range(3)]
+    h = torch.empty(2, c, device=device)
+    spans = torch.full((c, 4), -1, dtype=torch.int32, device=device)
+    filtering.center_kernel[(c,)](
+        *(centers, usable_centers(centers), torch.zeros(d, device=device), *rows, *h),
+        *(torch.empty(c, filtering.BOUNDS, device=device), spans),
+        *(c, d, pitch, 3 << 26, 1 << 26, 0, 0),
+        SHIFTED=True,
+        BLOCK_D=64,
+    )
+    assert spans[:3, 0].tolist() == [0, 1 << 26, 2 << 26]
+    assert (spans[3:] == -1).all()
 
 
 def test_every_center_is_the_same(device: torch.device) -> None:

@@ -13,7 +13,6 @@ from sslkernels.backends.triton import nt_xent, tiles
 from tests.triton import loss_cases
 from tests.triton.loss_cases import DTYPES, FLOOR, LAYOUTS, array, error, strided, views
 
-poisoned = loss_cases.poisoned
 GRAD = (1.0, 0.3, -2.0)
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import sslkernels as ssk
 from sslkernels import reference
+from sslkernels.backends.torch.sigreg import step_beside
 from sslkernels.backends.triton import launch, sigreg, sigreg_slices, tiles
 from sslkernels.ops.sigreg import SIGRegSettings
 from sslkernels.reference.sigreg import slices
 from tests.triton import loss_cases
 from tests.triton.loss_cases import DTYPES, FLOOR, LAYOUTS, array, error, strided
 
-poisoned = loss_cases.poisoned
 OPTIONS = (6, 17, 0.0, 3.0, 12345)  # slices, knots, t_min, t_max, seed
 
 
@@ -98,6 +99,22 @@ def test_slices_are_the_reference_ones(step, device) -> None:
     np.testing.assert_allclose(array(out.sum(0)[:, :dim]), true, rtol=0, atol=2.0**-23)
     assert torch.equal(turned[:, :, :num_slices].mT, out[:, :, :dim])
     assert (out[:, :, dim:] == 0).all() and (turned[:, :, num_slices:] == 0).all()
+
+
+class NoCopies(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert "copy" not in func.name(), func.name()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("where", ["cpu", "meta"])
+def test_a_step_on_the_cpu_is_not_copied(where) -> None:
+    """Memory of the host may not be read while a graph is captured: the number goes by value."""
+    z = torch.zeros(2, 3, device=where)
+    with NoCopies():
+        beside = step_beside(z, torch.tensor(2**40 + 5))
+    assert beside.device == z.device and beside.dtype == torch.int64 and beside.ndim == 0
+    assert where == "meta" or int(beside) == 2**40 + 5
 
 
 def test_large_angles(device) -> None:

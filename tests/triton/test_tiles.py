@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import triton
@@ -30,6 +32,19 @@ def test_problems_share_a_launch_while_they_fit_the_cache() -> None:
     assert tiles.problems_at_once(3, 1 << 40) == 1
 
 
+@pytest.fixture
+def settings() -> Iterator[None]:
+    """Torch's precisions of fp32 products, as they were."""
+    matmul = torch.backends.cuda.matmul
+    before, new = torch.get_float32_matmul_precision(), getattr(matmul, "fp32_precision", None)
+    yield
+    if new is not None:
+        torch.backends.fp32_precision = "none"
+    torch.set_float32_matmul_precision(before)
+    if new is not None:
+        matmul.fp32_precision = new
+
+
 @pytest.mark.parametrize(
     "dtype, precision, planes",
     [
@@ -37,12 +52,24 @@ def test_problems_share_a_launch_while_they_fit_the_cache() -> None:
         (torch.float16, "highest", 1),
         (torch.float32, "highest", 2),
         (torch.float32, "high", 1),
+        (torch.float32, "medium", 1),
     ],
 )
-def test_operands_follow_dtype_and_setting(dtype, precision, planes, monkeypatch) -> None:
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+def test_operands_follow_dtype_and_setting(dtype, precision, planes, settings) -> None:
+    torch.set_float32_matmul_precision(precision)
     op = arithmetic.operand(dtype, H100)
     assert op.planes == planes and op in arithmetic.operands(H100) and arithmetic.serves(op, dtype)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch has the old one only"
+)
+@pytest.mark.parametrize("where", [torch.backends.cuda.matmul, torch.backends])
+@pytest.mark.parametrize("precision, planes", [("tf32", 1), ("ieee", 2), ("none", 2)])
+def test_operands_follow_the_new_setting(where, precision, planes, settings) -> None:
+    torch.backends.cuda.matmul.fp32_precision = "none"  # what holds everywhere holds here
+    where.fp32_precision = precision
+    assert arithmetic.operand(torch.float32, H100).planes == planes
 
 
 def test_autotuning_keeps_the_fastest(monkeypatch) -> None:

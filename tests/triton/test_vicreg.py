@@ -17,12 +17,10 @@ from sslkernels import reference
 from sslkernels.backends.triton import tiles, vicreg
 from sslkernels.ops.vicreg import VICRegSettings, wide
 from sslkernels.reference import vicreg as exact
-from tests.triton import loss_cases
 from tests.triton.loss_cases import DTYPES, FLOOR
 
 SETTINGS = (25.0, 25.0, 1.0, 1.0, 1e-4)  # sim, std, cov, gamma, eps
 ALL = (True, True, True)
-poisoned = loss_cases.poisoned
 
 
 def views(

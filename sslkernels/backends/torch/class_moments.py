@@ -22,6 +22,8 @@ def class_moments_update(
     labels: torch.Tensor,  # int64 [K, N]
     states: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
     ignore_index: int,
+    *,
+    elements: int = _CHUNK_ELEMENTS,
 ) -> None:
     """Merges the batch into K states ``(counts [C], mean [C, D], m2 [C])``, in place.
 
@@ -30,7 +32,7 @@ def class_moments_update(
             device.
     """
     _check_labels(labels, [len(counts) for counts, _, _ in states], ignore_index)
-    rows = max(1, _CHUNK_ELEMENTS // z.shape[1])
+    rows = max(1, elements // z.shape[1])
     for chunk, chunk_labels in zip(z.split(rows), labels.split(rows, dim=1), strict=True):
         wide = chunk.to(torch.float64)
         for row_labels, state in zip(chunk_labels, states, strict=True):

@@ -29,6 +29,10 @@ def class_projections(
     counts: torch.Tensor | None,  # int64 [C], rows behind each center
     directional: bool,
     between: torch.Tensor | None = None,  # float64 [C, C], ||mu_i - mu_j||^2
+    *,
+    block: int = _BLOCK,
+    columns: int = _COLUMNS,
+    pair_chunk: int = _PAIR_CHUNK,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where the own center of each row stands among all, and projections on lines between centers.
 
@@ -54,7 +58,7 @@ def class_projections(
     order = torch.argsort(classes, stable=True)
     order = order[classes[order] >= 0]
     order = order[usable[classes[order]]]
-    for part in order.split(_BLOCK):
+    for part in order.split(block):
         x, y = z[part].double(), classes[part]
         r = x - centers[y]
         own = r.square().sum(1)
@@ -65,7 +69,8 @@ def class_projections(
             part, x, y, r, own = (t[finite] for t in (part, x, y, r, own))
         if len(part):
             rank[part], alone[part] = _stand(
-                table, x, y, r, own, counts, spread, directional, between
+                *(table, x, y, r, own, counts, spread, directional, between),
+                *(columns, pair_chunk),
             )
     return rank, alone, spread
 
@@ -92,6 +97,8 @@ def _stand(
     spread: torch.Tensor,  # float64 [C], added to if directional
     directional: bool,
     known: torch.Tensor | None,  # float64 [C, C] or None: distances between centers
+    columns: int,
+    pair_chunk: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The rank of the own center, and whether it stays the nearest without the row."""
     limits = [(own, rank := torch.zeros_like(y))]
@@ -107,11 +114,11 @@ def _stand(
     eps = 4 * (x.shape[1] + 4) * torch.finfo(torch.float64).eps
     doubt = eps * (own.sqrt() + 2 * table.reach).square()
     one_hot = torch.nn.functional.one_hot(member, len(held)).T.double() if directional else None
-    for start in range(0, len(table.v), _COLUMNS):
-        v, ids = table.v[start : start + _COLUMNS], table.ids[start : start + _COLUMNS]
+    for start in range(0, len(table.v), columns):
+        v, ids = table.v[start : start + columns], table.ids[start : start + columns]
         t = torch.addmm(at_own.unsqueeze(1), r, v.T, beta=-1.0)
         if known is None:
-            between = squared_distances(table.v[table.column[held]], v)
+            between = squared_distances(table.v[table.column[held]], v, pair_chunk)
         else:
             between = known[held.unsqueeze(1), ids]
         at_itself = held.unsqueeze(1) == ids
@@ -125,7 +132,7 @@ def _stand(
             nearer = beyond < low
             count += nearer.sum(1)
             open_ = ~(nearer | (beyond > high))  # a comparison with NaN decides nothing
-            for pairs in open_.nonzero().split(_PAIR_CHUNK):
+            for pairs in open_.nonzero().split(pair_chunk):
                 row, other = pairs[:, 0], ids[pairs[:, 1]]
                 exact = (x[row] - table.centers[other]).square().sum(1)
                 tied = (exact == limit[row]) & (other < y[row])

@@ -20,6 +20,8 @@ def nearest_center(
     z: torch.Tensor,  # [N, D] embeddings
     centers: torch.Tensor,  # [C, D] float32 or float64
     exact: bool,
+    *,
+    elements: int = _BLOCK_ELEMENTS,
 ) -> torch.Tensor:
     """int64 [N]: the nearest center of every row, as ``sslkernels.backends.cpu`` defines it."""
     n, d = z.shape
@@ -35,12 +37,12 @@ def nearest_center(
     squares = m.square().sum(1)
     if not exact:
         m, squares = m.float(), squares.float()
-    block = max(1, _BLOCK_ELEMENTS // max(d, len(mu)))
+    block = max(1, elements // max(d, len(mu)))
     for start in range(0, n, block):
         rows = z[start : start + block].double()
         x = (rows - g) * scale
         scores = torch.addmm(squares / 2, x.to(m.dtype), m.T, alpha=-1)
-        best = _decide(scores, x, rows, m, mu) if exact else scores.argmin(1)
+        best = _decide(scores, x, rows, m, mu, elements) if exact else scores.argmin(1)
         finite = rows.isfinite().all(1)
         out[start : start + block] = torch.where(finite, usable[best], -1)
     return out
@@ -58,6 +60,7 @@ def _decide(
     rows: torch.Tensor,  # float64 [n, D] rows as given
     m: torch.Tensor,  # float64 [C, D] shifted and scaled centers
     mu: torch.Tensor,  # float64 [C, D] centers as given
+    elements: int,
 ) -> torch.Tensor:
     """int64 [n]: the first smallest float64 distance among the centers that S_c cannot exclude."""
     d = x.shape[1]
@@ -72,7 +75,7 @@ def _decide(
         return first
     pair_row, pair_center = candidates[several].nonzero(as_tuple=True)
     distance = torch.empty(len(pair_row), dtype=torch.float64, device=x.device)
-    step = max(1, _BLOCK_ELEMENTS // d)
+    step = max(1, elements // d)
     for start in range(0, len(pair_row), step):
         part = slice(start, start + step)
         difference = rows[several[pair_row[part]]] - mu[pair_center[part]]

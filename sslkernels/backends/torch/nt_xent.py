@@ -21,21 +21,23 @@ def _units(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return (z / norm.clamp_min(MIN_NORM)).to(z.dtype), norm
 
 
-def _logits(u: Tensor, temperature: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _logits(u: Tensor, temperature: float, at_once: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Blocks of rows: their positions, their positives' and their logits, -inf on the diagonal."""
     count = u.shape[0]
-    for rows in torch.arange(count, device=u.device).split(max(1, _LOGITS // count)):
+    for rows in torch.arange(count, device=u.device).split(max(1, at_once // count)):
         logits = (u[rows] @ u.T).div_(temperature)
         logits.scatter_(1, rows.unsqueeze(1), -torch.inf)
         yield rows, ((rows + count // 2) % count).unsqueeze(1), logits
 
 
 @torch.no_grad()
-def nt_xent_forward(x: Tensor, y: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def nt_xent_forward(
+    x: Tensor, y: Tensor, temperature: float, *, logits_at_once: int = _LOGITS
+) -> tuple[Tensor, Tensor]:
     gaps, positives = [], []
     with torch.autocast(x.device.type, enabled=False):
         u, _ = _units(x, y)
-        for _, positive, logits in _logits(u, temperature):
+        for _, positive, logits in _logits(u, temperature, logits_at_once):
             positives.append(logits.gather(1, positive).squeeze(1).double())
             rest = logits.scatter_(1, positive, -torch.inf).double().logsumexp(1)
             gaps.append(rest - positives[-1])
@@ -56,6 +58,8 @@ def nt_xent_backward(
     temperature: float,
     need_x: bool,
     need_y: bool,
+    *,
+    logits_at_once: int = _LOGITS,
 ) -> tuple[Tensor | None, Tensor | None]:
     on_loss, on_alignment, on_uniformity = grad.double().unbind()
     on_lse = on_loss + on_uniformity
@@ -66,7 +70,7 @@ def nt_xent_backward(
     with torch.autocast(x.device.type, enabled=False):
         u, norm = _units(x, y)
         on_u = torch.empty_like(u)
-        for block, positive, logits in _logits(u, temperature):
+        for block, positive, logits in _logits(u, temperature, logits_at_once):
             share = (logits - lse[block].unsqueeze(1).to(u.dtype)).exp_()
             share += logits.sub_(lse.to(u.dtype)).exp_()
             share *= on_lse.to(u.dtype)

@@ -20,11 +20,13 @@ def around_their_mean(means: torch.Tensor) -> torch.Tensor:
     return means - means[finite].mean(0) if finite.any() else means
 
 
-def squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def squared_distances(
+    a: torch.Tensor, b: torch.Tensor, pair_chunk: int = _PAIR_CHUNK
+) -> torch.Tensor:
     """float64 [A, B] for float64 a [A, D] and b [B, D], both near the origin."""
     terms = a.square().sum(1, keepdim=True) + b.square().sum(1)
     d2 = torch.addmm(terms, a, b.T, alpha=-2.0)
-    for pairs in (d2 < _CANCELLED * terms).nonzero().split(_PAIR_CHUNK):
+    for pairs in (d2 < _CANCELLED * terms).nonzero().split(pair_chunk):
         i, j = pairs.unbind(1)
         d2[i, j] = (a[i] - b[j]).square().sum(1)
     return d2
@@ -37,7 +39,12 @@ def all_distances(means: torch.Tensor) -> torch.Tensor:
 
 
 def cdnv_sum(
-    mean: torch.Tensor, m2: torch.Tensor, counts: torch.Tensor
+    mean: torch.Tensor,
+    m2: torch.Tensor,
+    counts: torch.Tensor,
+    *,
+    block: int = _BLOCK,
+    pair_chunk: int = _PAIR_CHUNK,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of ``(var_i + var_j) / (2 d_ij^2)`` over the pairs of non-empty classes, by blocks.
 
@@ -53,15 +60,18 @@ def cdnv_sum(
     variances = m2[filled] / counts[filled]
     means = around_their_mean(mean[filled])
     total = mean.new_zeros(())
-    for start in range(0, len(means), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for start in range(0, len(means), block):
+        rows = slice(start, start + block)
         both = variances[rows, None] + variances[start:]
         # The block begins on the diagonal: rows i against columns j >= i.
-        total += (both / squared_distances(means[rows], means[start:])).triu(1).sum()
+        d2 = squared_distances(means[rows], means[start:], pair_chunk)
+        total += (both / d2).triu(1).sum()
     return total / 2, counts.new_tensor(len(means) * (len(means) - 1) // 2)
 
 
-def cosine_gap_sum(mean: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def cosine_gap_sum(
+    mean: torch.Tensor, counts: torch.Tensor, *, block: int = _BLOCK
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of ``|cos(m_i, m_j) + 1 / (C - 1)|`` over the pairs of non-empty classes (their
     number C, their means m centered by the mean of the means), by blocks.
 
@@ -78,7 +88,7 @@ def cosine_gap_sum(mean: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tens
     centered = means - means.mean(0)
     unit = centered / centered.norm(dim=1, keepdim=True)
     total = mean.new_zeros(())
-    for start in range(0, size if size > 1 else 0, _BLOCK):
-        cosines = unit[start : start + _BLOCK] @ unit[start:].T
+    for start in range(0, size if size > 1 else 0, block):
+        cosines = unit[start : start + block] @ unit[start:].T
         total += (cosines + 1 / (size - 1)).abs().triu(1).sum()
     return total, counts.new_tensor(size * (size - 1) // 2)

@@ -13,17 +13,20 @@ def scatter_update(
     classes: torch.Tensor,  # int64 [N]; -1 for rows to skip
     centers: torch.Tensor,  # float64 [C, D]
     upper: torch.Tensor,  # float64 [D, D]
+    *,
+    block: int = _BLOCK,
+    tile: int = _TILE,
 ) -> None:
     """Adds ``sum_i (z_i - mu_i) (z_i - mu_i)^T``, mu_i the center of row i's class, to ``upper`` on
     and above its diagonal, in place; what lies below means nothing afterwards.
 
     Differences and products in float64. What is not finite spreads as in any sum.
     """
-    for x, c in zip(z.split(_BLOCK), classes.split(_BLOCK), strict=True):
+    for x, c in zip(z.split(block), classes.split(block), strict=True):
         used = c >= 0
         if not used.all():
             x, c = x[used], c[used]
         centered = x.double() - centers[c]
-        for start in range(0, z.shape[1], _TILE):
-            stop = start + _TILE
+        for start in range(0, z.shape[1], tile):
+            stop = start + tile
             upper[start:stop, start:].addmm_(centered[:, start:stop].T, centered[:, start:])

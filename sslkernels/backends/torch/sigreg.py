@@ -27,12 +27,22 @@ def _philox(counter: list[Tensor], seed: int) -> list[Tensor]:
     return c
 
 
+def step_beside(z: Tensor, step: Tensor) -> Tensor:
+    """``step`` on z's device. From the CPU it goes by value, in the launch that writes it: a copy
+    from pageable memory may not be captured in a graph."""
+    if step.device == z.device:
+        return step
+    if step.device.type == "cpu":
+        return torch.full((), int(step), dtype=torch.int64, device=z.device)
+    return step.to(z.device, non_blocking=True)
+
+
 def _slices(settings: SIGRegSettings, z: Tensor, step: Tensor) -> Tensor:
     """Unit rows [num_slices, D] in float64, on z's device."""
     dim = z.shape[1]
     quad = torch.arange(-(-dim // 4), device=z.device)
     row = torch.arange(settings.num_slices, device=z.device).unsqueeze(1)
-    halves = (step.to(z.device, non_blocking=True) >> shift & _LOW for shift in (0, 32))
+    halves = (step_beside(z, step) >> shift & _LOW for shift in (0, 32))
     words = _philox(list(torch.broadcast_tensors(quad, row, *halves)), settings.seed)
     r = [(word >> 8).double() for word in words]
     numbers = []
@@ -55,12 +65,14 @@ def sigreg_forward(
     z: Tensor,  # [N, D]
     step: Tensor,
     settings: SIGRegSettings,
+    *,
+    projections: int = _PROJECTIONS,
 ) -> Tensor:
     dtype = result_dtype(z.dtype)
     sums = z.new_zeros((settings.num_slices, settings.num_knots, 2), dtype=torch.float64)
     with torch.autocast(z.device.type, enabled=False):
         slices = _slices(settings, z, step).to(dtype)
-        for rows in z.split(max(1, _PROJECTIONS // settings.num_slices)):
+        for rows in z.split(max(1, projections // settings.num_slices)):
             p = rows.to(dtype) @ slices.T
             for k, t in enumerate(_knots(settings)):
                 angle = t * p
@@ -75,10 +87,12 @@ def sigreg_backward(
     z: Tensor,  # [N, D]
     step: Tensor,
     settings: SIGRegSettings,
+    *,
+    projections: int = _PROJECTIONS,
 ) -> Tensor:
     dtype = result_dtype(z.dtype)
     out = z.new_empty(z.shape)
-    chunk = max(1, _PROJECTIONS // settings.num_slices)
+    chunk = max(1, projections // settings.num_slices)
     # One scale, applied last, keeps gradients as small as loss scaling makes them in range.
     largest = grad.abs().amax()
     scale = torch.where(largest > 0, largest, 1.0)

@@ -7,7 +7,7 @@ import torch
 _BLOCK = 2048  # rows at a time: 32 MB of float64 at D = 2048
 
 
-def unit_moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def unit_moments(z: torch.Tensor, *, block: int = _BLOCK) -> tuple[torch.Tensor, torch.Tensor]:
     """``(mean, m2)``, float64 [D] each, of ``z / ||z||`` for z [N, D]; m2 is the sum of squared
     differences to the mean.
 
@@ -16,7 +16,7 @@ def unit_moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     count = 0
     mean = z.new_zeros(z.shape[1], dtype=torch.float64)
     m2 = torch.zeros_like(mean)
-    for x in z.split(_BLOCK):
+    for x in z.split(block):
         if len(x):
             unit = normalized(x)
             own = unit.mean(0)

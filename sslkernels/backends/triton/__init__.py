@@ -11,6 +11,11 @@ import torch
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
+# Products count offsets within a tile of 128 rows in 32 bits: 128 times 2^24, as far as rows of a
+# transposed copy of two views lie apart.
+_LONGEST = 1 << 23
+_PRODUCTS = ("barlow_twins", "cdnv_sum", "cosine_gap_sum", "nt_xent", "sigreg", "vicreg")
+
 # Pass name -> the module that implements it; imported when first asked for, so that a process
 # without triton, or one that never meets a GPU, does not pay for it.
 _PASSES = {
@@ -67,6 +72,11 @@ def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
         major, minor = torch.cuda.get_device_capability(tensor.device)
         if major < 8:
             return f"takes compute capability 8.0 or newer, {tensor.device} has {major}.{minor}"
+    if pass_name in _PRODUCTS:
+        columns_only = pass_name == "sigreg"
+        if max(tensor.shape[-1:] if columns_only else tensor.shape) > _LONGEST:
+            what = "columns" if columns_only else "rows and columns"
+            return f"expected at most {_LONGEST} {what}, got shape {list(tensor.shape)}"
     if pass_name in ("cdnv_sum", "cosine_gap_sum"):
         return None  # class means are float64 and multiplied as three tf32 products
     if pass_name == "scatter_update" and tensor.dtype == torch.float64:

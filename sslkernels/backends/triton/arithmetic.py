@@ -39,17 +39,28 @@ class Operand(NamedTuple):
 
 
 def operand(dtype: torch.dtype, device: Device) -> Operand:
-    """bf16 stays bf16. fp32 follows ``torch.get_float32_matmul_precision()``: "highest" is three
-    tf32 products on CUDA and the matrix units' own fp32 on AMD, anything else one tf32 product.
+    """bf16 stays bf16. fp32 follows torch's setting (:func:`full_fp32`): in full it is three tf32
+    products on CUDA and the matrix units' own fp32 on AMD, else one tf32 product.
 
     fp16 is multiplied as tf32, which has fp16's 11 bits without its range: centered values and
     entries of K overflow fp16 long before the loss does.
     """
     if dtype == torch.bfloat16:
         return Operand(torch.bfloat16, 1, "none", "ieee")
-    if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
+    if dtype == torch.float32 and full_fp32():
         return exact(device)
     return _tf32(device)
+
+
+def full_fp32() -> bool:
+    """Whether torch asks for fp32 products of fp32 data: ``torch.backends.cuda.matmul``'s
+    ``fp32_precision`` is not "tf32". ``torch.set_float32_matmul_precision`` sets that too, but its
+    getter raises once somebody has set the new one; older versions of torch have only the getter.
+    """
+    precision = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
+    if precision is None:
+        return torch.get_float32_matmul_precision() == "highest"
+    return bool(precision != "tf32")
 
 
 def _tf32(device: Device) -> Operand:

@@ -32,9 +32,9 @@ import triton.language as tl
 from sslkernels.backends.triton import arithmetic, launch, operands, products, tiles, tuning
 from sslkernels.backends.triton import gram as symmetric
 from sslkernels.backends.triton.barlow_twins_gradient import barlow_twins_backward
-from sslkernels.backends.triton.barlow_twins_operands import BLOCK, standardized
+from sslkernels.backends.triton.barlow_twins_operands import standardized
 from sslkernels.backends.triton.column_moments import column_moments
-from sslkernels.backends.triton.vicreg import squares_epilogue, sum_of
+from sslkernels.backends.triton.vicreg import sum_of
 from sslkernels.ops.vicreg import wide as takes_rows
 
 __all__ = ["barlow_twins_backward", "barlow_twins_forward"]
@@ -138,6 +138,7 @@ def barlow_twins_forward(
     y: torch.Tensor,
     lambda_: float,
     eps: float,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     with launch.on_device(x):
         device = launch.device_of(x)
@@ -146,11 +147,12 @@ def barlow_twins_forward(
         wide = takes_rows(n, d)
         side, depth = (n, d) if wide else (d, n)
         op = arithmetic.operand(x.dtype, device)
-        mean, var, _ = column_moments(x.unsqueeze(0), y.unsqueeze(0), 0.0, 0.0, device)
+        mean, var, _ = column_moments(x.unsqueeze(0), y.unsqueeze(0), 0.0, 0.0, device, cuts=cuts)
         columns = x.new_empty((5, d), dtype=torch.float64)
         copy = operands.workspace(x, op.planes, 2, side, operands.padded(depth), op.dtype)
-        part = x.new_empty((triton.cdiv(n, BLOCK), d), dtype=torch.float64)
-        standardized(x, y, mean, var, copy, not wide, op.rounding, (columns, part, eps))
+        part = x.new_empty((triton.cdiv(n, cuts.center.block_n), d), dtype=torch.float64)
+        first = (columns, part, eps)
+        standardized(x, y, mean, var, copy, not wide, op.rounding, first, cuts.center)
 
         blocks = triton.cdiv(d, 128)
         sums = x.new_empty((2, blocks), dtype=torch.float64)
@@ -158,25 +160,27 @@ def barlow_twins_forward(
             part, columns[4], sums, d, n, part.shape[0], BLOCK_D=128, num_warps=4
         )
         gram = x.new_empty((2 if wide else 1, side, side), dtype=torch.float32)
-        slots = triton.cdiv(side, tiles.ROWS.block_n)
+        tile = cuts.rows or tiles.ROWS
+        slots = triton.cdiv(side, tile.block_n)
         squares = x.new_empty(slots, dtype=torch.float64)
-        blocks_of = {"BLOCK_M": tiles.ROWS.block_n, "BLOCK_N": tiles.ROWS.block_d}
+        blocks_of = {"BLOCK_M": tile.block_n, "BLOCK_N": tile.block_d}
         if wide:
 
             def grams(tile: tiles.Gram) -> None:
-                how = symmetric.plan(2, n, depth, op.segments, tile, device)
+                how = symmetric.plan(2, n, depth, op.segments, tile, device, cuts)
                 # What is summed here, squares of one matrix, is not what the loss needs.
                 unused = x.new_empty(2 * how.programs, dtype=torch.float64)
                 extra = (gram, unused, 1.0, 1.0)
-                symmetric.gram(copy, squares_epilogue, extra, how, op.precision)
+                symmetric.gram(copy, "squares", extra, how, op.precision)
 
             key = ("barlow_twins", x.device, tuning.bucket(n), d, op)
-            grams(tuning.pick(tiles.gram(n, op.dtype, device), key, grams))
+            choice = (cuts.gram,) if cuts.gram else tiles.gram(n, op.dtype, device)
+            grams(tuning.pick(choice, key, grams))
             gram_inner_kernel[(slots,)](gram, squares, n, **blocks_of, num_warps=4)
         else:
-            parts = products.splits(d, d, copy.shape[3], op, device)
+            parts = products.splits(d, d, copy.shape[3], op, device, cuts)
             correlation = x.new_empty((parts, d, d), dtype=torch.float32)
-            products.product(copy[:, 0], copy[:, 1], correlation, op, device)
+            products.product(copy[:, 0], copy[:, 1], correlation, op, device, cuts)
             correlation_kernel[(slots,)](
                 correlation,
                 gram,

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from sslkernels.backends.triton import arithmetic, launch, numerics, operands, products, tiles
-from sslkernels.backends.triton.barlow_twins_operands import BLOCK, matrices, standardized
+from sslkernels.backends.triton.barlow_twins_operands import matrices, standardized
 from sslkernels.backends.triton.operands import load_centered, load_mean
 from sslkernels.ops.vicreg import wide as takes_rows
 
@@ -47,9 +47,12 @@ def barlow_twins_rows_kernel(
     D = D // VEC * VEC
     stride_xn = stride_xn // VEC * VEC
     stride_yn = stride_yn // VEC * VEC
-    slot = tl.program_id(2)
-    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    cols = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    # Rows and columns on one axis: the others end at 65,535 programs.
+    slot = tl.program_id(1)
+    col_blocks = tl.cdiv(D, BLOCK_D)
+    row_block = tl.program_id(0) // col_blocks
+    rows = row_block * BLOCK_N + tl.arange(0, BLOCK_N)
+    cols = tl.program_id(0) % col_blocks * BLOCK_D + tl.arange(0, BLOCK_D)
     mask_d = cols < D
     mask = (rows < N)[:, None] & mask_d[None, :]
 
@@ -90,7 +93,7 @@ def barlow_twins_rows_kernel(
             tl.store(grad_y_ptr + at, out, mask=mask)
     else:
         drift = tl.sum(tl.where(mask, on_unit * own, 0.0), axis=0)
-        block = slot.to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
+        block = slot.to(tl.int64) * tl.cdiv(N, BLOCK_N) + row_block
         tl.store(drift_ptr + block * D + cols, drift, mask=mask_d)
 
 
@@ -123,6 +126,7 @@ def barlow_twins_backward(
     lambda_: float,
     need_x: bool,
     need_y: bool,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     with launch.on_device(x):
         device = launch.device_of(x)
@@ -136,26 +140,26 @@ def barlow_twins_backward(
         op = arithmetic.operand(x.dtype, device)
         side, stride = (n if wide else d), operands.padded(n if wide else d)
         copy = operands.workspace(x, op.planes, 2, d if wide else n, stride, op.dtype)
-        standardized(x, y, columns, columns[2:], copy, wide, op.rounding)
+        standardized(x, y, columns, columns[2:], copy, wide, op.rounding, tile=cuts.center)
         matrix = operands.workspace(x, op.planes, 2, side, stride, op.dtype)
-        matrices(gram, matrix, op.rounding)
+        matrices(gram, matrix, op.rounding, cuts.center)
 
         views = [view for view, needed in enumerate((need_x, need_y)) if needed]
-        splits = products.splits(n, d, stride, op, device)
+        splits = products.splits(n, d, stride, op, device, cuts)
         part = x.new_empty((splits, len(views), n, d), dtype=torch.float32)
         for slot, view in enumerate(views):
             # K_b a and K_a b, or b C^T and a C.
             pair = (matrix[:, 1 - view], copy[:, view])
             if not wide:
                 pair = (copy[:, 1 - view], matrix[:, view])
-            products.product(*pair, part[:, slot], op, device)
+            products.product(*pair, part[:, slot], op, device, cuts)
 
-        blocks = triton.cdiv(n, BLOCK)
+        tile = cuts.center
+        blocks = triton.cdiv(n, tile.block_n)
         sums = x.new_empty((len(views), blocks, d), dtype=torch.float32)
         drift = x.new_empty((len(views), d), dtype=torch.float64)
-        tile = tiles.CENTER
         for finish, out in ((False, sums), (True, drift)):
-            barlow_twins_rows_kernel[(blocks, triton.cdiv(d, tile.block_d), len(views))](
+            barlow_twins_rows_kernel[(blocks * triton.cdiv(d, tile.block_d), len(views))](
                 grad,
                 x,
                 y,

@@ -12,8 +12,6 @@ import triton.language as tl
 from sslkernels.backends.triton import arithmetic, launch, tiles
 from sslkernels.backends.triton.operands import PAD, load_centered, load_mean, store_tile
 
-BLOCK = tiles.CENTER.block_n  # rows that share a sum
-
 
 @triton.jit
 def column_factor(spread_ptr, cols, mask, N, eps, FIRST: tl.constexpr):
@@ -59,8 +57,11 @@ def standardize_kernel(
     stride_out = stride_out // PAD * PAD
     stride_outv = stride_outv // PAD * PAD
     plane_stride = plane_stride // PAD * PAD
-    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    cols = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    # On one axis: the others end at 65,535 programs.
+    col_blocks = tl.cdiv(D, BLOCK_D)
+    row_block = tl.program_id(0) // col_blocks
+    rows = row_block * BLOCK_N + tl.arange(0, BLOCK_N)
+    cols = tl.program_id(0) % col_blocks * BLOCK_D + tl.arange(0, BLOCK_D)
     mask = cols < D
     factor_x = column_factor(spread_ptr, cols, mask, N, eps, FIRST)
     factor_y = column_factor(spread_ptr + D, cols, mask, N, eps, FIRST)
@@ -76,8 +77,8 @@ def standardize_kernel(
     if FIRST:
         # Factors in float64: rounded ones would all err the same way, and 1 - c may be small.
         c = tl.sum(x * y, axis=0).to(tl.float64) * factor_x * factor_y
-        tl.store(part_ptr + tl.program_id(0).to(tl.int64) * D + cols, c, mask=mask)
-        if tl.program_id(0) == 0:
+        tl.store(part_ptr + row_block.to(tl.int64) * D + cols, c, mask=mask)
+        if row_block == 0:
             for view in tl.static_range(2):
                 mean = tl.load(mean_ptr + view * D + cols, mask=mask)
                 tl.store(columns_ptr + view * D + cols, mean, mask=mask)
@@ -94,13 +95,13 @@ def standardized(
     transpose: bool,
     rounding: str,
     first: tuple[torch.Tensor, torch.Tensor, float] | None = None,  # columns, sums of a b, eps
+    tile: tiles.Stream = tiles.CENTER,
 ) -> None:
     """Normalized copies of both views; ``first`` receives means, factors and the sums of c, for
-    blocks of BLOCK rows. One launch."""
+    blocks of the tile's rows. One launch."""
     n, d = x.shape
-    tile = tiles.CENTER
     columns, part, eps = first or (mean, mean, 0.0)
-    standardize_kernel[(triton.cdiv(n, tile.block_n), triton.cdiv(d, tile.block_d))](
+    standardize_kernel[(triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_d),)](
         x,
         y,
         mean,
@@ -163,10 +164,11 @@ def matrices(
     gram: torch.Tensor,  # fp32 [2, M, M], or [1, M, M]: copied twice, the second time transposed
     out: torch.Tensor,  # [planes, 2, M, M padded]
     rounding: str,
+    tile: tiles.Stream = tiles.CENTER,
 ) -> None:
     """One launch."""
     count, m, _ = gram.shape
-    side = triton.cdiv(m, tiles.CENTER.block_d)
+    side = triton.cdiv(m, tile.block_d)
     matrices_kernel[(side, side, 2)](
         gram,
         out,
@@ -178,8 +180,8 @@ def matrices(
         out.stride(0),
         ROUNDING=rounding,
         PAD=PAD,
-        BLOCK_M=tiles.CENTER.block_d,
-        num_warps=tiles.CENTER.num_warps,
+        BLOCK_M=tile.block_d,
+        num_warps=tile.num_warps,
     )
 
 

@@ -127,7 +127,7 @@ def center_kernel(
     tl.store(bounds_ptr + 4, (tl.abs(h_first) * up).to(tl.float32))
     tl.store(bounds_ptr + 5, (h_shifted * up).to(tl.float32))
     tl.store(bounds_ptr + 6, (tl.sqrt(tl.sum(mu_sq, axis=0)) * up).to(tl.float32))
-    if c * span_rows < table_rows:  # the first programs also write the set's spans
+    if c < tl.cdiv(table_rows, span_rows):  # the first programs also write the set's spans
         spans_ptr += c * 4
         tl.store(spans_ptr + 0, first_row + c * span_rows)
         tl.store(spans_ptr + 1, tl.minimum(span_rows, table_rows - c * span_rows))

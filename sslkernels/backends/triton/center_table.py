@@ -51,11 +51,13 @@ def center_table(
     centers: Sequence[torch.Tensor],
     tile: class_tiles.CenterTiles,
     device: launch.Device,
+    spans: int | None = None,
 ) -> CenterTable:
     n, d = z.shape
     block = tile.first.block_c
     rows = [triton.cdiv(c.shape[0], block) * block for c in centers]
-    span_rows = [class_tiles.center_span(n, d, r, z.dtype, tile.first, device) for r in rows]
+    how = (z.dtype, tile.first, device, spans)
+    span_rows = [class_tiles.center_span(n, d, r, *how) for r in rows]
     num_spans = [triton.cdiv(r, s) for r, s in zip(rows, span_rows, strict=True)]
     pitch = triton.cdiv(d, PITCH) * PITCH
     new = z.new_empty

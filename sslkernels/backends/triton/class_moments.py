@@ -56,7 +56,11 @@ _COMMIT = 128  # segments per program of the last kernel
 
 
 def class_moments_update(
-    z: torch.Tensor, labels: torch.Tensor, states: Sequence[State], ignore_index: int
+    z: torch.Tensor,
+    labels: torch.Tensor,
+    states: Sequence[State],
+    ignore_index: int,
+    tile: class_tiles.ClassMoments | None = None,
 ) -> torch.Tensor:
     """Merges a batch into K states, in place, reading z once; never waits for the device.
 
@@ -66,21 +70,12 @@ def class_moments_update(
         labels: [K, N] int64, contiguous.
         states: K tuples (counts int64 [C_k], mean float64 [C_k, D], m2 float64 [C_k]).
         ignore_index: rows with this label are skipped.
+        tile: how rows and columns are cut; chosen from the shape unless given.
 
     Returns:
         int64 [K, 2]: the first row whose label is out of range and that label; -1 and 0 if there is
         none. Such rows leave the states alone; all others are merged.
     """
-    return _update(z, labels, states, ignore_index, None)
-
-
-def _update(
-    z: torch.Tensor,
-    labels: torch.Tensor,
-    states: Sequence[State],
-    ignore_index: int,
-    tile: class_tiles.ClassMoments | None,
-) -> torch.Tensor:
     k, n = labels.shape
     report = labels.new_full((k, 2), _NO_ROW)
     if n == 0:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from sslkernels.backends.triton.launch import Device
+from sslkernels.backends.triton.launch import GRID, Device
 from sslkernels.backends.triton.tiles import Gram, Stream, gram_candidates
 
 # ---- class moments (class_moments.py) ----
@@ -91,6 +91,15 @@ class CenterTiles(NamedTuple):
     split: CenterTile
 
 
+class CenterCuts(NamedTuple):
+    """How nearest centers are cut; what is None is chosen from the shape."""
+
+    tiles: CenterTiles | None = None  # the first's columns are a multiple of the other's
+    spans: int | None = None  # of one set of centers, at most CENTER_SPANS
+    rows: int | None = None  # at a time
+    scan: int | None = None  # N C D up to which there is no filter
+
+
 def center_tiles(n: int, dtype: torch.dtype, device: Device) -> CenterTiles:
     large, small = center_candidates(dtype, device)
     return small if n <= small.first.block_n * device.processors else large
@@ -114,13 +123,20 @@ def center_candidates(dtype: torch.dtype, device: Device) -> tuple[CenterTiles, 
 
 
 def center_span(
-    n: int, d: int, table_rows: int, dtype: torch.dtype, tile: CenterTile, device: Device
+    n: int,
+    d: int,
+    table_rows: int,
+    dtype: torch.dtype,
+    tile: CenterTile,
+    device: Device,
+    spans: int | None = None,
 ) -> int:
-    """Rows of the table per span: enough spans that the rows in flight fit L2 (the programs of a
-    row tile run side by side) and that every processor has a program."""
+    """Rows of the table per span. Unless ``spans`` says how many: enough spans that the rows in
+    flight fit L2 (the programs of a row tile run side by side) and that every processor has a
+    program."""
     in_flight = device.processors * tile.block_n * d * dtype.itemsize
     wanted = max(-(-in_flight // L2_SHARE), device.processors // -(-n // tile.block_n))
-    spans = max(1, min(wanted, CENTER_SPANS))
+    spans = max(1, min(spans or wanted, CENTER_SPANS))
     tiles = table_rows // tile.block_c
     return -(-tiles // spans) * tile.block_c
 
@@ -143,7 +159,7 @@ UNIT = Stream(16, 128, 4, 1)  # two float64 sums per element of the tile: 64 reg
 def unit_stretches(programs: int, rows: int, device: Device) -> int:
     """Into how many stretches to cut the rows: sixteen small programs per processor keep enough
     loads in flight; below 64 rows each, the partial sums would be what costs."""
-    return max(1, min(16 * device.processors // programs, rows // 64, 65535))
+    return max(1, min(16 * device.processors // programs, rows // 64, GRID))
 
 
 # ---- projections on class means (projections.py) ----
@@ -161,6 +177,14 @@ def projections_tile(device: Device) -> CenterTile:
         return CenterTile(128, 64, 64, 8, 3)
     # 64 KB a stage; Blackwell's sums pass through shared memory, too.
     return CenterTile(128, 128, 64, 8, 3 if int(device.arch) == 90 else 2)
+
+
+class ProjectionCuts(NamedTuple):
+    """How projections are cut; what is None is chosen from the shape."""
+
+    tile: CenterTile | None = None
+    rows: int | None = None  # at a time, a multiple of the tile's
+    whole: bool | None = None  # whether the products of all centers are made once
 
 
 def projection_rows(

@@ -44,10 +44,19 @@ def finish_sums(s, q, shift, n):
 
 
 @triton.jit
+def problem_and_block(D, BLOCK_D: tl.constexpr):
+    """(problem, block of its columns, number of problems) of a program. Problems share the grid's
+    first axis with the blocks: it is the only one without a limit of 65,535."""
+    blocks = tl.cdiv(D, BLOCK_D)
+    pid = tl.program_id(0)
+    return (pid // blocks).to(tl.int64), pid % blocks, (tl.num_programs(0) // blocks).to(tl.int64)
+
+
+@triton.jit
 def store_column_sums(sums_ptr, hinge, squares, invariance):
     """[3, P * blocks]: this program's sums over its columns."""
-    count = tl.num_programs(0) * tl.num_programs(2)
-    at = tl.program_id(2) * tl.num_programs(0) + tl.program_id(0)
+    count = tl.num_programs(0)
+    at = tl.program_id(0)
     tl.store(sums_ptr + at, tl.sum(hinge))
     tl.store(sums_ptr + count + at, tl.sum(squares))
     tl.store(sums_ptr + 2 * count + at, tl.sum(invariance))
@@ -105,10 +114,10 @@ def column_moments_kernel(
     stride_xn = stride_xn // VEC * VEC
     stride_yn = stride_yn // VEC * VEC
     split = tl.program_id(1)
-    p = tl.program_id(2).to(tl.int64)
+    p, column_block, P = problem_and_block(D, BLOCK_D)
     x_ptr += p * (stride_xp // VEC * VEC)
     y_ptr += p * (stride_yp // VEC * VEC)
-    cols = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
+    cols = column_block * BLOCK_D + tl.arange(0, BLOCK_D)
     mask_d = cols < D
     # 64-bit arithmetic for a tile's first row, 32-bit within.
     r = tl.arange(0, BLOCK_N)
@@ -142,8 +151,8 @@ def column_moments_kernel(
             square += (x - y) * (x - y)
 
     x_mean, x_m2 = finish_sums(x_sum, x_square, x_shift, n)
-    x_column = (split.to(tl.int64) * VIEWS * tl.num_programs(2) + p) * D + cols
-    y_column = x_column + tl.num_programs(2).to(tl.int64) * D
+    x_column = (split.to(tl.int64) * VIEWS * P + p) * D + cols
+    y_column = x_column + P * D
     invariance = tl.zeros((BLOCK_D,), tl.float64)
     if VIEWS == 2:
         y_mean, y_m2 = finish_sums(y_sum, y_square, y_shift, n)
@@ -164,7 +173,7 @@ def column_moments_kernel(
         if VIEWS == 2:
             tl.store(mean_ptr + y_column, y_mean, mask=mask_d)
             tl.store(var_ptr + y_column, y_m2, mask=mask_d)
-        at = (split.to(tl.int64) * tl.num_programs(2) + p) * D + cols
+        at = (split.to(tl.int64) * P + p) * D + cols
         tl.store(invariance_ptr + at, invariance, mask=mask_d)
 
     if CENTER:
@@ -174,7 +183,7 @@ def column_moments_kernel(
         hi = x_mean.to(tl.float32)
         lo = (x_mean - hi).to(tl.float32)
         if VIEWS == 2:
-            y_out = out_ptr + tl.num_programs(2) * (stride_outq // PAD * PAD)
+            y_out = out_ptr + P * (stride_outq // PAD * PAD)
             y_hi = y_mean.to(tl.float32)
             y_lo = (y_mean - y_hi).to(tl.float32)
         # Past the last row, for the padding of a transposed copy.
@@ -209,10 +218,11 @@ def merge_moments_kernel(
     BLOCK_D: tl.constexpr,
 ):
     """The second stage where rows were split: Chan's merge, split by split."""
-    cols = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
+    p, column_block, P = problem_and_block(D, BLOCK_D)
+    cols = column_block * BLOCK_D + tl.arange(0, BLOCK_D)
     mask = cols < D
-    plane = tl.num_programs(2).to(tl.int64) * D
-    at = tl.program_id(2).to(tl.int64) * D + cols
+    plane = P * D
+    at = p * D + cols
     hinge = tl.zeros((BLOCK_D,), tl.float64)
     squares = tl.zeros((BLOCK_D,), tl.float64)
     for view in tl.static_range(VIEWS):
@@ -237,10 +247,13 @@ def merge_moments_kernel(
     store_column_sums(sums_ptr, hinge, squares, invariance)
 
 
-def row_splits(z: torch.Tensor, device: launch.Device) -> tuple[int, int]:
-    """(splits, rows in each) of z [P, N, D]."""
+def row_splits(
+    z: torch.Tensor, device: launch.Device, cuts: tiles.Cuts = tiles.CHOSEN
+) -> tuple[int, int]:
+    """(splits, rows in each) of z [P, N, D]; no split is empty."""
     p, n, d = z.shape
-    splits = tiles.row_splits(p * triton.cdiv(d, tiles.moments(device).block_d), n, device)
+    tile = cuts.moments or tiles.moments(device)
+    splits = cuts.row_splits or tiles.row_splits(p * triton.cdiv(d, tile.block_d), n, device)
     rows = triton.cdiv(n, splits)
     return triton.cdiv(n, rows), rows
 
@@ -254,6 +267,7 @@ def column_moments(
     out: torch.Tensor | None = None,  # [planes, V * P, ...] centered copies to write in passing
     transpose: bool = False,
     rounding: str = "none",
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(mean, var, sums): float64 [V, P, D] twice, and float64 [3, n], whose row sums are the hinges
     max(0, gamma - sd), the squared variances (both over views, problems and columns) and (x - y)^2.
@@ -263,8 +277,8 @@ def column_moments(
     """
     p, n, d = x.shape
     views = 1 if y is None else 2
-    tile = tiles.moments(device)
-    splits, rows = row_splits(x, device)
+    tile = cuts.moments or tiles.moments(device)
+    splits, rows = row_splits(x, device, cuts)
     blocks = triton.cdiv(d, tile.block_d)
     sums = x.new_empty((3, p * blocks), dtype=torch.float64)
     mean = x.new_empty((views, p, d), dtype=torch.float64)
@@ -276,7 +290,7 @@ def column_moments(
         part_mean, part_var, invariance = parts[:views], parts[views:-1], parts[-1]
     other = x if y is None else y
     copy = x if out is None else out
-    column_moments_kernel[(blocks, splits, p)](
+    column_moments_kernel[(blocks * p, splits)](
         x,
         other,
         part_mean,
@@ -304,12 +318,12 @@ def column_moments(
         VEC=launch.vector_width(x, other),
         **tile.constexprs,
         STAGES=tile.num_stages,
-        CENTER_N=tiles.CENTER.block_n,
+        CENTER_N=cuts.center.block_n,
         PAD=PAD,
         num_warps=tile.num_warps,
     )
     if splits > 1:
-        merge_moments_kernel[(blocks, 1, p)](
+        merge_moments_kernel[(blocks * p,)](
             part_mean,
             part_var,
             invariance,

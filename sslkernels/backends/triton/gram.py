@@ -1,9 +1,9 @@
 r"""The symmetric Gram product A A^T by tiles of its upper triangle, with an epilogue.
 
 A is [Q, M, K]: Q problems, K contiguous. A program accumulates one tile of A_q A_q^T in fp32 and
-hands it to an epilogue, a ``@triton.jit`` function passed as a constexpr, while it is still in
-registers; an M x M matrix exists only if the epilogue stores one. Tiles below the diagonal are
-never computed: about M^2 K operations instead of 2 M^2 K.
+hands it to an epilogue (``epilogues.py``) while it is still in registers; an M x M matrix exists
+only if the epilogue stores one. Tiles below the diagonal are never computed: about M^2 K operations
+instead of 2 M^2 K.
 
 **Operands.** Both come from one buffer whose contiguous dimension is the contraction, so that loads
 run through shared memory asynchronously, ``wgmma`` reads both operands where they land (for 32-bit
@@ -20,15 +20,6 @@ fp32's accuracy on tensor cores.
 split: programs store partial tiles, and :func:`gram_reduce_kernel` adds them in a fixed order and
 calls the epilogue. Either way the same input gives the same bits.
 
-Epilogue: ``EPILOGUE(acc, top, left, problem, slot, mirror, M, extra)``
-
-* ``acc`` fp32 [R, BLOCK]: the elements of problem ``problem`` from row ``top`` and column ``left``
-  (int32 scalars) on; zero where either index is >= M.
-* ``slot``: distinct for each call, covering [0, Q * programs) with ``programs`` from :func:`plan`:
-  where the epilogue stores its partial sums, all of which some later kernel adds in order.
-* ``mirror``: the tile lies strictly above the diagonal, so its transpose is computed nowhere else.
-* ``extra``: the tuple of pointers and scalars given to :func:`gram`.
-
 One launch, or two where the contraction is split.
 """
 
@@ -42,6 +33,7 @@ import triton
 import triton.language as tl
 
 from sslkernels.backends.triton import arithmetic, launch, numerics, tiles
+from sslkernels.backends.triton.epilogues import finish
 
 SUB_ROWS = 16  # rows of a tile that one program of the second stage adds up
 
@@ -67,8 +59,11 @@ def tile_of(t, SIDE, GROUP):
         height = tl.minimum(GROUP, SIDE - top)
         count = height * (SIDE - top) - height * (height - 1) // 2
     # A band starts with a triangle of height columns; every later column is full.
+    # In integers: the hardware's square root is not exact.
     triangle = height * (height + 1) // 2
-    column = ((tl.sqrt(8.0 * t + 1.0) - 1.0) * 0.5).to(tl.int32)  # exact: t < triangle is small
+    column = 0
+    while (column + 1 < height) & ((column + 1) * (column + 2) // 2 <= t):
+        column += 1
     past = t - triangle
     i = tl.where(past < 0, t - column * (column + 1) // 2, past % height)
     j = tl.where(past < 0, column, height + past // height)
@@ -210,7 +205,7 @@ def gram_kernel(
     else:
         problem += first_problem
         slot = problem * tl.num_programs(0) + t
-        EPILOGUE(acc, top, left, problem, slot, i != j, M, extra)
+        finish(acc, top, left, problem, slot, i != j, M, extra, EPILOGUE)
 
 
 @triton.jit(do_not_specialize=["M", "first_problem", "SIDE", "GROUP", "splits"])
@@ -244,7 +239,8 @@ def gram_reduce_kernel(
         acc += tl.load(ptrs + s * step)
     problem += first_problem
     slot = problem * tl.num_programs(0) + tl.program_id(0)
-    EPILOGUE(acc, i * BLOCK + piece * ROWS, j * BLOCK, problem, slot, i != j, M, extra)
+    top = i * BLOCK + piece * ROWS
+    finish(acc, top, j * BLOCK, problem, slot, i != j, M, extra, EPILOGUE)
 
 
 class Plan(NamedTuple):
@@ -255,6 +251,7 @@ class Plan(NamedTuple):
     tiles: int
     splits: int
     per_split: int
+    group: int
 
     @property
     def programs(self) -> int:
@@ -263,19 +260,25 @@ class Plan(NamedTuple):
 
 
 def plan(
-    problems: int, m: int, k: int, segments: int, tile: tiles.Gram, device: launch.Device
+    problems: int,
+    m: int,
+    k: int,
+    segments: int,
+    tile: tiles.Gram,
+    device: launch.Device,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> Plan:
     side = triton.cdiv(m, tile.block)
     count = side * (side + 1) // 2
     steps = segments * triton.cdiv(k, tile.block_k)
-    splits = tiles.splits(problems * count, steps, device)
+    splits = cuts.splits or tiles.splits(problems * count, steps, device)
     per_split = triton.cdiv(steps, splits)
-    return Plan(tile, side, count, triton.cdiv(steps, per_split), per_split)
+    return Plan(tile, side, count, triton.cdiv(steps, per_split), per_split, cuts.group)
 
 
 def gram(
     a: torch.Tensor,  # [planes, Q, M, K] operands, K contiguous and a multiple of the vector width
-    epilogue: Any,
+    epilogue: str,  # by its name in epilogues.py
     extra: tuple[Any, ...],
     how: Plan,
     precision: str,
@@ -303,7 +306,7 @@ def gram(
         a.stride(1),
         a.stride(2),
         how.side,
-        tiles.GROUP,
+        how.group,
         how.per_split,
         EPILOGUE=epilogue,
         SPLIT=how.splits > 1,
@@ -321,7 +324,7 @@ def gram(
             m,
             first_problem,
             how.side,
-            tiles.GROUP,
+            how.group,
             how.splits,
             EPILOGUE=epilogue,
             BLOCK=how.tile.block,
@@ -331,10 +334,10 @@ def gram(
 
 
 def epilogue_cases(
-    device: launch.Device, epilogue: Any, extra: tuple[str, ...]
+    device: launch.Device, epilogue: str, extra: tuple[str, ...]
 ) -> Iterator[launch.AotCase]:
     """Every configuration of the product with one epilogue; ``extra`` gives its argument types."""
-    name = epilogue.__name__
+    name = f"{epilogue}_epilogue"
     sizes = dict.fromkeys(_SIZES, "i32")
     for op in arithmetic.operands(device):
         for tile in tiles.gram_candidates(op.dtype, device):

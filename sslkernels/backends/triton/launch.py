@@ -7,7 +7,9 @@ Conventions of the kernels in this package:
   that happens to be 1 or a multiple of 16, and a ragged last batch would recompile. What the
   compiler must know for 128-bit loads is said by the constexpr ``VEC`` instead: sizes and strides
   are multiples of it (``D = D // VEC * VEC`` in the kernel states that to the compiler for free).
-* Row offsets are 64-bit; a column offset always fits 32.
+* Row offsets are 64-bit; a column offset always fits 32. Within a tile of a product, offsets are
+  32-bit, too: it costs half the registers, and ``cannot`` refuses what is too long for it.
+* What may grow without bound lies on a grid's first axis: the others end at GRID programs.
 * A launcher calls its kernels inside :func:`on_device`.
 """
 
@@ -32,6 +34,8 @@ class Device(NamedTuple):
     processors: int  # multiprocessors (compute units)
     shared_memory: int  # bytes that one program may use
 
+
+GRID = 65535  # the most programs along the second or third axis of a grid
 
 # The interpreter has no device. This one has few processors, so that small tests still split work.
 INTERPRETER = Device("cuda", 90, 32, 8, 232448)

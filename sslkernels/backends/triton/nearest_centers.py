@@ -37,6 +37,7 @@ from sslkernels.backends.triton.center_table import (
 _CHOICE_BLOCK = 128
 _RECHECK_BLOCK, _RECHECK_WARPS = 256, 1
 _SCAN_C, _SCAN_D = 32, 32
+_CHOSEN = class_tiles.CenterCuts()
 
 
 def nearest_center(z: torch.Tensor, centers: torch.Tensor, exact: bool) -> torch.Tensor:
@@ -45,7 +46,10 @@ def nearest_center(z: torch.Tensor, centers: torch.Tensor, exact: bool) -> torch
 
 
 def nearest_centers(
-    z: torch.Tensor, centers: Sequence[torch.Tensor], exact: bool
+    z: torch.Tensor,
+    centers: Sequence[torch.Tensor],
+    exact: bool,
+    cuts: class_tiles.CenterCuts = _CHOSEN,
 ) -> tuple[torch.Tensor, ...]:
     """For each of several sets of centers, the nearest center of every row.
 
@@ -56,6 +60,7 @@ def nearest_centers(
             chosen.
         exact: the argmin of float64 distances, ties to the lowest class; otherwise the best score
             of one low-precision pass.
+        cuts: how the work is cut.
 
     Returns:
         One int64 [N] per set: -1 for rows that are not finite, and where no center is usable.
@@ -66,13 +71,13 @@ def nearest_centers(
         used = [k for k, c in enumerate(centers) if c.shape[0] and z.shape[0]]
         for k in set(range(len(centers))) - set(used):
             out[k].fill_(-1)
-        small = [k for k in used if z.shape[0] * centers[k].numel() <= class_tiles.CENTER_SCAN]
+        most = class_tiles.CENTER_SCAN if cuts.scan is None else cuts.scan
+        small = [k for k in used if z.shape[0] * centers[k].numel() <= most]
         for k in small:
             _scan(z, centers[k], usable_centers(centers[k]), None, None, out[k])
         large = [k for k in used if k not in small]
         if large:
-            tile = class_tiles.center_tiles(z.shape[0], z.dtype, launch.device_of(z))
-            _filtered(z, [centers[k] for k in large], exact, [out[k] for k in large], tile)
+            _filtered(z, [centers[k] for k in large], exact, [out[k] for k in large], cuts)
     return tuple(out)
 
 
@@ -81,12 +86,14 @@ def _filtered(
     centers: Sequence[torch.Tensor],
     exact: bool,
     out: Sequence[torch.Tensor],
-    tile: class_tiles.CenterTiles,
+    cuts: class_tiles.CenterCuts,
 ) -> None:
     device = launch.device_of(z)
-    table = center_table(z, centers, tile, device)
+    tile = cuts.tiles or class_tiles.center_tiles(len(z), z.dtype, device)
+    table = center_table(z, centers, tile, device, cuts.spans)
     spans, sets = len(table.spans), len(centers)
-    n = min(len(z), max(1024, class_tiles.CENTER_WORKSPACE // (spans * (8 * filtering.KEEP + 4))))
+    row_bytes = spans * (8 * filtering.KEEP + 4)
+    n = min(len(z), cuts.rows or max(1024, class_tiles.CENTER_WORKSPACE // row_bytes))
     score = z.new_empty((n, spans, filtering.KEEP), dtype=torch.float32)
     index = torch.empty_like(score, dtype=torch.int32)
     rest = z.new_empty((n, spans), dtype=torch.float32)

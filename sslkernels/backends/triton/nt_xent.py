@@ -165,6 +165,7 @@ def nt_xent_forward(
     x: torch.Tensor,  # [N, D]
     y: torch.Tensor,
     temperature: float,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     with launch.on_device(x):
         device = launch.device_of(x)
@@ -173,7 +174,7 @@ def nt_xent_forward(
         m = 2 * n
         op = arithmetic.operand(x.dtype, device)
         units = unit_workspace(x, op)
-        unit_rows(x, y, units, None, op.rounding)
+        unit_rows(x, y, units, None, op.rounding, cuts)
         rows = x.new_empty((2, m), dtype=torch.float64)
         blocks = triton.cdiv(m, _MERGE)
         sums = x.new_empty((3, blocks), dtype=torch.float64)
@@ -181,7 +182,7 @@ def nt_xent_forward(
 
         def logits(tile: tiles.Gram) -> tuple[torch.Tensor, int]:
             side = triton.cdiv(m, tile.block)
-            per_split = triton.cdiv(side, tiles.column_splits(side, device))
+            per_split = triton.cdiv(side, cuts.splits or tiles.column_splits(side, device))
             splits = triton.cdiv(side, per_split)
             part = x.new_empty((3, splits, m), dtype=torch.float32)
             nt_xent_forward_kernel[(side, splits)](
@@ -202,8 +203,8 @@ def nt_xent_forward(
             return part, splits
 
         key = ("nt_xent", x.device, tuning.bucket(m), d, op)
-        choice = tuning.pick(tiles.logits(m, op, device), key, logits)
-        part, splits = logits(choice)
+        choice = (cuts.gram,) if cuts.gram else tiles.logits(m, op, device)
+        part, splits = logits(tuning.pick(choice, key, logits))
         nt_xent_merge_kernel[(blocks,)](
             part, rows, sums, m, splits, 1.0 / temperature, BLOCK=_MERGE, num_warps=4
         )

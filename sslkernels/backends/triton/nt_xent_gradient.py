@@ -97,6 +97,7 @@ def nt_xent_backward(
     temperature: float,
     need_x: bool,
     need_y: bool,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     with launch.on_device(x):
         device = launch.device_of(x)
@@ -113,13 +114,14 @@ def nt_xent_backward(
         units = unit_workspace(x, op)
         turned = x.new_empty((op.planes, d, stride), dtype=op.dtype)
         norm = x.new_empty(m, dtype=torch.float64)
-        unit_rows(x, y, units, (turned, norm), op.rounding)
+        unit_rows(x, y, units, (turned, norm), op.rounding, cuts)
 
-        at_once = min(end - begin, tiles.rows_at_once(op.planes * stride * op.dtype.itemsize))
+        row_bytes = op.planes * stride * op.dtype.itemsize
+        at_once = min(end - begin, cuts.at_once or tiles.rows_at_once(row_bytes))
         weights = x.new_empty((op.planes, at_once, stride), dtype=op.dtype)
-        splits = products.splits(at_once, d, stride, op, device)
+        splits = products.splits(at_once, d, stride, op, device, cuts)
         part = x.new_empty((splits, end - begin, d), dtype=torch.float32)
-        (tile, *_) = tiles.logits(m, op, device)
+        tile = cuts.gram or tiles.logits(m, op, device)[0]
         for first in range(begin, end, at_once):
             last = min(first + at_once, end)
             grid = (triton.cdiv(m, tile.block), triton.cdiv(last - first, tile.block))
@@ -146,8 +148,8 @@ def nt_xent_backward(
                 num_stages=tile.num_stages,
             )
             here = slice(first - begin, last - begin)
-            products.product(weights[:, : last - first], turned, part[:, here], op, device)
-        finish_rows(grad, x, y, rows, norm, part, grad_x, grad_y, begin, temperature)
+            products.product(weights[:, : last - first], turned, part[:, here], op, device, cuts)
+        finish_rows(grad, x, y, rows, norm, part, grad_x, grad_y, begin, temperature, cuts)
     return grad_x, grad_y
 
 

@@ -103,10 +103,11 @@ def unit_rows(
     units: torch.Tensor,  # unit_workspace's
     turned: tuple[torch.Tensor, torch.Tensor] | None,  # [planes, D, 2N padded], norms [2N]
     rounding: str,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> None:
     """Rows of both views divided by max(norm, 1e-12). One launch."""
     n, d = x.shape
-    tile = tiles.ROWS
+    tile = cuts.rows or tiles.ROWS
     transposed, norm = turned or (units, units)
     unit_rows_kernel[(triton.cdiv(2 * n, tile.block_n),)](
         x,
@@ -242,11 +243,12 @@ def finish_rows(
     grad_y: torch.Tensor | None,
     first: int,
     temperature: float,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> None:
     n, d = x.shape
     splits, count, _ = part.shape
     vec = launch.vector_width(x, y)
-    tile = tiles.finish_rows(vec > 1)
+    tile = cuts.rows or tiles.finish_rows(vec > 1)
     nt_xent_finish_kernel[(triton.cdiv(count, tile.block_n),)](
         grad,
         x,

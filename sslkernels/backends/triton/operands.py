@@ -196,10 +196,10 @@ def operands(
     gram_out: torch.Tensor | None,  # [planes, problems, M, M padded]
     transpose: bool,
     rounding: str,
+    tile: tiles.Stream = tiles.CENTER,
 ) -> None:
     """Centered copies and Gram matrices as a product reads them. One launch."""
     p, n, d = x.shape
-    tile = tiles.CENTER
     other = x if y is None else y
     row_blocks, col_blocks = triton.cdiv(n, tile.block_n), triton.cdiv(d, tile.block_d)
     programs = row_blocks * col_blocks

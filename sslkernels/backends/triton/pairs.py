@@ -27,7 +27,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import arithmetic, class_tiles, gram, launch
+from sslkernels.backends.triton import arithmetic, class_tiles, gram, launch, tiles
 from sslkernels.backends.triton.operands import store_operand
 
 LOST = 1 / 16
@@ -80,40 +80,6 @@ def pair_rows_kernel(
         store_operand(out_ptr, d, (m * scale).to(tl.float32), d < pitch, plane_stride, ROUNDING)
 
 
-@triton.jit
-def cdnv_epilogue(acc, top, left, problem, slot, mirror, M, extra):
-    """The tile's sum of V_ij over i < j; infinity if a pair lost its digits."""
-    norm_ptr, var_ptr, sum_ptr, corner_ptr, share = extra
-    i = top + tl.arange(0, acc.shape[0])
-    j = left + tl.arange(0, acc.shape[1])
-    tl.store(corner_ptr + 2 * slot, top)
-    tl.store(corner_ptr + 2 * slot + 1, left)
-    ni = tl.load(norm_ptr + i, mask=i < M, other=0.0)
-    nj = tl.load(norm_ptr + j, mask=j < M, other=0.0)
-    terms = ni[:, None] + nj[None, :]
-    d2 = terms - 2.0 * acc
-    kept = d2 > share * terms
-    vi = tl.load(var_ptr + i, mask=i < M, other=-1.0)
-    vj = tl.load(var_ptr + j, mask=j < M, other=-1.0)
-    ratio = tl.where(kept, 0.5 * (vi[:, None] + vj[None, :]) / d2, float("inf"))
-    # An empty class has the variance -1.
-    pair = (i[:, None] < j[None, :]) & (vi != -1.0)[:, None] & (vj != -1.0)[None, :]
-    tl.store(sum_ptr + slot, tl.sum(tl.where(pair, ratio, 0.0)).to(tl.float64))
-
-
-@triton.jit
-def cosine_epilogue(acc, top, left, problem, slot, mirror, M, extra):
-    """The tile's sum of |cos_ij + 1 / (C - 1)| over i < j."""
-    target_ptr, sum_ptr = extra  # 1 / (C - 1), or -2 for an empty class
-    i = top + tl.arange(0, acc.shape[0])
-    j = left + tl.arange(0, acc.shape[1])
-    ti = tl.load(target_ptr + i, mask=i < M, other=-2.0)
-    tj = tl.load(target_ptr + j, mask=j < M, other=-2.0)
-    pair = (i[:, None] < j[None, :]) & (ti >= 0.0)[:, None] & (tj >= 0.0)[None, :]
-    gap = tl.where(pair, tl.abs(acc + ti[:, None]), 0.0)
-    tl.store(sum_ptr + slot, tl.sum(gap).to(tl.float64))
-
-
 @triton.jit(do_not_specialize=["C", "D"])
 def cdnv_direct_kernel(
     mean_ptr,  # [C, D] float64
@@ -162,7 +128,7 @@ def cdnv_direct_kernel(
 
 
 def cdnv_sum(
-    mean: torch.Tensor, m2: torch.Tensor, counts: torch.Tensor
+    mean: torch.Tensor, m2: torch.Tensor, counts: torch.Tensor, cuts: tiles.Cuts = tiles.CHOSEN
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of V_ij over the pairs i < j of non-empty classes, and how many pairs there are.
 
@@ -181,12 +147,12 @@ def cdnv_sum(
         g, norm = center(mean, filled, n)
         power = scale_of(norm, filled)
         variance = (m2 / counts.clamp(min=1)).where(filled, -1.0)
-        op, how, a = _operand(mean, g, power.expand_as(norm).contiguous())
+        op, how, a = _operand(mean, g, power.expand_as(norm).contiguous(), cuts)
         sums = mean.new_empty(how.programs)
         corners = sums.new_empty((how.programs, 2), dtype=torch.int32)
         scaled = (variance * power * power).where(filled, -1.0).float()
         extra = ((norm * power * power).float(), scaled, sums, corners, LOST)
-        gram.gram(a, cdnv_epilogue, extra, how, op.precision)
+        gram.gram(a, "cdnv", extra, how, op.precision)
         rows = how.tile.block if how.splits == 1 else gram.SUB_ROWS
         direct = mean.new_zeros((how.programs, rows // _DIRECT))
         cdnv_direct_kernel[tuple(direct.shape)](
@@ -205,7 +171,9 @@ def cdnv_sum(
         return kept.sum() + direct.sum(), n * (n - 1) // 2
 
 
-def cosine_gap_sum(mean: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def cosine_gap_sum(
+    mean: torch.Tensor, counts: torch.Tensor, cuts: tiles.Cuts = tiles.CHOSEN
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of ``|cos(m_i, m_j) + 1 / (C - 1)|`` over the pairs i < j of non-empty classes (their
     number C, their means m centered by the mean of the means), and how many pairs there are.
 
@@ -220,10 +188,10 @@ def cosine_gap_sum(mean: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tens
         filled = counts > 0
         n = filled.sum()
         g, norm = center(mean, filled, n)
-        op, how, a = _operand(mean, g, norm.rsqrt().where(filled, 0.0))
+        op, how, a = _operand(mean, g, norm.rsqrt().where(filled, 0.0), cuts)
         target = (1.0 / (n - 1).clamp(min=1)).where(filled, -2.0).float()
         sums = mean.new_empty(how.programs)
-        gram.gram(a, cosine_epilogue, (target, sums), how, op.precision)
+        gram.gram(a, "cosine", (target, sums), how, op.precision)
         return sums.sum(), n * (n - 1) // 2
 
 
@@ -244,7 +212,7 @@ def scale_of(norm: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
 
 
 def _operand(
-    mean: torch.Tensor, g: torch.Tensor, scale: torch.Tensor
+    mean: torch.Tensor, g: torch.Tensor, scale: torch.Tensor, cuts: tiles.Cuts
 ) -> tuple[arithmetic.Operand, gram.Plan, torch.Tensor]:
     c, d = mean.shape
     device = launch.device_of(mean)
@@ -252,8 +220,8 @@ def _operand(
     pitch = triton.cdiv(d, _PITCH) * _PITCH
     a = mean.new_empty((op.planes, 1, c, pitch), dtype=op.dtype)
     centered_rows(mean, g, scale, a, op)
-    tile = class_tiles.pairs(op.dtype, device)
-    return op, gram.plan(1, c, pitch, op.segments, tile, device), a
+    tile = cuts.gram or class_tiles.pairs(op.dtype, device)
+    return op, gram.plan(1, c, pitch, op.segments, tile, device, cuts), a
 
 
 def centered_rows(
@@ -312,7 +280,7 @@ def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
         "other",
     )
     cdnv = ("*fp32", "*fp32", "*fp64", "*i32", "fp32")
-    for epilogue, extra in ((cdnv_epilogue, cdnv), (cosine_epilogue, ("*fp32", "*fp64"))):
+    for epilogue, extra in (("cdnv", cdnv), ("cosine", ("*fp32", "*fp64"))):
         for case in gram.epilogue_cases(device, epilogue, extra):
             # Means are always multiplied in full precision.
             full = case.kernel is gram.gram_reduce_kernel or f" {op} " in case.label

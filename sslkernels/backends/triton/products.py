@@ -66,12 +66,19 @@ def product_kernel(
     tl.store(out_ptr + (r * D + c), acc, mask=(r < N - top) & (c < D - left))
 
 
-def splits(n: int, d: int, r: int, op: arithmetic.Operand, device: launch.Device) -> int:
+def splits(
+    n: int,
+    d: int,
+    r: int,
+    op: arithmetic.Operand,
+    device: launch.Device,
+    cuts: tiles.Cuts = tiles.CHOSEN,
+) -> int:
     """Into how many parts :func:`product` cuts the contraction."""
-    tile = tiles.product(n, d, op.dtype, device)
+    tile = cuts.backward or tiles.product(n, d, op.dtype, device)
     count = triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_d)
     steps = op.segments * triton.cdiv(r, tile.block_r)
-    per_split = triton.cdiv(steps, tiles.splits(count, steps, device))
+    per_split = triton.cdiv(steps, cuts.splits or tiles.splits(count, steps, device))
     return triton.cdiv(steps, per_split)
 
 
@@ -81,12 +88,13 @@ def product(
     out: torch.Tensor,  # fp32 [splits, N, D], rows contiguous: parts for the caller to add in order
     op: arithmetic.Operand,
     device: launch.Device,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> None:
     """One launch. ``out`` has as many parts as :func:`splits` says, or for fewer rows than it was
     asked about, as many as it said then."""
     _, n, r = a.shape
     d = b.shape[1]
-    tile = tiles.product(n, d, op.dtype, device)
+    tile = cuts.backward or tiles.product(n, d, op.dtype, device)
     steps = op.segments * triton.cdiv(r, tile.block_r)
     grid = (triton.cdiv(n, tile.block_n) * triton.cdiv(d, tile.block_d), out.shape[0])
     product_kernel[grid](
@@ -96,7 +104,7 @@ def product(
         n,
         d,
         r,
-        tiles.GROUP,
+        cuts.group,
         triton.cdiv(steps, out.shape[0]),
         out.stride(0),
         a.stride(1),

@@ -33,6 +33,7 @@ _CLASS_BLOCK = 1024
 _OPEN_BLOCK = 256
 _SPREAD_BLOCK = 1024
 _PITCH = 64  # columns of an operand: whole steps of the product
+_CHOSEN = class_tiles.ProjectionCuts()
 
 
 def class_projections(
@@ -42,6 +43,7 @@ def class_projections(
     counts: torch.Tensor | None,
     directional: bool,
     between: torch.Tensor | None = None,
+    cuts: class_tiles.ProjectionCuts = _CHOSEN,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where every row stands among the class centers.
 
@@ -53,6 +55,7 @@ def class_projections(
         counts: int64 [C], rows per class, for leave-one-out; None to leave that out.
         directional: whether ``spread`` is wanted.
         between: not read: distances are products of their own here.
+        cuts: how the work is cut.
 
     Returns:
         ``rank`` int64 [N]: how many centers come before the own one in the order of (float64
@@ -71,7 +74,7 @@ def class_projections(
         with launch.on_device(z):
             table = _centers(centers, counts)
             ordered, order = torch.sort(classes, stable=True)
-            sums = _rows(z, ordered, order, table, directional, rank, alone)
+            sums = _rows(z, ordered, order, table, directional, rank, alone, cuts)
             if directional:
                 bounds = torch.searchsorted(ordered, torch.arange(c + 1, device=z.device))
                 kernels.projection_spread_kernel[(c,)](
@@ -132,15 +135,17 @@ def _rows(
     directional: bool,
     rank: torch.Tensor,
     alone: torch.Tensor,
+    cuts: class_tiles.ProjectionCuts,
 ) -> torch.Tensor:
     """Fills ``rank`` and ``alone``; returns the rows' sums in class order, float64 [N]."""
     (n, d), c = z.shape, len(table.given)
     device = launch.device_of(z)
-    tile = class_tiles.projections_tile(device)
+    tile = cuts.tile or class_tiles.projections_tile(device)
     planes, _, pitch = table.rows.shape
-    part, whole = class_tiles.projection_rows(
-        n, c, planes * pitch * table.rows.element_size(), tile, device
-    )
+    row_bytes = planes * pitch * table.rows.element_size()
+    part, whole = class_tiles.projection_rows(n, c, row_bytes, tile, device)
+    part = cuts.rows or part
+    whole = whole if cuts.whole is None else cuts.whole
     out_pitch = triton.cdiv(c, PAD) * PAD
     a = table.rows.new_empty((planes, part, pitch))
     own = table.g.new_empty(part)
@@ -153,7 +158,9 @@ def _rows(
         slots = ordered.clamp(min=0).int()
         if whole:
             every = torch.arange(c, dtype=torch.int32, device=z.device)
-            _multiply(table.rows, table.unscale, table, gram, (every, every.new_full((1,), c)))
+            _multiply(
+                table.rows, table.unscale, table, gram, tile, (every, every.new_full((1,), c))
+            )
     vec = launch.vector_width(z)
     for begin in range(0, n, part):
         here = slice(begin, min(begin + part, n))
@@ -184,9 +191,10 @@ def _rows(
             num_warps=4,
         )
         if directional and not whole:
-            slot, listed = _runs(slot)
-            _multiply(table.rows, table.unscale, table, gram, (listed, slot[-1:] + 1))
-        _multiply(a, unscale, table, products[: len(rows)], None)
+            slot, runs = _runs(slot)
+            listed = (runs, slot[-1:] + 1)
+            _multiply(table.rows, table.unscale, table, gram, tile, listed)
+        _multiply(a, unscale, table, products[: len(rows)], tile, None)
         kernels.projection_decide_kernel[(len(rows),)](
             z,
             rows,
@@ -233,11 +241,10 @@ def _multiply(
     unscale: torch.Tensor,  # fp32, one for each row of a
     table: _Centers,
     out: torch.Tensor,  # [rows, out_pitch] fp32
+    tile: class_tiles.CenterTile,
     listed: tuple[torch.Tensor, torch.Tensor] | None,  # which rows of a, int32, and how many
 ) -> None:
     """Products of rows and all centers, one launch."""
-    device = launch.device_of(out)
-    tile = class_tiles.projections_tile(device)
     c = len(table.given)
     row_tiles, col_tiles = triton.cdiv(len(out), tile.block_n), triton.cdiv(c, tile.block_c)
     rows, count = (out, out) if listed is None else listed

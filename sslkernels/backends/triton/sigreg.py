@@ -115,17 +115,19 @@ def sigreg_forward(
     z: torch.Tensor,  # [N, D]
     step: torch.Tensor,
     settings: SIGRegSettings,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> torch.Tensor:
     num_slices, num_knots, t_min, *_ = settings
     with launch.on_device(z):
         z = launch.unit_columns(z)
-        op, tile, directions, _, copy = factors(z, step, settings, transpose=False)
+        op, tile, directions, _, copy = factors(z, step, settings, False, cuts)
         n = z.shape[0]
         sums = z.new_empty((num_slices, num_knots, 2), dtype=torch.float64)
         pitch = operands.padded(num_slices)
         row_tiles = triton.cdiv(n, tile.block)
-        # 65535: the most programs along a grid's second axis.
-        at_once = min(row_tiles, 65535, max(1, tiles.WORKSPACE // (num_knots * 2 * pitch * 4)))
+        bytes_each = num_knots * 2 * pitch * 4
+        at_once = cuts.at_once or max(1, tiles.WORKSPACE // bytes_each)
+        at_once = min(row_tiles, launch.GRID, at_once)
         part = z.new_empty((at_once, num_knots, 2, pitch), dtype=torch.float32)
         turns = settings.spacing() / (2 * math.pi)
         for first in range(0, row_tiles, at_once):

@@ -109,13 +109,14 @@ def sigreg_backward(
     z: torch.Tensor,  # [N, D]
     step: torch.Tensor,
     settings: SIGRegSettings,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> torch.Tensor:
     num_slices, num_knots, t_min, *_ = settings
     with launch.on_device(z):
         device = launch.device_of(z)
         out = z.new_empty(z.shape)
         z = launch.unit_columns(z)
-        op, tile, directions, turned_directions, copy = factors(z, step, settings, transpose=True)
+        op, tile, directions, turned_directions, copy = factors(z, step, settings, True, cuts)
         n, d = z.shape
         pitch = operands.padded(num_slices)
 
@@ -128,9 +129,10 @@ def sigreg_backward(
         weights[..., :num_slices] = (grad / scale * knots[:, None]).permute(1, 2, 0)
 
         row_bytes = op.planes * pitch * op.dtype.itemsize
-        at_once = min(n, tiles.rows_at_once(max(row_bytes, 4 * d)))  # of q, and of its product
+        # Of q, and of its product.
+        at_once = min(n, cuts.at_once or tiles.rows_at_once(max(row_bytes, 4 * d)))
         q = z.new_empty((op.planes, at_once, pitch), dtype=op.dtype)
-        splits = products.splits(at_once, d, pitch, op, device)
+        splits = products.splits(at_once, d, pitch, op, device, cuts)
         part = z.new_empty((splits, at_once, d), dtype=torch.float32)
         for first in range(0, n, at_once):
             count = min(at_once, n - first)
@@ -162,7 +164,7 @@ def sigreg_backward(
                 num_warps=tile.num_warps,
                 num_stages=tile.num_stages,
             )
-            products.product(q[:, :count], turned_directions, part[:, :count], op, device)
+            products.product(q[:, :count], turned_directions, part[:, :count], op, device, cuts)
             sigreg_finish_kernel[(triton.cdiv(count * d, 1024),)](
                 part,
                 scale,

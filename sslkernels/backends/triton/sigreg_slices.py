@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
+from sslkernels.backends.torch.sigreg import step_beside
 from sslkernels.backends.triton import arithmetic, launch, operands, tiles
 from sslkernels.backends.triton.operands import PAD, store_operand
 from sslkernels.ops.sigreg import SIGRegSettings
@@ -157,22 +158,24 @@ def factors(
     step: torch.Tensor,
     settings: SIGRegSettings,
     transpose: bool,  # slices turned, too
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> Factors:
-    """Two launches."""
+    """Two launches, and one more for a step that lies on the CPU."""
     device = launch.device_of(z)
     n, d = z.shape
     op = arithmetic.operand(z.dtype, device)
-    tile = tiles.projections(op, device)
+    tile = cuts.gram or tiles.projections(op, device)
     count, stride = settings.num_slices, operands.padded(d)
     drawn = z.new_empty((op.planes, count + tile.block, stride), dtype=op.dtype)
     turned_shape = (op.planes, d if transpose else 0, operands.padded(count))
     turned_drawn = z.new_zeros(turned_shape, dtype=op.dtype)
-    step = step.to(z.device, non_blocking=True)
     also = turned_drawn if transpose else None
-    slices(step, drawn, also, count, d, settings.seed, op.rounding)
+    slices(step_beside(z, step), drawn, also, count, d, settings.seed, op.rounding)
     rows = operands.workspace(z, op.planes, 1, n + tile.block, stride, op.dtype)
     zero = z.new_zeros((1, 1, d), dtype=torch.float64)
-    operands.operands(z.unsqueeze(0), None, zero, None, 0, rows, None, False, op.rounding)
+    operands.operands(
+        *(z.unsqueeze(0), None, zero, None, 0, rows, None, False, op.rounding), cuts.center
+    )
     return Factors(op, tile, drawn, turned_drawn, rows[:, 0])
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from sslkernels.backends.triton.arithmetic import Operand
-from sslkernels.backends.triton.launch import Device
+from sslkernels.backends.triton.launch import GRID, Device
 
 # ---- symmetric products and VICReg (gram.py, vicreg.py) ----
 
@@ -104,8 +104,8 @@ def row_splits(programs: int, rows: int, device: Device) -> int:
 def problems_at_once(count: int, size: int) -> int:
     """How many problems (of ``size`` bytes of operands each) share a launch: as many as stay in the
     L2 cache from the kernel that writes the operands to the one that reads them. It also bounds
-    the workspace: large problems reuse one buffer in turn."""
-    return max(1, min(count, (32 << 20) // size))
+    the workspace: large problems reuse one buffer in turn. Problems are a grid's second axis."""
+    return max(1, min(count, (32 << 20) // size, GRID))
 
 
 class Backward(NamedTuple):
@@ -147,6 +147,30 @@ def backward(
         return tuple(rest)
     tiles = -(-n // large.block_n) * -(-d // large.block_d)
     return (*rest, large) if 2 * tiles < device.processors else (large, *rest)
+
+
+# ---- what a caller may set ----
+
+
+class Cuts(NamedTuple):
+    """How the passes of a loss cut their work. What is None they choose, by the functions here;
+    tests set it, so that every branch of every kernel runs at small sizes.
+
+    Sides of tiles are powers of two, at least 16 and at most LARGEST.
+    """
+
+    moments: Stream | None = None  # column moments
+    row_splits: int | None = None  # parts of the rows there
+    center: Stream = CENTER  # operands
+    rows: Stream | None = None  # unit rows and their gradients, sums over matrices
+    gram: Gram | None = None  # symmetric products, logits, projections
+    backward: Backward | None = None  # gradients, plain products
+    splits: int | None = None  # parts of a contraction, or of the logits' columns
+    at_once: int | None = None  # problems, or rows, or tiles of rows that share a workspace
+    group: int = GROUP
+
+
+CHOSEN = Cuts()
 
 
 # ---- logits and plain products (nt_xent.py, sigreg.py, products.py) ----

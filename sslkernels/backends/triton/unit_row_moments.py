@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 
 from sslkernels.backends.triton import class_tiles, launch
+from sslkernels.backends.triton.tiles import Stream
 
 _ROW_BLOCK = 1024
 _ROW_WARPS = 2  # 128-bit loads of half-precision rows, whatever the warp size
@@ -87,9 +88,12 @@ def unit_columns_kernel(
     tl.store(m2_ptr + at, tl.sum(square, axis=0) - total * total / n, mask=mask)
 
 
-def unit_moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def unit_moments(
+    z: torch.Tensor, tile: Stream = class_tiles.UNIT, stretches: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """``(mean, m2)``, float64 [D] each, of ``z / ||z||`` for z [N, D]; m2 is the sum of squared
-    differences to the mean. Never waits for the device.
+    differences to the mean. Never waits for the device. ``stretches``: into how many the rows are
+    cut; chosen from the shape unless given.
 
     A row of zeros stays zero; one that is not finite makes everything NaN.
     """
@@ -99,14 +103,14 @@ def unit_moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     with launch.on_device(z):
         z = launch.unit_columns(z)
         vec = launch.vector_width(z)
-        tile = class_tiles.UNIT
         factor = z.new_empty(n, dtype=torch.float64)
         unit_lengths_kernel[(n,)](
             z, factor, d, z.stride(0), VEC=vec, BLOCK=_ROW_BLOCK, num_warps=_ROW_WARPS
         )
         blocks = triton.cdiv(d, tile.block_d)
-        stretch = triton.cdiv(n, class_tiles.unit_stretches(blocks, n, launch.device_of(z)))
-        stretches = triton.cdiv(n, stretch)
+        stretches = stretches or class_tiles.unit_stretches(blocks, n, launch.device_of(z))
+        stretch = triton.cdiv(n, stretches)
+        stretches = triton.cdiv(n, stretch)  # none is empty
         mean, m2 = z.new_empty((2, stretches, d), dtype=torch.float64)
         unit_columns_kernel[(blocks, stretches)](
             z,

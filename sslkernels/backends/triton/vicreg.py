@@ -41,31 +41,6 @@ __all__ = ["vicreg_backward", "vicreg_forward"]
 
 
 @triton.jit
-def squares_epilogue(acc, top, left, problem, slot, mirror, M, extra):
-    """Stores the tile and its mirror image, and the sum of squares of the whole matrix's part.
-
-    ``scale`` is a power of two near 1/(N - 1): it keeps the squares in range and loses nothing.
-    """
-    gram_ptr, sums_ptr, scale, diagonal = extra
-    r = tl.arange(0, acc.shape[0])
-    c = tl.arange(0, acc.shape[1])
-    # How far above the diagonal. An element there stands for two; a diagonal tile holds both.
-    above = (left - top) + c[None, :] - r[:, None]
-    acc = tl.where((above == 0) & (diagonal == 0.0), 0.0, acc)
-    scaled = acc * scale
-    weight = tl.where(above > 0, 2.0, tl.where(above == 0, 1.0, 0.0))
-    tl.store(sums_ptr + slot, tl.sum(scaled * scaled * weight).to(tl.float64))
-    # 64-bit arithmetic for the tile's corner, 32-bit within: half the address registers.
-    gram_ptr += problem * M * M
-    mask = (r < M - top)[:, None] & (c < M - left)[None, :]
-    corner = gram_ptr + top.to(tl.int64) * M + left
-    tl.store(corner + (r[:, None] * M + c[None, :]), acc, mask=mask)
-    if mirror:
-        corner = gram_ptr + left.to(tl.int64) * M + top
-        tl.store(corner + (c[:, None] * M + r[None, :]), acc.T, mask=mask.T)
-
-
-@triton.jit
 def sum_of(ptr, count, BLOCK: tl.constexpr):
     total = tl.zeros((BLOCK,), tl.float64)
     for at in range(0, count, BLOCK):
@@ -128,6 +103,7 @@ def vicreg_forward(
     x: torch.Tensor,
     y: torch.Tensor | None,
     settings: VICRegSettings,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     with launch.on_device(x):
         device = launch.device_of(x)
@@ -140,9 +116,10 @@ def vicreg_forward(
         side, depth = (n, d) if wide else (d, n)
         op = arithmetic.operand(x.dtype, device)
         stride = operands.padded(depth)
-        at_once = tiles.problems_at_once(count, op.planes * side * stride * op.dtype.itemsize)
+        size = op.planes * side * stride * op.dtype.itemsize
+        at_once = min(count, cuts.at_once or tiles.problems_at_once(count, size))
         # One program sees all rows, and has registers left over from its addresses.
-        in_passing = at_once == count and columns.row_splits(x, device)[0] == 1
+        in_passing = at_once == count and columns.row_splits(x, device, cuts)[0] == 1
         in_passing &= launch.vector_width(x, x if y is None else y) > 1
         copy = None
         if settings.covariance:
@@ -152,6 +129,7 @@ def vicreg_forward(
             out=copy if in_passing else None,
             transpose=not wide,
             rounding=op.rounding,
+            cuts=cuts,
         )
 
         scale = 2.0 ** -round(math.log2(max(n - 1, 1)))
@@ -161,20 +139,22 @@ def vicreg_forward(
         if copy is not None:
 
             def product(tile: tiles.Gram) -> torch.Tensor:
-                plan = symmetric.plan(at_once, side, stride, op.segments, tile, device)
+                plan = symmetric.plan(at_once, side, stride, op.segments, tile, device, cuts)
                 squares = x.new_empty((count, plan.programs), dtype=torch.float64)
                 for first in range(0, count, at_once):
                     part = copy[:, : min(at_once, count - first)]
                     if not in_passing:
                         operands.operands(
-                            x, y, mean, None, first, part, None, not wide, op.rounding
+                            *(x, y, mean, None, first, part, None, not wide, op.rounding),
+                            cuts.center,
                         )
                     extra = (gram, squares, scale, float(wide))
-                    symmetric.gram(part, squares_epilogue, extra, plan, op.precision, first)
+                    symmetric.gram(part, "squares", extra, plan, op.precision, first)
                 return squares
 
             key = ("gram", x.device, count, tuning.bucket(n), d, op)
-            squares = product(tuning.pick(tiles.gram(side, op.dtype, device), key, product))
+            choice = (cuts.gram,) if cuts.gram else tiles.gram(side, op.dtype, device)
+            squares = product(tuning.pick(choice, key, product))
         terms = x.new_empty(4, dtype=torch.float32)
         terms_kernel[(1,)](
             sums,
@@ -201,9 +181,7 @@ def vicreg_forward(
 
 
 def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    yield from symmetric.epilogue_cases(
-        device, squares_epilogue, ("*fp32", "*fp64", "fp32", "fp32")
-    )
+    yield from symmetric.epilogue_cases(device, "squares", ("*fp32", "*fp64", "fp32", "fp32"))
     for covariance in (False, True):
         yield launch.AotCase(
             terms_kernel,

@@ -209,6 +209,7 @@ def vicreg_backward(
     settings: VICRegSettings,
     need_x: bool,
     need_y: bool,
+    cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     need_y = need_y and y is not None
     sim, std, cov, gamma, eps, invariance, variance, covariance = settings
@@ -226,11 +227,11 @@ def vicreg_backward(
         wide = takes_rows(n, d)
         op = arithmetic.operand(x.dtype, device)
         stride = operands.padded(n if wide else d)
-        at_once = end - begin
+        at_once = min(end - begin, launch.GRID)
         a = b = x
         if covariance:
             size = op.planes * (n + d) * stride * op.dtype.itemsize
-            at_once = tiles.problems_at_once(end - begin, size)
+            at_once = min(end - begin, cuts.at_once or tiles.problems_at_once(end - begin, size))
             a = operands.workspace(x, op.planes, at_once, n, stride, op.dtype)
             b = operands.workspace(x, op.planes, at_once, d, stride, op.dtype)
         other = x if y is None else y
@@ -244,7 +245,7 @@ def vicreg_backward(
                     copy, matrix = (b, a) if wide else (a, b)
                     operands.operands(
                         *(x, y, mean, gram, first, copy[:, :problems], matrix[:, :problems]),
-                        *(wide, op.rounding),
+                        *(wide, op.rounding, cuts.center),
                     )
                 vicreg_backward_kernel[(programs, problems)](
                     grad,
@@ -261,7 +262,7 @@ def vicreg_backward(
                     stride,
                     p,
                     first,
-                    tiles.GROUP,
+                    cuts.group,
                     int(invariance),
                     x.stride(0),
                     x.stride(1),
@@ -296,6 +297,8 @@ def vicreg_backward(
 
         key = ("backward", x.device, end - begin, tuning.bucket(n), d, op, covariance)
         choice = tiles.backward(n, d, op.dtype, device, covariance, vec > 1)
+        if cuts.backward:
+            choice = (cuts.backward,)
         launch_all(tuning.pick(choice, key, launch_all))
     return grad_x, grad_y
 
