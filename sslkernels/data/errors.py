@@ -1,5 +1,10 @@
 """What readers of data raise."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 class DataError(ValueError):
     """What is wrong with an input, in one line that names the file and, where there is one, the
@@ -16,3 +21,26 @@ class DataError(ValueError):
 def missing(module: str, path: str) -> DataError:
     """The error for a file whose reader is not installed."""
     return DataError(f"{path}: needs {module}: pip install 'sslkernels[data]'")
+
+
+@contextlib.contextmanager
+def parsing(path: str, what: str = "cannot be read") -> Iterator[None]:
+    """The boundary of every reader: whatever the bytes of a file make its parser raise becomes
+    ``PATH: WHAT: reason``.
+
+    The content of a file is anybody's, and parsers fail in ways that nobody can list: RecursionError
+    of deep nesting, MemoryError of a huge length, TokenError, AttributeError, UnicodeDecodeError.
+    The cause stays attached.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        of_system = error.strerror if isinstance(error, OSError) else None
+        raise DataError(f"{path}: {of_system or f'{what}: {first_line(error)}'}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line: its own first one, or its type where it has no words."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
