@@ -5,17 +5,26 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+_LONGEST = 2000  # characters of a message
+
 
 class DataError(ValueError):
     """What is wrong with an input, in one line that names the file and, where there is one, the
     row.
 
-    ``rows`` is how many rows the header of an unusable file promises, if it can be read.
+    ``rows`` is how many rows the header of an unusable file promises, if it can be read. Names of
+    files and what stands in them may hold anything: what cannot be printed is escaped.
     """
 
     def __init__(self, message: str, *, rows: int | None = None) -> None:
-        super().__init__(message)
+        super().__init__(_one_line(message))
         self.rows = rows
+
+
+def _one_line(message: str) -> str:
+    if len(message) > _LONGEST:
+        message = message[:_LONGEST] + " ..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
 
 
 def missing(module: str, path: str) -> DataError:
@@ -28,9 +37,9 @@ def parsing(path: str, what: str = "cannot be read") -> Iterator[None]:
     """The boundary of every reader: whatever the bytes of a file make its parser raise becomes
     ``PATH: WHAT: reason``.
 
-    The content of a file is anybody's, and parsers fail in ways that nobody can list: RecursionError
-    of deep nesting, MemoryError of a huge length, TokenError, AttributeError, UnicodeDecodeError.
-    The cause stays attached.
+    The content of a file is anybody's, and parsers fail in ways that nobody can list: a
+    RecursionError of deep nesting, a MemoryError of a huge length, TokenError, AttributeError,
+    UnicodeDecodeError. The cause stays attached.
     """
     try:
         yield

@@ -119,7 +119,7 @@ def opened(path: str, seen: Fingerprint | None = None) -> Iterator[tuple[BinaryI
     if seen is None:
         seen = Fingerprint.of(path)
     with parsing(path):
-        handle = open(path, "rb")  # noqa: SIM115: closed below, outside of the boundary
+        handle = open(path, "rb")  # noqa: SIM115
     with handle:
         seen.check()
         yield handle, seen

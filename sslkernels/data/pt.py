@@ -1,9 +1,9 @@
 """``.pt`` files: a tensor or a dict of tensors, nothing else is unpickled.
 
-What ``torch.save`` writes is a zip archive without compression: a pickle that describes the tensors,
-and a record of numbers for each storage. Rows are read from these records as from ``.npy`` files.
-``torch.load`` would read every tensor of the file, or map it, and a map kills the process when
-somebody cuts the file short.
+What ``torch.save`` writes is a zip archive without compression: a pickle that describes the
+tensors, and a record of numbers for each storage. Rows are read from these records as from ``.npy``
+files. ``torch.load`` would read every tensor of the file, or map it, and a map kills the process
+when somebody cuts the file short.
 """
 
 from __future__ import annotations
