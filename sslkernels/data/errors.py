@@ -46,10 +46,16 @@ def parsing(path: str, what: str = "cannot be read") -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
-        of_system = error.strerror if isinstance(error, OSError) else None
-        raise DataError(f"{path}: {of_system or f'{what}: {first_line(error)}'}") from error
+        reason = f"{what}: {first_line(error)}"
+        if isinstance(error, OSError) and error.filename is not None:
+            reason = error.strerror  # of the file itself: No such file or directory
+        raise DataError(f"{path}: {reason}") from error
 
 
 def first_line(error: BaseException) -> str:
     """An error in one line: its own first one, or its type where it has no words."""
+    if isinstance(error, KeyError):
+        return f"no {error}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -88,7 +88,7 @@ class Fingerprint(NamedTuple):
         with parsing(path):
             found = os.stat(path)
             if stat.S_ISDIR(found.st_mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
             if not stat.S_ISREG(found.st_mode):
                 raise DataError(f"{path}: is not a regular file")
             return cls(path, found.st_size, found.st_mtime_ns, found.st_ino)

@@ -72,9 +72,12 @@ def described(content: bytes) -> Mapping[str, Stored | _Other]:
     return {str(k): each for k, each in found.items() if isinstance(each, (Stored, _Other))}
 
 
-# Not the one in C: that takes memory for lengths and numbers of memos which the bytes claim.
+# Not the one in C, which takes memory for whatever number of memos the bytes claim.
 class _Unpickler(pickle._Unpickler):
-    """What it hands to the pickle to be called are methods and types that nobody can change."""
+    """All that a pickle can call are these methods and a few plain types."""
+
+    # An operation that takes memory for a length first; torch.save does not use it.
+    dispatch = {k: v for k, v in pickle._Unpickler.dispatch.items() if k != pickle.BYTEARRAY8[0]}
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, record, _, _ = pid

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from sslkernels import _checks
 from sslkernels.evaluation.jobs import Job, device_of, hashed, open_jobs
 from sslkernels.evaluation.labelings import digest
 from sslkernels.evaluation.settings import (
@@ -18,6 +17,7 @@ from sslkernels.evaluation.settings import (
     checked,
     classifiers,
     natural,
+    positive,
 )
 
 
@@ -102,8 +102,8 @@ def planned(
     settings = checked(**options)
     where = device_of(device, z)
     if chunk_rows is not None:
-        chunk_rows = _checks.positive_int(chunk_rows, "chunk_rows")
-    chunk_bytes = _checks.positive_int(chunk_bytes, "chunk_bytes")
+        chunk_rows = positive(chunk_rows, "chunk_rows")
+    chunk_bytes = positive(chunk_bytes, "chunk_bytes")
     matrix_classes = _matrix_limit(cdnv_matrix)
     jobs = open_jobs(
         z,

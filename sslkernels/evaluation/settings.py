@@ -52,18 +52,18 @@ def checked(
     skip_bad: bool,
 ) -> Settings:
     """The options as :class:`Settings`, or an error that names the wrong one."""
-    low, high = (_positive(rank, "alpha_ranks") for rank in alpha_ranks)
+    low, high = (positive(rank, "alpha_ranks") for rank in alpha_ranks)
     if low >= high:
         raise ValueError(f"alpha_ranks: takes a first rank below the last, got {(low, high)}")
     shots = [few_shot] if isinstance(few_shot, int) else few_shot
     return Settings(
-        top_k=tuple(sorted({1, *(_positive(k, "top_k") for k in top_k)})),
+        top_k=tuple(sorted({1, *(positive(k, "top_k") for k in top_k)})),
         directional=bool(directional),
         spectrum=bool(spectrum),
         alpha_ranks=(low, high),
         uniformity_rows=natural(uniformity_rows, "uniformity_rows"),
-        few_shot=tuple(sorted({_positive(m, "few_shot") for m in shots})),
-        few_shot_repeats=_positive(few_shot_repeats, "few_shot_repeats"),
+        few_shot=tuple(sorted({positive(m, "few_shot") for m in shots})),
+        few_shot_repeats=positive(few_shot_repeats, "few_shot_repeats"),
         seed=natural(seed, "seed"),
         normalize=bool(normalize),
         ignore_index=_bounded(int(ignore_index), "ignore_index"),
@@ -120,7 +120,7 @@ def natural(value: Any, name: str) -> int:
     return _bounded(int(value), name)
 
 
-def _positive(value: Any, name: str) -> int:
+def positive(value: Any, name: str) -> int:
     return _bounded(_checks.positive_int(value, name), name)
 
 
