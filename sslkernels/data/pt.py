@@ -134,7 +134,8 @@ class _Archive:
         span = NpyFile(self.seen, (tensor.last - tensor.offset,), dtype, False, first)
         (numbers,) = span.read([0, *span.shape])
         steps = [step * dtype.itemsize for step in tensor.stride]
-        return np.lib.stride_tricks.as_strided(numbers, tensor.size, steps), tensor.dtype
+        with parsing(self._path):  # a size of any length, its strides 0
+            return np.lib.stride_tricks.as_strided(numbers, tensor.size, steps), tensor.dtype
 
     def _numbers(self, handle: BinaryIO, record: str) -> tuple[int, int]:
         """Where in the file a record of numbers starts, and its length."""

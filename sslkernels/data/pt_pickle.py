@@ -6,7 +6,7 @@ import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -77,7 +77,9 @@ class _Unpickler(pickle._Unpickler):
     """All that a pickle can call are these methods and a few plain types."""
 
     # An operation that takes memory for a length first; torch.save does not use it.
-    dispatch = {k: v for k, v in pickle._Unpickler.dispatch.items() if k != pickle.BYTEARRAY8[0]}
+    dispatch: ClassVar = {
+        k: v for k, v in pickle._Unpickler.dispatch.items() if k != pickle.BYTEARRAY8[0]
+    }
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, record, _, _ = pid
