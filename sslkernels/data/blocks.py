@@ -99,7 +99,7 @@ class _Blocks:
             block = self._lent.pop(id(back)).block
         except queue.Empty:
             block = np.empty(self._nbytes, np.uint8)
-        array = np.frombuffer(memoryview(block), dtype, count)
+        array = np.frombuffer(block.data, dtype, count)
         lent = _Lent(array, self._back.put)
         lent.block = block
         self._lent[id(lent)] = lent

@@ -48,7 +48,7 @@ def parsing(path: str, what: str = "cannot be read") -> Iterator[None]:
     except Exception as error:
         reason = f"{what}: {first_line(error)}"
         if isinstance(error, OSError) and error.filename is not None:
-            reason = error.strerror  # of the file itself: No such file or directory
+            reason = first_line(error)  # of the file itself: No such file or directory
         raise DataError(f"{path}: {reason}") from error
 
 

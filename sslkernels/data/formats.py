@@ -69,8 +69,9 @@ def labels_in(path: str, key: str | None) -> LabelArray:
     if kind == "pt":
         found = pt.labels(path, key)
         name = path if key is None else f"{path}:{key}"
-        kind_of = FileLabels if isinstance(found, NpyFile) else HeldLabels
-        return integers(kind_of(found, name), found.dtype)
+        if isinstance(found, NpyFile):
+            return integers(FileLabels(found, name), found.dtype)
+        return integers(HeldLabels(found, name), found.dtype)
     _no_key(path, key)
     file = NpyFile.open(path)
     return integers(FileLabels(file, path), file.dtype)
