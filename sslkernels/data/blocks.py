@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import queue
 import weakref
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import BinaryIO, Literal
 
 import numpy as np
 
 from sslkernels.data.errors import DataError, parsing
 from sslkernels.data.files import Fingerprint, opened
+
+_PART = 4 << 20  # bytes that one call reads
+_READERS = min(4, os.cpu_count() or 1)  # threads: one alone copies slower than memory could
 
 
 def read_rows(
@@ -40,36 +46,54 @@ def read_rows(
     """
     if 0 in shape or len(cuts) < 2:
         return
-    width = math.prod(shape[1:])  # numbers in a row
-    most = max(end - begin for begin, end in itertools.pairwise(cuts))
-    blocks = _Blocks(most * width * dtype.itemsize)
-    with opened(file.path, file) as (handle, _):
-        for begin, end in itertools.pairwise(cuts):
-            rows = blocks.lend(dtype, (end - begin) * width)
+    size, width = dtype.itemsize, math.prod(shape[1:])
+    blocks = _Blocks(max(map(_length, itertools.pairwise(cuts))) * width * size)
+    with opened(file.path, file) as (handle, _), ThreadPoolExecutor(_READERS) as readers:
+        for i, (begin, end) in enumerate(itertools.pairwise(cuts)):
+            numbers = blocks.lend(dtype, (end - begin) * width)
             if order == "C":
-                _fill(handle, file.path, offset + begin * width * dtype.itemsize, rows)
-                chunk = rows.reshape(end - begin, *shape[1:])
-            else:  # each column lies in one stretch
-                for j, column in enumerate(rows.reshape(width, end - begin)):
-                    at = offset + (j * shape[0] + begin) * dtype.itemsize
-                    _fill(handle, file.path, at, column)
-                chunk = np.ascontiguousarray(rows.reshape((end - begin, *shape[1:]), order="F"))
+                stretches = [(begin * width, numbers)]
+                for after in cuts[i + 2 : i + 3]:
+                    _ask_for(handle, offset + end * width * size, (after - end) * width * size)
+            else:  # one of each column
+                columns = enumerate(numbers.reshape(width, end - begin))
+                stretches = [(j * shape[0] + begin, column) for j, column in columns]
+            parts = [
+                (offset + first * size + at, stretch.view(np.uint8)[at : at + _PART])
+                for first, stretch in stretches
+                for at in range(0, stretch.nbytes, _PART)
+            ]
+            for _ in readers.map(partial(_fill, handle, file.path), *zip(*parts, strict=True)):
+                pass
+            chunk = np.ascontiguousarray(numbers.reshape((end - begin, *shape[1:]), order=order))
             if not dtype.isnative:
                 chunk = chunk.byteswap(inplace=True).view(dtype.newbyteorder("="))
-            del rows
+            del numbers, stretches, parts
             yield chunk
             del chunk  # the consumer's reference is the last one
 
 
+def _length(cut: tuple[int, int]) -> int:
+    return cut[1] - cut[0]
+
+
+def _ask_for(handle: BinaryIO, offset: int, nbytes: int) -> None:
+    """Let the system fetch what is read next; a hint."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(handle.fileno(), offset, nbytes, os.POSIX_FADV_WILLNEED)
+
+
 def _fill(handle: BinaryIO, path: str, offset: int, out: np.ndarray) -> None:
-    with parsing(path):
-        handle.seek(offset)
-        got = handle.readinto(out.view(np.uint8).data)  # type: ignore[attr-defined]
-    if got < out.nbytes:
-        raise DataError(
-            f"{path}: cut short while it was read: ends at byte {offset + got}, "
-            f"its header promises {offset + out.nbytes} or more"
-        )
+    """Read ``out``, uint8, from the file at ``offset``."""
+    done = 0
+    while done < len(out):
+        with parsing(path):
+            got = os.preadv(handle.fileno(), [out[done:].data], offset + done)
+        if got == 0:
+            raise DataError(
+                f"{path}: cut short while it was read: ends before byte {offset + len(out)}"
+            )
+        done += got
 
 
 class _Lent(weakref.ref):

@@ -169,6 +169,7 @@ def _stage(
         total += rows.total
         how.checkpoint.note(stage_name, reached)
         how.on_rows(source_name, stage_name, rows.total, source.rows)
+        del rows  # its memory is for the chunk after the next
     if parts is None:
         raise DataError(f"{source.name}: yields no rows")
     stage = reached()
