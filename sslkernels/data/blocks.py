@@ -20,7 +20,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from sslkernels.data.errors import DataError, parsing
+from sslkernels.data.errors import DataError, data_errors
 from sslkernels.data.files import Fingerprint, opened
 
 _PART = 4 << 20  # bytes that one call reads
@@ -87,7 +87,7 @@ def _fill(handle: BinaryIO, path: str, offset: int, out: np.ndarray) -> None:
     """Read ``out``, uint8, from the file at ``offset``."""
     done = 0
     while done < len(out):
-        with parsing(path):
+        with data_errors(path):
             got = os.preadv(handle.fileno(), [out[done:].data], offset + done)
         if got == 0:
             raise DataError(

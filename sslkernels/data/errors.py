@@ -33,11 +33,11 @@ def missing(module: str, path: str) -> DataError:
 
 
 @contextlib.contextmanager
-def parsing(path: str, what: str = "cannot be read") -> Iterator[None]:
-    """The boundary of every reader: whatever the bytes of a file make its parser raise becomes
+def data_errors(path: str, what: str = "cannot be read") -> Iterator[None]:
+    """The boundary of every reader and writer: whatever fails inside becomes a DataError
     ``PATH: WHAT: reason``.
 
-    The content of a file is anybody's, and parsers fail in ways that nobody can list: a
+    The content of a file is anybody's, and its parsers fail in ways that nobody can list: a
     RecursionError of deep nesting, a MemoryError of a huge length, TokenError, AttributeError,
     UnicodeDecodeError. The cause stays attached.
     """

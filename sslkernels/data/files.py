@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
-from sslkernels.data.errors import DataError, parsing
+from sslkernels.data.errors import DataError, data_errors
 
 SUFFIXES = (".npy", ".parquet", ".safetensors", ".pt", ".pth")
 _NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>\d+)(?P<rest>(-of-\d+)?\.\w+)", re.DOTALL)
@@ -85,7 +85,7 @@ class Fingerprint(NamedTuple):
         Raises:
             DataError: there is none, or it is no regular file (a pipe would be waited for).
         """
-        with parsing(path):
+        with data_errors(path):
             found = os.stat(path)
             if stat.S_ISDIR(found.st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
@@ -118,7 +118,7 @@ def opened(path: str, seen: Fingerprint | None = None) -> Iterator[tuple[BinaryI
     """
     if seen is None:
         seen = Fingerprint.of(path)
-    with parsing(path):
+    with data_errors(path):
         handle = open(path, "rb")  # noqa: SIM115
     with handle:
         seen.check()
@@ -138,10 +138,7 @@ def _files(path: str, suffixes: Sequence[str]) -> list[Member] | None:
 
 def _folder(path: str, suffixes: Sequence[str]) -> list[Member]:
     """The one series of shards in a folder."""
-    try:
-        names = [name for name in os.listdir(path) if not name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+    names = [name for name in _listed(path) if not name.startswith(".")]
     names = sorted((name for name in names if name.endswith(tuple(suffixes))), key=_natural)
     if not names:
         raise DataError(f"{path}: the folder holds no {', '.join(suffixes)} files")
@@ -164,7 +161,12 @@ def _folder(path: str, suffixes: Sequence[str]) -> list[Member]:
 
 
 def _holds(path: str, suffix: str) -> bool:
-    return any(name.endswith(suffix) for name in os.listdir(path))
+    return any(name.endswith(suffix) for name in _listed(path))
+
+
+def _listed(folder: str) -> list[str]:
+    with data_errors(folder):
+        return os.listdir(folder)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

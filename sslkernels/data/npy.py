@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from sslkernels.data.blocks import read_rows
-from sslkernels.data.errors import DataError, parsing
+from sslkernels.data.errors import DataError, data_errors
 from sslkernels.data.files import Fingerprint, opened
 
 _FLOATS = ("float16", "float32", "float64")
@@ -58,7 +58,7 @@ class NpyFile:
     @classmethod
     def _from_header(cls, seen: Fingerprint, handle: BinaryIO) -> NpyFile:
         name = seen.path
-        with parsing(name, "the .npy header cannot be read"):
+        with data_errors(name, "the .npy header cannot be read"):
             start = handle.read(8)
             if start[:6] != np.lib.format.MAGIC_PREFIX:
                 raise DataError(f"{name}: not a .npy file{_guess(start)}")

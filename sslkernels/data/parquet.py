@@ -15,7 +15,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels.data.base import Shard
-from sslkernels.data.errors import DataError, missing, parsing
+from sslkernels.data.errors import DataError, data_errors, missing
 from sslkernels.data.files import Fingerprint, only
 
 _BATCH = 1 << 17  # labels decoded at a time
@@ -27,7 +27,7 @@ class ParquetShard(Shard):
 
     def __init__(self, path: str, column: str | None) -> None:
         self._seen = Fingerprint.of(path)
-        with parsing(path):
+        with data_errors(path):
             self._inspect(_open(path), path, column)
 
     def _inspect(self, file: Any, path: str, column: str | None) -> None:
@@ -148,7 +148,7 @@ class LabelColumn:
 
     def __init__(self, path: str, column: str | None) -> None:
         self._seen = Fingerprint.of(path)
-        with parsing(path):
+        with data_errors(path):
             self._inspect(_open(path), path, column)
 
     def _inspect(self, file: Any, path: str, column: str | None) -> None:
@@ -196,7 +196,7 @@ def _open(path: str) -> Any:
 def _parsed(path: str, parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """``parts``, whose making is behind the boundary; what becomes of them is not."""
     while True:
-        with parsing(path):
+        with data_errors(path):
             part = next(parts, None)
         if part is None:
             return

@@ -18,7 +18,7 @@ import torch
 
 from sslkernels.data.arrays import ArrayShard, layers
 from sslkernels.data.base import Shard
-from sslkernels.data.errors import DataError, parsing
+from sslkernels.data.errors import DataError, data_errors
 from sslkernels.data.files import Fingerprint, only, opened
 from sslkernels.data.npy import NpyFile
 from sslkernels.data.pt_pickle import MoreThanTensors, Stored, described
@@ -71,7 +71,7 @@ class _Archive:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        with opened(path) as (handle, self.seen), parsing(path):
+        with opened(path) as (handle, self.seen), data_errors(path):
             if not zipfile.is_zipfile(handle):
                 raise ValueError("not a zip archive, as torch.save writes since torch 1.6")
             with zipfile.ZipFile(handle) as archive:
@@ -89,7 +89,7 @@ class _Archive:
                 big = order in self._records and archive.read(order) == b"big"
                 content = archive.read(name)
             self._byteorder = ">" if big else "<"
-        with parsing(path):
+        with data_errors(path):
             try:
                 self._tensors = described(content)
             except MoreThanTensors as error:
@@ -122,7 +122,7 @@ class _Archive:
             rows = tensor.size[0] if tensor.size else None
             raise DataError(f"{name}: {taken}, got {str(tensor.dtype)[6:]}", rows=rows)
         dtype = np.dtype(self._byteorder + takes[tensor.dtype])
-        with opened(self._path, self.seen) as (handle, _), parsing(self._path):
+        with opened(self._path, self.seen) as (handle, _), data_errors(self._path):
             start, length = self._numbers(handle, tensor.record)
         first = start + tensor.offset * dtype.itemsize
         if tensor.last * dtype.itemsize > length:
@@ -134,7 +134,7 @@ class _Archive:
         span = NpyFile(self.seen, (tensor.last - tensor.offset,), dtype, False, first)
         (numbers,) = span.read([0, *span.shape])
         steps = [step * dtype.itemsize for step in tensor.stride]
-        with parsing(self._path):  # a size of any length, its strides 0
+        with data_errors(self._path):  # a size of any length, its strides 0
             return np.lib.stride_tricks.as_strided(numbers, tensor.size, steps), tensor.dtype
 
     def _numbers(self, handle: BinaryIO, record: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sslkernels.data.errors import DataError, parsing
+from sslkernels.data.errors import DataError, data_errors
 from sslkernels.data.files import Fingerprint, only, opened
 from sslkernels.data.npy import NpyFile
 from sslkernels.data.stretch import StretchShard
@@ -83,7 +83,7 @@ def _header(path: str) -> dict[str, _Tensor]:
         if seen.size < 8 or length > min(seen.size - 8, _LONGEST_HEADER):
             raise DataError(f"{path}: not a .safetensors file, or its header is cut short")
         text = handle.read(length)
-    with parsing(path, "the .safetensors header cannot be read"):
+    with data_errors(path, "the .safetensors header cannot be read"):
         content = json.loads(text, object_pairs_hook=_without_twins)
         tensors = {
             key: _tensor(about, 8 + length, seen)

@@ -107,9 +107,10 @@ def evaluate(
         device: where rows are measured; by default that of ``z``, the CPU for files.
         group: ``"world"`` or a ``torch.distributed`` group: every rank names the same files or
             arrays and reads its share (a stream is the rank's own share); the result is that of
-            all rows, on every rank.
+            all rows, on every rank. An error on one rank is raised on all, and so is a
+            difference between their arguments.
         checkpoint: a file that keeps the progress; a run that was killed goes on from it, to the
-            same bits. Not for streams.
+            same bits. One of another run, or one that is damaged, is an error. Not for streams.
         checkpoint_seconds: time between two writings of that file.
         spool: a folder in which a one-shot iterator is kept for its second reading.
         on_rows: called as ``on_rows(name, stage, rows, total)`` after every chunk.
@@ -119,7 +120,8 @@ def evaluate(
 
     Raises:
         DataError: (a ValueError) data or labels cannot be used; it names the file and the row.
-            Headers, lengths and labels are checked before any embedding is read.
+            Headers, lengths and labels are checked before any embedding is read. A file that
+            changes between its readings, or under one, is such an error.
         ValueError, TypeError: an argument is wrong, named.
 
     Example:

@@ -25,7 +25,7 @@ import torch
 
 from sslkernels._files import replaced
 from sslkernels.data import DataError
-from sslkernels.data.errors import parsing
+from sslkernels.data.errors import data_errors
 from sslkernels.evaluation.ranks import Ranks
 from sslkernels.evaluation.result import EmbeddingsResult, packed, unpacked
 
@@ -132,18 +132,16 @@ class Checkpoint:
             for key, tensor in stage.sums.items()
         }
         arrays["head"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
-        try:
-            with replaced(self._path, "wb") as file:
-                np.savez(file, digest=_digest(arrays), **arrays)  # type: ignore[arg-type]
-        except OSError as error:
-            raise DataError(
-                f"checkpoint {self._path}: cannot be written: {error.strerror or error}"
-            ) from error
+        with (
+            data_errors(f"checkpoint {self._path}", "cannot be written"),
+            replaced(self._path, "wb") as file,
+        ):
+            np.savez(file, digest=_digest(arrays), **arrays)  # type: ignore[arg-type]
         self._saved = time.monotonic()
 
     def _load(self) -> None:
         assert self._path is not None
-        with parsing(f"checkpoint {self._path}", "not a checkpoint"):
+        with data_errors(f"checkpoint {self._path}", "not a checkpoint"):
             found = np.load(self._path, allow_pickle=False)
             if isinstance(found, np.ndarray):
                 raise ValueError("a single array")
