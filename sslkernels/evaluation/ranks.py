@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from sslkernels.data import DataError
+from sslkernels.distributed.agreement import disagreement
 from sslkernels.evaluation.parts import Part
 
 T = TypeVar("T")
-_SHOWN = 60  # characters of a value that ranks disagree on
 
 
 class RankLost(RuntimeError):
@@ -60,14 +60,8 @@ class Ranks:
             DataError: on every rank, if a fact is another one on some rank.
         """
         everyone = self.gather({name: repr(fact) for name, fact in facts.items()})
-        for rank, theirs in enumerate(everyone):
-            for name in dict.fromkeys([*everyone[0], *theirs]):
-                first, other = (about.get(name, "none") for about in (everyone[0], theirs))
-                if first != other:
-                    raise DataError(
-                        f"group: ranks disagree on {name}: rank 0 has {first[:_SHOWN]}, "
-                        f"rank {rank} has {other[:_SHOWN]}"
-                    )
+        if words := disagreement(everyone):
+            raise DataError(f"group: {words}")
 
     def gather(self, value: T) -> list[T]:
         """The value of every rank, in order."""
