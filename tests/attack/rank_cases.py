@@ -15,6 +15,9 @@ import torch.distributed as dist
 
 import sslkernels as ssk
 from sslkernels.evaluation import run
+from sslkernels.statistics.ncc_scores import NCCScoresPass
+from sslkernels.statistics.normalized_std import NormalizedMoments
+from sslkernels.statistics.pooled_scatter import PooledScatter
 
 WORLD = 2
 PATIENCE = timedelta(seconds=20)
@@ -191,7 +194,47 @@ def rows_of_their_own(rank: int, folder: str) -> None:
         np.testing.assert_allclose(found[name].nc1, want[name].nc1, rtol=1e-5)
 
 
-SCENARIOS = (pass_that_cannot_be_made, result_that_cannot_be_kept, rows_of_their_own)
+def sums_of_other_shapes(rank: int, folder: str) -> None:
+    """Statistics that cannot be added up, and one whose own sums are not to be had."""
+    m = ssk.class_moments(Z, Y, 6 + rank)
+    wide = ssk.class_moments(Z[:, : 3 - rank], Y, 6)
+    for name, statistic, words in (
+        ("classes", m, "counts of class moments: rank 0 has int64 [6], rank 1 has int64 [7]"),
+        ("columns", wide, "mean of class moments: rank 0 has float64 [6, 3]"),
+        ("scores", NCCScoresPass(m, top_k=(1,)), "of NCCScoresPass"),
+        ("scatter", PooledScatter.empty(6, 3 + rank), "mean of class moments"),
+        ("unit rows", NormalizedMoments.empty(3 + rank), "mean of normalized moments"),
+    ):
+        before = {key: value.clone() for key, value in statistic.state_dict().items()}
+        try:
+            statistic.all_reduce()
+        except ValueError as error:
+            assert words in str(error), (name, str(error))
+        else:
+            raise AssertionError(name)
+        after = statistic.state_dict()
+        assert all(torch.equal(after[key], value) for key, value in before.items()), name
+    m = ssk.class_moments(Z, Y, 6)
+    bad = mock.PropertyMock(side_effect=ValueError("labels: row 3 holds 99"))
+    with mock.patch.object(ssk.ClassMoments, "counts", bad if rank else ssk.ClassMoments.counts):
+        try:
+            m.all_reduce()
+        except ValueError as error:
+            assert str(error) == (
+                "labels: row 3 holds 99"
+                if rank
+                else "group: rank 1 has no sums: ValueError; its error says why"
+            )
+        else:
+            raise AssertionError("bad labels")
+
+
+SCENARIOS = (
+    pass_that_cannot_be_made,
+    result_that_cannot_be_kept,
+    rows_of_their_own,
+    sums_of_other_shapes,
+)
 
 
 def work(rank: int, folder: str) -> None:
