@@ -95,7 +95,7 @@ def test_written_to(tmp_path, content, change):
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_file(tmp_path, make):
     make(tmp_path / "c")
-    with pytest.raises(DataError, match="checkpoint .*/c: not a checkpoint .* no regular file"):
+    with pytest.raises(DataError, match=r"checkpoint .*/c: not a checkpoint .* no regular file"):
         ssk.evaluate(Z, Y, checkpoint=tmp_path / "c")
 
 
