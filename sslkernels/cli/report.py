@@ -287,8 +287,13 @@ def _write(folder: str, opened: Opened, result: Evaluation) -> None:
         except Exception as error:
             undrawn = error
             (stage / "report.png").unlink(missing_ok=True)
-    if undrawn is not None:
-        raise OutputError(
-            f"{Path(folder, 'report.png')}: cannot be drawn: {first_line(undrawn)}; "
-            "report.json and report.csv are written"
-        ) from undrawn
+    if undrawn is None:
+        return
+    picture = Path(folder, "report.png")
+    picture.unlink(missing_ok=True)  # an earlier one, of other numbers
+    words = "report.json and report.csv are written"
+    if isinstance(undrawn, OSError):
+        reason = first_line(undrawn)
+        raise OutputError(f"{picture}: cannot be written: {reason}; {words}") from undrawn
+    err.print(escape(f"{picture}: cannot be drawn; {words}"))
+    raise undrawn

@@ -141,7 +141,9 @@ class Checkpoint:
 
     def _load(self) -> None:
         assert self._path is not None
-        with data_errors(f"checkpoint {self._path}", "not a checkpoint"):
+        with data_errors(f"checkpoint {self._path}", "not a checkpoint of this version"):
+            if not self._path.is_file():
+                raise ValueError("no regular file")
             found = np.load(self._path, allow_pickle=False)
             if isinstance(found, np.ndarray):
                 raise ValueError("a single array")
@@ -151,7 +153,7 @@ class Checkpoint:
                 raise ValueError("damaged")
             head = json.loads(arrays.pop("head").tobytes())
             if head["version"] != _VERSION:
-                raise DataError(f"checkpoint {self._path}: of another version of sslkernels")
+                raise ValueError(f"version {head['version']}")
             differing = [key for key in self._run if head["run"].get(key) != self._run[key]]
             if differing:
                 raise DataError(

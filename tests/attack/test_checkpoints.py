@@ -1,6 +1,7 @@
 """Checkpoints that somebody has written to: refused in one line, and left alone."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -89,6 +90,13 @@ def test_written_to(tmp_path, content, change):
     with open(path, "wb") as file:
         np.savez(file, **arrays)
     refused(path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file(tmp_path, make):
+    make(tmp_path / "c")
+    with pytest.raises(DataError, match=r"checkpoint .*/c: not a checkpoint .* no regular file"):
+        ssk.evaluate(Z, Y, checkpoint=tmp_path / "c")
 
 
 @pytest.mark.parametrize("seed", range(40))

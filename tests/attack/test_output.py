@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sslkernels.cli import main
 from sslkernels.report import figures, style
 from sslkernels.report.files import OutputError, staged
 
@@ -64,18 +65,36 @@ def test_links_are_replaced_not_followed(tmp_path):
     assert not any((tmp_path / "elsewhere").iterdir())
 
 
+FAILURES = {
+    "no room": (OSError(28, "No space left on device"), 2),
+    "a bug": (ValueError("a font\nthat is broken"), ValueError),
+    "no memory": (MemoryError(), MemoryError),
+}
+
+
 @pytest.mark.parametrize("step", [(figures, "report"), (style, "save")])
-def test_a_figure_that_fails_costs_no_number(command, data, tmp_path, monkeypatch, step):
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_figure_that_fails_costs_no_number(
+    command, data, tmp_path, monkeypatch, capsys, step, failure
+):
+    error, status = FAILURES[failure]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/report.png").write_text("of other numbers")
+
     def fail(*_):
-        raise RuntimeError("a font\nthat is broken")
+        raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(*step, fail)
-        code, _, err = command(*ARGS, "--checkpoint", "c")
-    assert code == 2
-    assert err == (
-        "error: out/report.png: cannot be drawn: a font; report.json and report.csv are written\n"
-    )
+        if status == 2:
+            code, _, err = command(*ARGS, "--checkpoint", "c")
+            assert code == 2
+        else:
+            with pytest.raises(status):
+                main([*ARGS, "--checkpoint", "c"])
+            err = capsys.readouterr().err
+    assert "out/report.png: cannot be" in err and len(err.splitlines()) == 1
+    assert "report.json and report.csv are written" in err
     found = contents(tmp_path / "out")
     assert [path.name for path in found] == FILES[:2]
     assert command(*ARGS, "--checkpoint", "c")[0] == 0  # from the checkpoint, which was kept
