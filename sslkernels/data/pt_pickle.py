@@ -90,6 +90,11 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         known = {
             ("collections", "OrderedDict"): OrderedDict,
+            ("collections", "Counter"): dict,
+            ("builtins", "set"): set,
+            ("builtins", "complex"): complex,
+            ("builtins", "bytearray"): self._bytes,
+            ("_codecs", "encode"): self._bytes,  # of bytes, in the protocol that torch.save takes
             ("torch", "Size"): tuple,
             ("torch", "Tensor"): None,
             ("torch.nn.parameter", "Parameter"): None,
@@ -106,18 +111,23 @@ class _Unpickler(pickle._Unpickler):
             ("torch._utils", "_rebuild_meta_tensor_no_storage"): self._meta,
             ("torch._utils", "_rebuild_qtensor"): self._quantized,
         }
+        module = "builtins" if module == "__builtin__" else module
         if (module, name) in known:
             return known[module, name]
         if module == "torch":
             found = getattr(torch, name, None)
-            if isinstance(found, torch.dtype):
+            if isinstance(found, (torch.dtype, torch.qscheme)):
                 return found
             if name.endswith("Storage"):
                 return _STORAGES.get(name)
         raise MoreThanTensors(f"{module}.{name}")
 
     @staticmethod
-    def _tensor_from(storage: Any, dtype: Any, offset: Any, size: Any, stride: Any) -> Stored:
+    def _tensor_from(
+        storage: Any, dtype: Any, offset: Any, size: Any, stride: Any, bits: Any = None
+    ) -> Stored | _Other:
+        if bits:  # what the numbers are lazily: negated, conjugated
+            return _Other(", ".join(map(str, bits)))
         numbers = (offset, *size, *stride)
         if (
             not isinstance(storage, _Storage)
@@ -128,12 +138,15 @@ class _Unpickler(pickle._Unpickler):
             raise ValueError("not a tensor")
         return Stored(storage.record, dtype, offset, tuple(size), tuple(stride))
 
-    def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Stored:
-        return self._tensor_from(storage, storage.dtype, offset, size, stride)
+    def _tensor(
+        self, storage: Any, offset: Any, size: Any, stride: Any, *more: Any
+    ) -> Stored | _Other:
+        return self._tensor_from(storage, storage.dtype, offset, size, stride, *more[2:])
 
-    def _tensor_of_bytes(self, storage: Any, *about: Any) -> Stored:
-        offset, size, stride, _, _, dtype = about[:6]
-        return self._tensor_from(storage, dtype, offset, size, stride)
+    def _tensor_of_bytes(
+        self, storage: Any, offset: Any, size: Any, stride: Any, *more: Any
+    ) -> Stored | _Other:
+        return self._tensor_from(storage, more[2], offset, size, stride, *more[3:])
 
     def _parameter(self, tensor: Any, *_: Any) -> Any:
         return tensor
@@ -142,6 +155,9 @@ class _Unpickler(pickle._Unpickler):
         return rebuild(*arguments)
 
     def _device(self, *_: Any) -> None:
+        return None
+
+    def _bytes(self, *_: Any) -> None:
         return None
 
     def _sparse(self, *_: Any) -> _Other:

@@ -63,7 +63,14 @@ def test_labels(tmp_path, dtype, layout):
 
 
 @pytest.mark.parametrize(
-    "kind, tensor", [("meta", torch.empty(3, 2, device="meta")), ("sparse", Z.to_sparse())]
+    "kind, tensor",
+    [
+        ("meta", torch.empty(3, 2, device="meta")),
+        ("sparse", Z.to_sparse()),
+        ("neg", torch._neg_view(Z)),
+        ("neg", torch.complex(Z, Z).conj().imag),
+        ("conj", torch.complex(Z, Z).conj()),
+    ],
 )
 def test_tensors_without_rows(tmp_path, kind, tensor):
     torch.save({"z": tensor, "plain": Z}, tmp_path / "z.pt")
@@ -74,6 +81,7 @@ def test_tensors_without_rows(tmp_path, kind, tensor):
 
 def test_what_lies_beside_the_tensors(tmp_path):
     about = {"epoch": 3, "names": ["a", (1, 2.5)], "dtype": torch.float16, "size": Z.shape}
+    about |= {"set": {1, 2}, "bytes": b"abc", "array": bytearray(b"x"), "complex": 1j}
     device = torch.device("cpu")
     model = torch.nn.Linear(8, 2).state_dict()
     torch.save({"z": Z, "model": model, "device": device, **about}, tmp_path / "z.pt")
