@@ -17,16 +17,16 @@ def replaced(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]
 
     Args:
         path: of the file to write or replace.
-        mode: ``"w"`` for text in UTF-8, ``"wb"`` for bytes.
+        mode: ``"w"`` for text in UTF-8, ``"wb"`` for bytes. Lone surrogates, which stand in the
+            names of files that are not UTF-8, are written ``\\udc80``, as JSON has them.
     """
     target = Path(path)
     hidden = target.with_name(f".{target.name}.part")
     hidden.unlink(missing_ok=True)
     try:
         # "x": never through a link that somebody else has put there.
-        with open(
-            hidden, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8"
-        ) as file:
+        text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
+        with open(hidden, mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]
             yield file
             file.flush()
             os.fsync(file.fileno())

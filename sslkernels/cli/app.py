@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import signal
 import sys
@@ -61,6 +62,8 @@ def application(args: Sequence[str]) -> typer.Typer:
 def run(args: Sequence[str] | None = None) -> int:
     """Run one command; 0, 2 for what the user can put right, 130 when interrupted."""
     signal.signal(signal.SIGTERM, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what it cannot encode
+        sys.stdout.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if args is None else list(args)
     if given[:1] == ["report"]:
         torchrun.hush()

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from sslkernels.data import DataError
-from sslkernels.evaluation.ranks import RankLost
+from sslkernels.evaluation.ranks import RankFailed, RankLost
 from sslkernels.report.files import OutputError
 
 _WIDTH = 100  # of tables that go to a file or a pipe
@@ -48,7 +48,7 @@ def one_line_errors() -> Iterator[None]:
         yield
     except (DataError, OptionError, OutputError) as error:
         raise fail(str(error)) from None
-    except RankLost as error:
+    except (RankLost, RankFailed) as error:
         raise fail(str(error), 1) from None
     except KeyboardInterrupt:
         raise fail("interrupted", 130) from None

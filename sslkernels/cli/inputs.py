@@ -25,6 +25,14 @@ _OPTIONS = {
     "z_view": "--view",
     "weight": "--weights",
     "bias": "--bias",
+    "top_k": "--top-k",
+    "few_shot": "--few-shot",
+    "few_shot_repeats": "--few-shot-repeats",
+    "seed": "--seed",
+    "uniformity_rows": "--uniformity-rows",
+    "ignore_index": "--ignore-label",
+    "chunk_rows": "--chunk-rows",
+    "chunk_bytes": "--chunk-mb",
 }
 
 

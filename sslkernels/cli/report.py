@@ -16,14 +16,16 @@ from rich.progress import TaskID
 from sslkernels.cli import torchrun
 from sslkernels.cli.console import OptionError, Rate, err, one_line_errors, out, progress
 from sslkernels.cli.inputs import Inputs, Opened, arguments_as_options
+from sslkernels.data.errors import first_line
 from sslkernels.evaluation import Evaluation, evaluate
 from sslkernels.evaluation.checkpoint import path_of_rank
 from sslkernels.evaluation.ranks import Ranks
 from sslkernels.report import content, geometry
-from sslkernels.report.files import staged, writable, write_json
+from sslkernels.report.files import OutputError, staged, writable, write_json
 
 _MATRIX_CLASSES = 2048  # up to this many classes, the CDNV matrix is drawn (32 MB)
 _FIGURES = "sslkernels.report.figures"
+_WRITTEN = ("report.json", "report.csv", "report.png")
 _STAGES = {
     "moments": "Class moments",
     "train": "Training rows",
@@ -218,7 +220,7 @@ def report(
             where, note = ranks.together(lambda: torchrun.device(device, ranks))
             if note:
                 err.print(note)
-            _on_first(ranks, lambda: writable(out_dir))
+            _on_first(ranks, lambda: writable(out_dir, _WRITTEN))
             opened = ranks.together(lambda: given.open(skip_bad))
             if ranks.rank == 0:
                 # matplotlib takes half a second to import: the readings leave time for it.
@@ -273,9 +275,25 @@ def _on_first(ranks: Ranks, work: Callable[[], None]) -> None:
 
 
 def _write(folder: str, opened: Opened, result: Evaluation) -> None:
+    """Numbers before pictures, which are made of names and data that nobody has foreseen."""
     from sslkernels.report import figures, style
 
+    undrawn: Exception | None = None
     with staged(folder) as stage:
         write_json(stage / "report.json", content.report(result, opened.described()))
         result.to_csv(stage / "report.csv")
-        style.save(figures.report(result), stage / "report.png")
+        try:
+            style.save(figures.report(result), stage / "report.png")
+        except Exception as error:
+            undrawn = error
+            (stage / "report.png").unlink(missing_ok=True)
+    if undrawn is None:
+        return
+    picture = Path(folder, "report.png")
+    picture.unlink(missing_ok=True)  # an earlier one, of other numbers
+    words = "report.json and report.csv are written"
+    if isinstance(undrawn, OSError):
+        reason = first_line(undrawn)
+        raise OutputError(f"{picture}: cannot be written: {reason}; {words}") from undrawn
+    err.print(escape(f"{picture}: cannot be drawn; {words}"))
+    raise undrawn

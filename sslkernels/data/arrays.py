@@ -12,7 +12,7 @@ import torch
 from sslkernels import _checks
 from sslkernels.data.base import Shard
 from sslkernels.data.errors import DataError
-from sslkernels.data.pages import drop_with
+from sslkernels.data.pages import DROP, WILL_NEED, advise
 
 
 def is_array(value: Any) -> bool:
@@ -38,20 +38,23 @@ class ArrayShard(Shard):
 
 
 class MapShard(ArrayShard):
-    """A ``numpy.memmap`` [N, D] in C order, its pages dropped behind the reader."""
+    """A ``numpy.memmap`` [N, D] in C order: views of it, whose pages are asked for one chunk ahead
+    and leave this process two chunks later, when a consumer has let go of them. Those of a view
+    that is kept come back when it is read."""
 
     def __init__(self, z: np.memmap, name: str) -> None:
         super().__init__(_checks.as_tensor(z, name), name)
-        self._array = z
 
     def read(self, cuts: Sequence[int]) -> Iterator[torch.Tensor]:
-        for begin, end in itertools.pairwise(cuts):
-            rows = np.asarray(self._array[begin:end])
-            drop_with(rows, self._array)
-            z = _checks.as_tensor(rows, self.name)
-            del rows
-            yield z
-            del z
+        chunks = [slice(begin, end) for begin, end in itertools.pairwise(cuts)]
+        for i, rows in enumerate(chunks):
+            for ahead in chunks[i + 1 : i + 2]:
+                advise(self._z[ahead], WILL_NEED)
+            for behind in chunks[max(i - 2, 0) : max(i - 1, 0)]:
+                advise(self._z[behind], DROP)
+            yield self._z[rows]
+        for behind in chunks[-2:]:
+            advise(self._z[behind], DROP)
 
 
 def array_shards(z: Any, name: str) -> dict[str, Shard]:

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import torch
 
 from sslkernels.data.base import Chunk
-from sslkernels.data.pages import fault_in
 
 _BUFFERS = 2
 
@@ -61,8 +60,6 @@ def _ahead(first: Chunk, rest: Iterator[Chunk]) -> Iterator[Chunk]:
             while wanted.acquire() and not stopped:
                 with torch.no_grad():  # the caller's setting, if any, is not this thread's
                     chunk = next(rest, None)
-                if chunk is not None:
-                    fault_in(chunk.z)
                 ready.put(chunk)
                 if chunk is None:
                     return

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import glob
 import itertools
 import os
 import re
+import stat
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
-from sslkernels.data.errors import DataError
+from sslkernels.data.errors import DataError, data_errors
 
 SUFFIXES = (".npy", ".parquet", ".safetensors", ".pt", ".pth")
 _NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>\d+)(?P<rest>(-of-\d+)?\.\w+)", re.DOTALL)
@@ -67,13 +70,60 @@ def only(found: list[str], path: str, what: str) -> str:
     return found[0]
 
 
-def fingerprint(path: str) -> dict[str, Any]:
-    """What changes when a file is written again."""
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    return {"path": os.path.abspath(path), "size": found.st_size, "mtime_ns": found.st_mtime_ns}
+class Fingerprint(NamedTuple):
+    """What changes when a file is written again, or when another takes its place."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: str) -> Fingerprint:
+        """That of the file now.
+
+        Raises:
+            DataError: there is none, or it is no regular file (a pipe would be waited for).
+        """
+        with data_errors(path):
+            found = os.stat(path)
+            if stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            if not stat.S_ISREG(found.st_mode):
+                raise DataError(f"{path}: is not a regular file")
+            return cls(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+    def check(self) -> None:
+        """Raise a DataError if it is not the same file any more."""
+        now = Fingerprint.of(self.path)
+        if now != self:
+            sizes = f"{self.size} bytes, now {now.size}" if now.size != self.size else "same size"
+            raise DataError(
+                f"{self.path}: has changed since it was opened ({sizes}); "
+                "every reading needs the same rows"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run compares. A copy of the file elsewhere has another inode."""
+        path = os.path.abspath(self.path)
+        return {"path": path, "size": self.size, "mtime_ns": self.mtime_ns}
+
+
+@contextlib.contextmanager
+def opened(path: str, seen: Fingerprint | None = None) -> Iterator[tuple[BinaryIO, Fingerprint]]:
+    """A file to read, and its fingerprint, which is the same before and after.
+
+    Raises:
+        DataError: it cannot be opened, or it is not what was ``seen`` of it earlier.
+    """
+    if seen is None:
+        seen = Fingerprint.of(path)
+    with data_errors(path):
+        handle = open(path, "rb")  # noqa: SIM115
+    with handle:
+        seen.check()
+        yield handle, seen
+        seen.check()
 
 
 def _files(path: str, suffixes: Sequence[str]) -> list[Member] | None:
@@ -88,10 +138,7 @@ def _files(path: str, suffixes: Sequence[str]) -> list[Member] | None:
 
 def _folder(path: str, suffixes: Sequence[str]) -> list[Member]:
     """The one series of shards in a folder."""
-    try:
-        names = [name for name in os.listdir(path) if not name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+    names = [name for name in _listed(path) if not name.startswith(".")]
     names = sorted((name for name in names if name.endswith(tuple(suffixes))), key=_natural)
     if not names:
         raise DataError(f"{path}: the folder holds no {', '.join(suffixes)} files")
@@ -114,10 +161,15 @@ def _folder(path: str, suffixes: Sequence[str]) -> list[Member]:
 
 
 def _holds(path: str, suffix: str) -> bool:
-    return any(name.endswith(suffix) for name in os.listdir(path))
+    return any(name.endswith(suffix) for name in _listed(path))
+
+
+def _listed(folder: str) -> list[str]:
+    with data_errors(folder):
+        return os.listdir(folder)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """``img_emb_2`` before ``img_emb_10``."""
     parts = re.split(r"(\d+)", name)
-    return [(int(part) if part.isdigit() else 0, part) for part in parts]
+    return [(int(part) if part.isdecimal() else 0, part) for part in parts]

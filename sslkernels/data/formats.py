@@ -8,12 +8,11 @@ from typing import Protocol
 import numpy as np
 
 from sslkernels.data import pt, safetensors
-from sslkernels.data.arrays import tensor_of
 from sslkernels.data.base import Shard
 from sslkernels.data.errors import DataError
-from sslkernels.data.mapped import MappedShard
 from sslkernels.data.npy import NpyFile, open_layers
 from sslkernels.data.parquet import LabelColumn, ParquetShard
+from sslkernels.data.stretch import StretchShard
 
 
 class LabelArray(Protocol):
@@ -26,7 +25,7 @@ class LabelArray(Protocol):
 
 
 class HeldLabels:
-    """Labels in memory, or mapped."""
+    """Labels in memory."""
 
     def __init__(self, array: np.ndarray, name: str) -> None:
         self._array, self.name, self.shape = array, name, array.shape
@@ -56,7 +55,7 @@ def embeddings_in(path: str, key: str | None) -> Mapping[str, Shard]:
     if kind == "pt":
         return pt.shards(path, key)
     _no_key(path, key)
-    return {k: MappedShard(file, name) for k, (name, file) in open_layers(path).items()}
+    return {k: StretchShard(file, name) for k, (name, file) in open_layers(path).items()}
 
 
 def labels_in(path: str, key: str | None) -> LabelArray:
@@ -68,8 +67,11 @@ def labels_in(path: str, key: str | None) -> LabelArray:
         file = safetensors.labels(path, key)
         return integers(FileLabels(file, path if key is None else f"{path}:{key}"), file.dtype)
     if kind == "pt":
-        array = tensor_of(pt.labels(path, key), path).numpy()
-        return integers(HeldLabels(array, path if key is None else f"{path}:{key}"), array.dtype)
+        found = pt.labels(path, key)
+        name = path if key is None else f"{path}:{key}"
+        if isinstance(found, NpyFile):
+            return integers(FileLabels(found, name), found.dtype)
+        return integers(HeldLabels(found, name), found.dtype)
     _no_key(path, key)
     file = NpyFile.open(path)
     return integers(FileLabels(file, path), file.dtype)

@@ -1,11 +1,12 @@
-"""``.npy`` files: header and length checked on opening, rows read through a memory map.
+"""``.npy`` files: header and length checked on opening, rows read on demand.
 
 Nothing is unpickled. A file that is cut short is refused from its header and its size, before any
-row is read; a map that ran past the end of its file would kill the process instead.
+row is read.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,9 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from sslkernels.data.errors import DataError
-from sslkernels.data.pages import mapped_rows
+from sslkernels.data.blocks import read_rows
+from sslkernels.data.errors import DataError, data_errors
+from sslkernels.data.files import Fingerprint, opened
 
 _FLOATS = ("float16", "float32", "float64")
 _HEADERS = {
@@ -26,9 +28,9 @@ _ZIP, _PICKLE = b"PK", b"\x80"
 
 @dataclass(frozen=True)
 class NpyFile:
-    """A checked ``.npy`` file: its header, and its rows on demand."""
+    """An array in one stretch of a file, ``.npy`` or other: its header, and its rows on demand."""
 
-    path: str
+    file: Fingerprint
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran_order: bool
@@ -38,41 +40,40 @@ class NpyFile:
     def open(cls, path: str | os.PathLike[str]) -> NpyFile:
         """Read and check the header; the file must hold every element that it promises."""
         name = os.fspath(path)
-        try:
-            with open(name, "rb") as handle:
-                file = cls._from_header(name, handle)
-                size = os.fstat(handle.fileno()).st_size
-        except OSError as error:
-            raise DataError(f"{name}: {error.strerror or error}") from error
-        needed = file.offset + file.dtype.itemsize * int(np.prod(file.shape, dtype=object))
-        if size < needed:
+        with opened(name) as (handle, seen):
+            file = cls._from_header(seen, handle)
+        needed = file.offset + file.dtype.itemsize * math.prod(file.shape)
+        if seen.size < needed:
             raise DataError(
                 f"{name}: truncated: {file.dtype} {list(file.shape)} takes {needed} bytes, "
-                f"the file has {size}",
+                f"the file has {seen.size}",
                 rows=file._rows,
             )
         return file
 
+    @property
+    def path(self) -> str:
+        return self.file.path
+
     @classmethod
-    def _from_header(cls, name: str, handle: BinaryIO) -> NpyFile:
-        start = handle.read(8)
-        if start[:6] != np.lib.format.MAGIC_PREFIX:
-            raise DataError(f"{name}: not a .npy file{_guess(start)}")
-        if len(start) < 8:
-            raise DataError(f"{name}: truncated: the .npy header is cut short")
-        version = (start[6], start[7])
-        if version not in _HEADERS:
-            raise DataError(f"{name}: .npy format {version[0]}.{version[1]}: takes 1.0 and 2.0")
-        try:
+    def _from_header(cls, seen: Fingerprint, handle: BinaryIO) -> NpyFile:
+        name = seen.path
+        with data_errors(name, "the .npy header cannot be read"):
+            start = handle.read(8)
+            if start[:6] != np.lib.format.MAGIC_PREFIX:
+                raise DataError(f"{name}: not a .npy file{_guess(start)}")
+            if len(start) < 8:
+                raise DataError(f"{name}: truncated: the .npy header is cut short")
+            version = (start[6], start[7])
+            if version not in _HEADERS:
+                raise DataError(f"{name}: .npy format {version[0]}.{version[1]}: takes 1.0 and 2.0")
             shape, fortran_order, dtype = _HEADERS[version](handle)
-        except (ValueError, SyntaxError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{name}: the .npy header cannot be read: {reason}") from error
+            offset = handle.tell()
         if any(length < 0 for length in shape):
             raise DataError(f"{name}: the .npy header holds a negative length: {list(shape)}")
         if dtype.hasobject:
             raise DataError(f"{name}: dtype object (pickled Python objects); takes plain numbers")
-        return cls(name, shape, dtype, fortran_order, handle.tell())
+        return cls(seen, shape, dtype, fortran_order, offset)
 
     @property
     def _rows(self) -> int | None:
@@ -80,29 +81,29 @@ class NpyFile:
 
     @property
     def row_bytes(self) -> int:
-        return self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
+        return self.dtype.itemsize * math.prod(self.shape[1:])
 
     def read(self, cuts: Sequence[int]) -> Iterator[np.ndarray]:
-        """Rows ``cuts[0]:cuts[1]``, ``cuts[1]:cuts[2]``, ... as views of the file's pages."""
+        """Rows ``cuts[0]:cuts[1]``, ``cuts[1]:cuts[2]``, ... of the file as it was opened."""
         order: Literal["C", "F"] = "F" if self.fortran_order else "C"
-        return mapped_rows(self.path, self.shape, self.dtype, self.offset, cuts, order=order)
+        return read_rows(self.file, self.shape, self.dtype, self.offset, cuts, order=order)
 
     def layers(self, name: str) -> dict[str, tuple[str, NpyFile]]:
         """``{"": (name, file)}`` of [N, D], ``{"0": ("name[0]", file), ...}`` of [L, N, D]."""
-        if len(self.shape) != 3 or not self.shape[0]:
+        if len(self.shape) != 3 or 0 in self.shape:
             return {"": (name, two_dimensional(self))}
         if self.fortran_order:
             raise DataError(
                 f"{self.path}: [L, N, D] in column (Fortran) order; "
                 "save it with numpy.save(path, numpy.ascontiguousarray(z))"
             )
-        starts = range(self.offset, self.offset + self.shape[0] * self.row_bytes, self.row_bytes)
+        size = self.row_bytes
         return {
             str(i): (
                 f"{name}[{i}]",
-                two_dimensional(replace(self, shape=self.shape[1:], offset=start)),
+                two_dimensional(replace(self, shape=self.shape[1:], offset=self.offset + i * size)),
             )
-            for i, start in enumerate(starts)
+            for i in range(self.shape[0])
         }
 
 
@@ -122,14 +123,13 @@ def _floats(file: NpyFile) -> NpyFile:
 
 
 def two_dimensional(file: NpyFile) -> NpyFile:
+    if 0 in file.shape:
+        raise DataError(
+            f"{file.path}: no embeddings in an array of shape {list(file.shape)}", rows=file._rows
+        )
     if len(file.shape) != 2:
         raise DataError(
             f"{file.path}: embeddings have shape [N, D], got {list(file.shape)}", rows=file._rows
-        )
-    if 0 in file.shape:
-        raise DataError(
-            f"{file.path}: no embeddings in an array of shape {list(file.shape)}",
-            rows=file.shape[0],
         )
     return file
 

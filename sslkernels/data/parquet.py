@@ -7,7 +7,6 @@ where pyarrow has put them.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,8 +15,8 @@ import torch
 
 from sslkernels import _checks
 from sslkernels.data.base import Shard
-from sslkernels.data.errors import DataError, missing
-from sslkernels.data.files import fingerprint, only
+from sslkernels.data.errors import DataError, data_errors, missing
+from sslkernels.data.files import Fingerprint, only
 
 _BATCH = 1 << 17  # labels decoded at a time
 _BUFFER = 1 << 20  # bytes of the file held; neither whole row groups nor a map of the file
@@ -27,7 +26,11 @@ class ParquetShard(Shard):
     """Embeddings [N, D] in one column of a file."""
 
     def __init__(self, path: str, column: str | None) -> None:
-        file = _open(path)
+        self._seen = Fingerprint.of(path)
+        with data_errors(path):
+            self._inspect(_open(path), path, column)
+
+    def _inspect(self, file: Any, path: str, column: str | None) -> None:
         import pyarrow.types as t
 
         schema = file.schema_arrow
@@ -78,7 +81,8 @@ class ParquetShard(Shard):
         sizes = [end - begin for begin, end in itertools.pairwise(cuts)]
         waiting: list[np.ndarray] = []  # rows decoded for the next chunk
         held = done = 0
-        for batch in self._batches(cuts[0], cuts[-1], max(sizes, default=1)):
+        self._seen.check()
+        for batch in _parsed(self._path, self._batches(cuts[0], cuts[-1], max(sizes, default=1))):
             while len(batch):
                 part = batch[: sizes[done] - held]
                 batch = batch[len(part) :]
@@ -89,6 +93,7 @@ class ParquetShard(Shard):
                     waiting, held, done = [], 0, done + 1
                     yield _checks.as_tensor(rows, self.name)
                     del rows
+        self._seen.check()
 
     def _batches(self, begin: int, end: int, size: int) -> Iterator[np.ndarray]:
         """Rows ``begin:end`` as decoded, no row group before them read."""
@@ -102,7 +107,7 @@ class ParquetShard(Shard):
                 groups.append(g)
             start = stop
         row = begin - skip
-        for batch in _decoded(file, self._path, groups, self._column, size):
+        for batch in _decoded(file, groups, self._column, size):
             rows = self._matrix(batch, row)
             row += len(rows)
             rows = rows[skip : len(rows) - max(row - end, 0)]
@@ -135,67 +140,89 @@ class ParquetShard(Shard):
 
     def identity(self) -> dict[str, Any]:
         about = {"shape": [self.rows, self.dim], "dtype": str(self.dtype)[6:]}
-        return {**fingerprint(self._path), "name": self.name, **about}
+        return {**self._seen.identity(), "name": self.name, **about}
 
 
 class LabelColumn:
     """An integer column; its type and length are known from the footer."""
 
     def __init__(self, path: str, column: str | None) -> None:
-        self._file = _open(path)
+        self._seen = Fingerprint.of(path)
+        with data_errors(path):
+            self._inspect(_open(path), path, column)
+
+    def _inspect(self, file: Any, path: str, column: str | None) -> None:
         import pyarrow.types as t
 
-        schema = self._file.schema_arrow
+        schema = file.schema_arrow
         if column is None:
             column = only([f.name for f in schema if t.is_integer(f.type)], path, "integer column")
         self._path, self._column = path, column
         self.name = f"{path}:{column}"
-        self.shape: tuple[int, ...] = (self._file.metadata.num_rows,)
+        self.shape: tuple[int, ...] = (file.metadata.num_rows,)
         kind = _field(schema, path, column).type
         if not t.is_integer(kind):
             raise DataError(f"{self.name}: labels are integers, got {kind}", rows=self.shape[0])
 
     def read(self) -> np.ndarray:
-        groups = list(range(self._file.metadata.num_row_groups))
-        parts: list[np.ndarray] = []
+        self._seen.check()
+        parts = list(_parsed(self._path, self._parts()))
+        self._seen.check()
+        labels = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        if labels.shape != self.shape:
+            raise DataError(f"{self.name}: {len(labels)} rows, its footer says {self.shape[0]}")
+        return labels
+
+    def _parts(self) -> Iterator[np.ndarray]:
+        file = _open(self._path)
         row = 0
-        for batch in _decoded(self._file, self._path, groups, self._column, _BATCH):
+        groups = list(range(file.metadata.num_row_groups))
+        for batch in _decoded(file, groups, self._column, _BATCH):
             if batch.null_count:
                 at = int(np.flatnonzero(batch.is_null().to_numpy(zero_copy_only=False))[0])
                 raise DataError(f"{self.name}: row {row + at} is null")
-            parts.append(batch.to_numpy())
+            yield batch.to_numpy()
             row += len(batch)
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 def _open(path: str) -> Any:
     try:
-        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise missing("pyarrow", path) from error
-    if not os.path.isfile(path):
-        raise DataError(f"{path}: No such file")
-    try:
-        return pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read: {_first_line(error)}") from error
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER)
 
 
-def _decoded(file: Any, path: str, groups: list[int], column: str, size: int) -> Iterator[Any]:
-    import pyarrow as pa
+def _parsed(path: str, parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """``parts``, whose making is behind the boundary; what becomes of them is not."""
+    while True:
+        with data_errors(path):
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part
+        del part
 
-    try:
-        for batch in file.iter_batches(size, row_groups=groups, columns=[column]):
-            yield batch.column(0)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read: {_first_line(error)}") from error
+
+def _decoded(file: Any, groups: list[int], column: str, size: int) -> Iterator[Any]:
+    for batch in file.iter_batches(size, row_groups=groups, columns=[column]):
+        # A column of a struct may have the same path; those at the top have one name each.
+        yield batch.column(column)
 
 
 def _field(schema: Any, path: str, column: str) -> Any:
+    """The column of that name, and no other that Parquet could take for it.
+
+    Columns are read by their path: ``a.list.element`` may be the values of the lists ``a``, or
+    a column by that name.
+    """
     if column not in schema.names:
         some = ", ".join(schema.names[:8]) or "none"
         raise DataError(f"{path}: no column {column!r}; the columns are {some}")
+    if schema.names.count(column) > 1:
+        raise DataError(f"{path}: several columns have the name {column!r}")
+    if twin := next((name for name in schema.names if name.startswith(f"{column}.")), None):
+        raise DataError(f"{path}: the columns {column!r} and {twin!r} cannot be told apart")
     return schema.field(column)
 
 
@@ -204,7 +231,3 @@ def _is_rows(kind: Any) -> bool:
 
     lists = t.is_fixed_size_list(kind) or t.is_list(kind) or t.is_large_list(kind)
     return lists and t.is_floating(kind.value_type)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -7,7 +7,6 @@ One that can be iterated again is read again for every pass. A one-shot iterator
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,9 +14,10 @@ import numpy as np
 import torch
 
 from sslkernels import _checks
+from sslkernels._files import replaced
 from sslkernels.data.arrays import check, is_array, tensor_of
 from sslkernels.data.base import Chunk, ShardSource, Source
-from sslkernels.data.errors import DataError
+from sslkernels.data.errors import DataError, data_errors
 from sslkernels.data.files import Member
 from sslkernels.data.shards import open_shards
 
@@ -145,21 +145,12 @@ def _spooled(stream: StreamSource, folder: str) -> ShardSource:
 
 
 def _save(folder: str, name: str, array: np.ndarray) -> str:
-    """Write under a temporary name, then rename: no half file ever has the name of a shard."""
+    """Write as a whole: no half file ever has the name of a shard."""
     path = os.path.join(folder, name)
-    temporary = None
-    try:
+    with data_errors(path, "cannot be written"):
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
-        with open(handle, "wb") as file:
+        with replaced(path, "wb") as file:
             np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise DataError(f"{path}: {error.strerror or error}") from error
     return path
 
 

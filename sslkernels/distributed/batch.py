@@ -118,8 +118,8 @@ def agree(
     """Check the rank's own views, then compare with every other rank's.
 
     Args:
-        check: raises for bad views. The rank sends word of that before it raises, so that the
-            others raise too instead of waiting for it.
+        check: raises for bad views or options. The rank sends word of that before it raises, so
+            that the others raise too instead of waiting for it.
         views: one or two, [n, ..., D].
         options: what must be equal on all ranks besides; compared by a hash of their repr.
         min_rows: of the global batch.
@@ -128,14 +128,15 @@ def agree(
         ValueError: on every rank, if ranks disagree or one refused its views.
     """
     device_types = _device_types(group)
+    header = [1] + [0] * (len(_FIELDS) - 1)  # refused
     error: Exception | None = None
     try:
         check()
         _check_device(views[0], device_types)
         _check_transforms(views)
-    except (TypeError, ValueError) as refusal:
+        header = _header(loss, views, options)
+    except Exception as refusal:  # whatever it is: the others wait for word of it
         error = refusal
-    header = [1] + [0] * (len(_FIELDS) - 1) if error else _header(loss, views, options)
     table = _exchange(group, header, views[0], device_types)
     if error:
         raise error

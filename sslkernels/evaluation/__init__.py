@@ -3,16 +3,15 @@ mathematics allows."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
-from sslkernels import _checks
 from sslkernels.evaluation.checkpoint import Checkpoint, path_of_rank
 from sslkernels.evaluation.finish import finish
-from sslkernels.evaluation.jobs import device_of, hashed, open_jobs
+from sslkernels.evaluation.plan import Plan, planned
 from sslkernels.evaluation.ranks import Ranks
 from sslkernels.evaluation.result import (
     NCC,
@@ -21,11 +20,8 @@ from sslkernels.evaluation.result import (
     FewShotResult,
     LabelingResult,
     SpectrumResult,
-    packed,
-    unpacked,
 )
 from sslkernels.evaluation.run import Reading, read
-from sslkernels.evaluation.settings import check_classifiers, checked, classifiers, natural
 
 __all__ = [
     "NCC",
@@ -111,9 +107,10 @@ def evaluate(
         device: where rows are measured; by default that of ``z``, the CPU for files.
         group: ``"world"`` or a ``torch.distributed`` group: every rank names the same files or
             arrays and reads its share (a stream is the rank's own share); the result is that of
-            all rows, on every rank.
+            all rows, on every rank. An error on one rank is raised on all, and so is a
+            difference between their arguments.
         checkpoint: a file that keeps the progress; a run that was killed goes on from it, to the
-            same bits. Not for streams.
+            same bits. One of another run, or one that is damaged, is an error. Not for streams.
         checkpoint_seconds: time between two writings of that file.
         spool: a folder in which a one-shot iterator is kept for its second reading.
         on_rows: called as ``on_rows(name, stage, rows, total)`` after every chunk.
@@ -123,7 +120,8 @@ def evaluate(
 
     Raises:
         DataError: (a ValueError) data or labels cannot be used; it names the file and the row.
-            Headers, lengths and labels are checked before any embedding is read.
+            Headers, lengths and labels are checked before any embedding is read. A file that
+            changes between its readings, or under one, is such an error.
         ValueError, TypeError: an argument is wrong, named.
 
     Example:
@@ -136,93 +134,75 @@ def evaluate(
         >>> result.rows()[0]
         {'embeddings': '', 'labeling': '', 'split': 'train', 'statistic': 'rows', 'value': 300}
     """
-    settings = checked(
-        top_k=top_k,
-        directional=directional,
-        spectrum=spectrum,
-        alpha_ranks=alpha_ranks,
-        uniformity_rows=uniformity_rows,
-        few_shot=few_shot,
-        few_shot_repeats=few_shot_repeats,
-        seed=seed,
-        normalize=normalize,
-        ignore_index=ignore_index,
-        skip_bad=skip_bad,
-    )
     ranks = Ranks(group)
-    where = device_of(device, z)
-    jobs = ranks.together(
-        lambda: open_jobs(
-            z, labels, num_classes, superclasses, z_test, labels_test, z_view, settings, spool
+    plan = ranks.together(
+        lambda: planned(
+            z,
+            labels,
+            num_classes,
+            superclasses,
+            z_test,
+            labels_test,
+            z_view,
+            weight,
+            bias,
+            top_k=top_k,
+            directional=directional,
+            spectrum=spectrum,
+            alpha_ranks=alpha_ranks,
+            uniformity_rows=uniformity_rows,
+            few_shot=few_shot,
+            few_shot_repeats=few_shot_repeats,
+            seed=seed,
+            normalize=normalize,
+            ignore_index=ignore_index,
+            skip_bad=skip_bad,
+            cdnv_matrix=cdnv_matrix,
+            chunk_rows=chunk_rows,
+            chunk_bytes=chunk_bytes,
+            device=device,
+            ranks=ranks.size,
+            checkpoint=checkpoint is not None,
+            spool=spool,
         )
     )
-    names = [item.name for item in next(iter(jobs.values())).labelings]
-    heads = classifiers(weight, bias, names, where)
-    for job in jobs.values():
-        check_classifiers(heads, job.labelings, job.train.dim)
-    if chunk_rows is not None:
-        chunk_rows = _checks.positive_int(chunk_rows, "chunk_rows")
-    chunk_bytes = _checks.positive_int(chunk_bytes, "chunk_bytes")
-    limit = _matrix_limit(cdnv_matrix)
-    for option, wanted in (("checkpoint", checkpoint is not None), ("few_shot", settings.few_shot)):
-        if wanted and any(job.streamed for job in jobs.values()):
-            raise ValueError(
-                f"{option}: takes files or arrays, whose rows can be found again; "
-                "spool keeps a one-shot iterator in files"
-            )
-    if settings.few_shot and ranks.size > 1 and any(job.private for job in jobs.values()):
-        raise ValueError("few_shot: over several ranks takes files or arrays that all ranks see")
-    rows = {
-        name: chunk_rows or job.chunk_rows(chunk_bytes, ranks.size) for name, job in jobs.items()
-    }
-    run = {
-        "inputs": {name: {**job.identity(), "chunk_rows": rows[name]} for name, job in jobs.items()}
-        if checkpoint is not None
-        else {},
-        "settings": settings.as_dict(),
-        "classifiers": {name: hashed(pair) for name, pair in heads.items()},
-        "cdnv_matrix": limit,
-        "ranks": [ranks.rank, ranks.size],
-    }
-    if checkpoint is not None:
-        checkpoint = path_of_rank(checkpoint, ranks)
-    progress = ranks.together(lambda: Checkpoint(checkpoint, run, checkpoint_seconds))
+    if ranks.size > 1:
+        ranks.agree(ranks.together(plan.facts))
+    progress = ranks.together(lambda: _progress(checkpoint, plan, ranks, checkpoint_seconds))
     results: dict[str, EmbeddingsResult] = {}
-    for name, job in jobs.items():
+    for name, job in plan.jobs.items():
         # Ranks may have been stopped on either side of a finish: what all have is done.
         if all(ranks.gather(name in progress.results)):
-            results[name] = unpacked(progress.results[name])
+            results[name] = ranks.together(partial(progress.result, name))
             continue
         how = Reading(
             job.labelings,
-            settings,
-            heads,
-            rows[name],
-            where,
+            plan.settings,
+            plan.heads,
+            plan.rows[name],
+            plan.device,
             ranks,
             progress,
             on_rows or (lambda *_: None),
         )
         sums = read(name, job.train, job.test, job.view, how)
-        result = finish(
+        results[name] = finish(
             name,
             sums,
             job.labelings,
-            settings,
-            heads,
+            plan.settings,
+            plan.heads,
             skipped=job.skipped,
-            cdnv_matrix=limit,
+            cdnv_matrix=plan.matrix_classes,
             ranks=ranks,
         )
-        if progress.active:
-            progress.finish(name, packed(result))
-        results[name] = result
-    how_read = {"chunk_rows": rows, "device": where.type, "ranks": ranks.size}
-    return Evaluation(results, {**settings.as_dict(), **how_read})
+        ranks.together(partial(progress.finish, name, results[name]))
+    how_read = {"chunk_rows": dict(plan.rows), "device": plan.device.type, "ranks": ranks.size}
+    return Evaluation(results, {**plan.settings.as_dict(), **how_read})
 
 
-def _matrix_limit(wanted: bool | int) -> int:
-    """The largest number of classes whose CDNV matrix is kept."""
-    if isinstance(wanted, bool):
-        return sys.maxsize if wanted else 0
-    return natural(wanted, "cdnv_matrix")
+def _progress(path: Any, plan: Plan, ranks: Ranks, every: float) -> Checkpoint:
+    if path is None:
+        return Checkpoint(None, {}, every)
+    run = {**plan.run(), "ranks": [ranks.rank, ranks.size]}
+    return Checkpoint(path_of_rank(path, ranks), run, every)

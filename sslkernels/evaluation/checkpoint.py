@@ -11,10 +11,10 @@ merge is repeated on resuming, so ranks may have been stopped at different place
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +25,11 @@ import torch
 
 from sslkernels._files import replaced
 from sslkernels.data import DataError
+from sslkernels.data.errors import data_errors
 from sslkernels.evaluation.ranks import Ranks
+from sslkernels.evaluation.result import EmbeddingsResult, packed, unpacked
 
-_VERSION = 1
+_VERSION = 2
 
 
 def path_of_rank(path: str | os.PathLike[str], ranks: Ranks) -> Path:
@@ -41,8 +43,14 @@ class Stage:
     """The sums of the first ``chunks`` chunks of one reading, and what was noted on the way."""
 
     chunks: int = 0
+    rows: int = 0  # bad ones included
+    bad: int = 0
+    first: list[str] = field(default_factory=list)  # where the first bad rows are
     sums: dict[str, torch.Tensor] = field(default_factory=dict)
-    notes: dict[str, Any] = field(default_factory=dict)
+
+    def notes(self) -> dict[str, Any]:
+        """All but the sums, as JSON."""
+        return {"chunks": self.chunks, "rows": self.rows, "bad": self.bad, "first": self.first}
 
 
 class Checkpoint:
@@ -92,11 +100,16 @@ class Checkpoint:
             self.stages[name] = stage
             self._write()
 
-    def finish(self, source: str, result: Any) -> None:
+    def finish(self, source: str, result: EmbeddingsResult) -> None:
         """Keep the result of a source; its stages are done with."""
-        self.results[source] = result
-        self.stages = {}
-        self._write()
+        if self._path is not None:
+            self.results[source] = packed(result)
+            self.stages = {}
+            self._write()
+
+    def result(self, source: str) -> EmbeddingsResult:
+        """That of a source which is finished."""
+        return unpacked(self.results[source])
 
     @property
     def active(self) -> bool:
@@ -111,55 +124,57 @@ class Checkpoint:
             "run": self._run,
             "results": self.results,
             "source": self._source,
-            "stages": {
-                name: {"chunks": stage.chunks, "notes": stage.notes}
-                for name, stage in self.stages.items()
-            },
+            "stages": {name: stage.notes() for name, stage in self.stages.items()},
         }
         arrays = {
             f"{name}:{key}": tensor.cpu().numpy()
             for name, stage in self.stages.items()
             for key, tensor in stage.sums.items()
         }
-        text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
-        try:
-            with replaced(self._path, "wb") as file:
-                np.savez(file, head=text, **arrays)  # type: ignore[arg-type]
-        except OSError as error:
-            raise DataError(
-                f"checkpoint {self._path}: cannot be written: {error.strerror or error}"
-            ) from error
+        arrays["head"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
+        with (
+            data_errors(f"checkpoint {self._path}", "cannot be written"),
+            replaced(self._path, "wb") as file,
+        ):
+            np.savez(file, digest=_digest(arrays), **arrays)  # type: ignore[arg-type]
         self._saved = time.monotonic()
 
     def _load(self) -> None:
         assert self._path is not None
-        try:
+        with data_errors(f"checkpoint {self._path}", "not a checkpoint of this version"):
+            if not self._path.is_file():
+                raise ValueError("no regular file")
             found = np.load(self._path, allow_pickle=False)
             if isinstance(found, np.ndarray):
                 raise ValueError("a single array")
             with found as file:
-                head = json.loads(file["head"].tobytes())
-                if head.get("format") != "sslkernels checkpoint":
-                    raise ValueError("no header")
-                arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "head"}
-        except OSError as error:
-            reason = error.strerror or error
-            raise DataError(f"checkpoint {self._path}: cannot be read: {reason}") from error
-        except (EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-            raise DataError(f"checkpoint {self._path}: not a checkpoint") from error
-        if head["version"] != _VERSION:
-            raise DataError(f"checkpoint {self._path}: of another version of sslkernels")
-        differing = [key for key in self._run if head["run"].get(key) != self._run[key]]
-        if differing:
-            raise DataError(
-                f"checkpoint {self._path}: of another run, its {', '.join(differing)} differ; "
-                "take another file, or remove it to start anew"
-            )
-        self.results, self._source = head["results"], head["source"]
-        for name, about in head["stages"].items():
-            sums = {
-                key[len(name) + 1 :]: value
-                for key, value in arrays.items()
-                if key.startswith(f"{name}:")
-            }
-            self.stages[name] = Stage(about["chunks"], sums, about["notes"])
+                arrays = {key: file[key] for key in file.files}
+            if not np.array_equal(arrays.pop("digest"), _digest(arrays)):
+                raise ValueError("damaged")
+            head = json.loads(arrays.pop("head").tobytes())
+            if head["version"] != _VERSION:
+                raise ValueError(f"version {head['version']}")
+            differing = [key for key in self._run if head["run"].get(key) != self._run[key]]
+            if differing:
+                raise DataError(
+                    f"checkpoint {self._path}: of another run, its {', '.join(differing)} differ; "
+                    "take another file, or remove it to start anew"
+                )
+            self.results, self._source = dict(head["results"]), head["source"]
+            for name, notes in head["stages"].items():
+                sums = {
+                    key[len(name) + 1 :]: torch.from_numpy(value)
+                    for key, value in arrays.items()
+                    if key.startswith(f"{name}:")
+                }
+                self.stages[name] = Stage(**notes, sums=sums)
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What changes with any of the arrays: a file that something has written to is not resumed."""
+    total = hashlib.blake2b(digest_size=16)
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype} {array.shape} ".encode())
+        total.update(array.reshape(-1).view(np.uint8).data)
+    return np.frombuffer(total.digest(), dtype=np.uint8)

@@ -109,4 +109,6 @@ def places(index: np.ndarray, wanted: np.ndarray) -> torch.Tensor:
 
 
 def _covers_all(labels: Labeling, ignore_index: int) -> bool:
-    return labels.train is not None and not (labels.train == ignore_index).any()
+    if labels.train is None or not labels.whole:
+        return False
+    return not (labels.train == ignore_index).any()

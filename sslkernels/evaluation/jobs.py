@@ -68,8 +68,9 @@ def open_jobs(
     z_view: Any,
     settings: Settings,
     spool: Any,
+    ranks: int,
 ) -> dict[str, Job]:
-    """One job for every set of embeddings in ``z``, by name."""
+    """One job for every set of embeddings in ``z``, by name, on one of ``ranks``."""
     if labels_test is not None and z_test is None:
         raise ValueError("labels_test: needs z_test, the rows they belong to")
 
@@ -102,6 +103,7 @@ def open_jobs(
             superclasses or {},
             settings.ignore_index,
             dim=train.dim,
+            whole=ranks == 1 or not train.private,
             words=lambda what, name: _words(what, name, given[what]),
         )
         jobs[name] = Job(train, test, view, found)

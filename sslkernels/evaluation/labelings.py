@@ -24,7 +24,8 @@ class Labeling:
 
     ``train`` is None when the labels come with the chunks of a stream. ``parents`` [C of the finer
     labeling] makes this one a coarser form of ``finer``: its moments follow from those. So do its
-    labels in a stream if it is ``derived``, which brings none of its own.
+    labels in a stream if it is ``derived``, which brings none of its own. Unless ``whole``, other
+    ranks have rows of which nothing is known here.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Labeling:
     finer: int | None = None  # position among the labelings
     parents: np.ndarray | None = field(default=None, repr=False)  # int64 [C of finer]
     derived: bool = False
+    whole: bool = True
 
 
 def labelings(
@@ -45,6 +47,7 @@ def labelings(
     ignore_index: int,
     *,
     dim: int | None = None,
+    whole: bool = True,
     words: Callable[[str, str], str] = lambda what, name: f"{what} {name!r}",
 ) -> list[Labeling]:
     """Labelings from the labels of files and arrays, or from the names that a stream carries.
@@ -55,6 +58,7 @@ def labelings(
         superclasses: by name the superclass of each class of the first labeling.
         ignore_index: the label of rows to be skipped.
         dim: columns of the embeddings, if known: class means must fit in memory.
+        whole: these are the labels of all rows, not only of one rank's.
         words: what messages call ``("labels" or "labels_test", name)``.
 
     Raises:
@@ -81,7 +85,7 @@ def labelings(
             _in_range(where, on_train, size, ignore_index)
         if on_test is not None:
             _in_range(words("labels_test", name), on_test, size, ignore_index)
-        labels = Labeling(name, size, on_train, on_test, name in test)
+        labels = Labeling(name, size, on_train, on_test, name in test, whole=whole)
         result.append(_as_coarser(labels, result, ignore_index))
     for name, parents in superclasses.items():
         result.append(_superclasses(name, parents, result, ignore_index))
@@ -115,7 +119,9 @@ def _superclasses(
 
     train, test = merged(first.train), merged(first.test)
     size = int(above.max()) + 1
-    return Labeling(name, size, train, test, first.tested, 0, above, derived=True)
+    return Labeling(
+        name, size, train, test, first.tested, 0, above, derived=True, whole=first.whole
+    )
 
 
 def _sizes(names: list[str], num_classes: Any) -> dict[str, int]:
@@ -174,7 +180,7 @@ def _in_range(where: str, labels: np.ndarray, size: int, ignore_index: int) -> N
 def _as_coarser(labels: Labeling, earlier: list[Labeling], ignore_index: int) -> Labeling:
     """``labels`` as a coarser form of an earlier labeling, where each of its classes is a union of
     classes of that one."""
-    if labels.train is None:
+    if labels.train is None or not labels.whole:
         return labels
     for position, finer in enumerate(earlier):
         if finer.finer is not None or finer.num_classes < labels.num_classes:

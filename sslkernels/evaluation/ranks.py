@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
+from sslkernels.data import DataError
+from sslkernels.distributed.agreement import disagreement
 from sslkernels.evaluation.parts import Part
 
 T = TypeVar("T")
@@ -13,6 +16,10 @@ T = TypeVar("T")
 
 class RankLost(RuntimeError):
     """A collective has failed: another rank has died or left."""
+
+
+class RankFailed(RuntimeError):
+    """The error of another rank, where it cannot be raised here as what it is."""
 
 
 class Ranks:
@@ -40,11 +47,21 @@ class Ranks:
             result = work()
         except Exception as error:
             failure = error
-        failures = self.gather(failure)
-        first = next((other for other in failures if other is not None), None)
-        if first is not None:
-            raise failure if failure is not None else first
+        failures = self.gather(None if failure is None else _Sent.of(failure))
+        for rank, sent in enumerate(failures):
+            if sent is not None:
+                raise failure if failure is not None else sent.received(rank)
         return result  # type: ignore[return-value]
+
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        """Compare what must be the same everywhere before sums of ranks are added up.
+
+        Raises:
+            DataError: on every rank, if a fact is another one on some rank.
+        """
+        everyone = self.gather({name: repr(fact) for name, fact in facts.items()})
+        if words := disagreement(everyone):
+            raise DataError(f"group: {words}")
 
     def gather(self, value: T) -> list[T]:
         """The value of every rank, in order."""
@@ -62,6 +79,32 @@ class Ranks:
         if self.size > 1:
             with _collective():
                 part.all_reduce(self._group)
+
+
+class _Sent(NamedTuple):
+    """An error on its way to other ranks: as a pickle, if it has one, and in words."""
+
+    content: bytes | None
+    words: str
+
+    @classmethod
+    def of(cls, error: Exception) -> _Sent:
+        words = type(error).__name__
+        # Errors are anybody's classes: their words and their pickles may fail in any way.
+        with contextlib.suppress(Exception):
+            words = f"{words}: {error}"
+        try:
+            return cls(pickle.dumps(error), words)
+        except Exception:
+            return cls(None, words)
+
+    def received(self, rank: int) -> Exception:
+        if self.content is not None:
+            with contextlib.suppress(Exception):
+                error = pickle.loads(self.content)
+                if isinstance(error, Exception):
+                    return error
+        return RankFailed(f"rank {rank}: {self.words}")
 
 
 @contextlib.contextmanager

@@ -82,7 +82,10 @@ def chunks(
                     )
                 bad.add(source, [int(chunk.start + row) for row in wrong])
                 z, classes, index = z[good], classes[:, good], index[good.cpu().numpy()]
-        yield Rows(unit(z) if normalize else z, classes, index, len(chunk.z))
+        total = len(chunk.z)
+        del chunk
+        yield Rows(unit(z) if normalize else z, classes, index, total)
+        del z  # the consumer's reference is the last one
 
 
 def unit(z: torch.Tensor) -> torch.Tensor:

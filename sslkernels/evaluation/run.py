@@ -52,52 +52,57 @@ class Measured:
 
 
 def read(
-    name: str, train: Source, test: Source | None, view: Source | None, how: Reading
+    name: str, train_of_all: Source, test: Source | None, view: Source | None, how: Reading
 ) -> Measured:
     """All readings of one source of training rows, of its test rows and of its second view."""
     ranks, settings, labelings = how.ranks, how.settings, how.labelings
     how.checkpoint.begin(name)
-    train = _share(train, how)
+    train = ranks.together(lambda: _share(train_of_all, how))
     labels = [item.train for item in labelings]
 
     def first_pass(dim: int, dtype: torch.dtype) -> FirstPass:
         return FirstPass(labelings, dim, dtype=dtype, device=how.device, settings=settings)
 
     first, moments = ranks.together(lambda: _stage(name, "moments", train, labels, first_pass, how))
+    if train.private:  # streams show it only now
+        ranks.agree({f"columns and dtype of {train.name}": (train.dim, train.dtype)})
     ranks.reduce(first)
-    counts = ranks.gather(moments.notes["rows"])
+    counts = ranks.gather(moments.rows)
     # Rows of ranks that have their own are numbered in the order of the ranks.
     before = sum(counts[: ranks.rank]) if train.private else train.offset
-    second = TrainPass(labelings, first, sum(counts), settings, how.classifiers)
 
-    def second_stage() -> None:
+    def second_stage() -> TrainPass:
+        second = TrainPass(labelings, first, sum(counts), settings, how.classifiers)
         _, stage = _stage(name, "train", train, labels, lambda *_: second, how, before)
-        if stage.notes["rows"] != moments.notes["rows"]:
+        if stage.rows != moments.rows:
             raise DataError(
-                f"{train.name}: yielded {moments.notes['rows']} rows when first read, "
-                f"{stage.notes['rows']} the second time"
+                f"{train.name}: yielded {moments.rows} rows when first read, "
+                f"{stage.rows} the second time"
             )
+        return second
 
-    ranks.together(second_stage)
+    second = ranks.together(second_stage)
     ranks.reduce(second)
     measured = Measured(first, second, sum(counts), {"train": _all_bad(ranks, moments)})
     if test is not None:
-        third = TestPass(labelings, second.moments, first, settings)
         on_test = [item.test for item in labelings]
-        part = _share(test, how)
-        _, stage = ranks.together(
-            lambda: _stage(name, "test", part, on_test, lambda *_: third, how)
-        )
+
+        def test_stage() -> tuple[TestPass, Stage]:
+            third = TestPass(labelings, second.moments, first, settings)
+            return _stage(name, "test", _share(test, how), on_test, lambda *_: third, how)
+
+        third, stage = ranks.together(test_stage)
         ranks.reduce(third)
         measured.test = third
-        measured.test_rows = sum(ranks.gather(stage.notes["rows"]))
+        measured.test_rows = sum(ranks.gather(stage.rows))
         measured.bad["test"] = _all_bad(ranks, stage)
     if view is not None:
-        pairs = PairedViews(train, _share(view, how))
-        gaps = ViewPass(how.device)
-        _, stage = ranks.together(
-            lambda: _stage(name, "views", pairs, [None] * len(labels), lambda *_: gaps, how)
-        )
+
+        def view_stage() -> tuple[ViewPass, Stage]:
+            pairs, gaps = PairedViews(train, _share(view, how)), ViewPass(how.device)
+            return _stage(name, "views", pairs, [None] * len(labels), lambda *_: gaps, how)
+
+        gaps, stage = ranks.together(view_stage)
         ranks.reduce(gaps)
         measured.alignment = gaps.alignment
         measured.bad["views"] = _all_bad(ranks, stage)
@@ -112,9 +117,9 @@ def _share(source: Source, how: Reading) -> Source:
 
 
 def _all_bad(ranks: Ranks, stage: Stage) -> dict[str, Any]:
-    notes = ranks.gather(stage.notes)
-    first = [where for note in notes for where in note["first"]]
-    return {"count": sum(note["bad"] for note in notes), "first": first[:LISTED]}
+    everyone = ranks.gather((stage.bad, stage.first))
+    first = [where for _, listed in everyone for where in listed]
+    return {"count": sum(count for count, _ in everyone), "first": first[:LISTED]}
 
 
 def _stage(
@@ -131,19 +136,18 @@ def _stage(
     ``before`` numbers the rows: how many there are before the first; by default the offset of the
     source. ``parts_for(dim, dtype)`` makes the sums, of a stream when its first rows show both.
     """
-    done = how.checkpoint.stages.get(stage_name, Stage(notes={"rows": 0, "bad": 0, "first": []}))
+    done = how.checkpoint.stages.get(stage_name, Stage())
     parts: P | None = None
     if source.dim is not None and source.dtype is not None:
         parts = parts_for(source.dim, source.dtype)
         if done.sums:
             parts.load_state_dict(done.sums)
-    bad = BadRows(done.notes["bad"], list(done.notes["first"]))
-    count, total = done.chunks, done.notes["rows"]
+    bad = BadRows(done.bad, list(done.first))
+    count, total = done.chunks, done.rows
 
     def reached() -> Stage:
-        notes = {"rows": total, "bad": bad.count, "first": list(bad.first)}
         sums = parts.state_dict() if parts is not None and how.checkpoint.active else {}
-        return Stage(count, sums, notes)
+        return Stage(count, total, bad.count, list(bad.first), sums)
 
     how.on_rows(source_name, stage_name, total, source.rows)
     for rows in chunks(
@@ -165,6 +169,7 @@ def _stage(
         total += rows.total
         how.checkpoint.note(stage_name, reached)
         how.on_rows(source_name, stage_name, rows.total, source.rows)
+        del rows  # its memory is for the chunk after the next
     if parts is None:
         raise DataError(f"{source.name}: yields no rows")
     stage = reached()

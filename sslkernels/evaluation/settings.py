@@ -52,21 +52,21 @@ def checked(
     skip_bad: bool,
 ) -> Settings:
     """The options as :class:`Settings`, or an error that names the wrong one."""
-    low, high = (_checks.positive_int(rank, "alpha_ranks") for rank in alpha_ranks)
+    low, high = (positive(rank, "alpha_ranks") for rank in alpha_ranks)
     if low >= high:
         raise ValueError(f"alpha_ranks: takes a first rank below the last, got {(low, high)}")
     shots = [few_shot] if isinstance(few_shot, int) else few_shot
     return Settings(
-        top_k=tuple(sorted({1, *(_checks.positive_int(k, "top_k") for k in top_k)})),
+        top_k=tuple(sorted({1, *(positive(k, "top_k") for k in top_k)})),
         directional=bool(directional),
         spectrum=bool(spectrum),
         alpha_ranks=(low, high),
         uniformity_rows=natural(uniformity_rows, "uniformity_rows"),
-        few_shot=tuple(sorted({_checks.positive_int(m, "few_shot") for m in shots})),
-        few_shot_repeats=_checks.positive_int(few_shot_repeats, "few_shot_repeats"),
+        few_shot=tuple(sorted({positive(m, "few_shot") for m in shots})),
+        few_shot_repeats=positive(few_shot_repeats, "few_shot_repeats"),
         seed=natural(seed, "seed"),
         normalize=bool(normalize),
-        ignore_index=int(ignore_index),
+        ignore_index=_bounded(int(ignore_index), "ignore_index"),
         skip_bad=bool(skip_bad),
     )
 
@@ -117,4 +117,15 @@ def _by_name(value: Any, what: str, names: Sequence[str]) -> dict[str, Any]:
 def natural(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise ValueError(f"{name}: takes an int that is not negative, got {value!r}")
-    return int(value)
+    return _bounded(int(value), name)
+
+
+def positive(value: Any, name: str) -> int:
+    return _bounded(_checks.positive_int(value, name), name)
+
+
+def _bounded(value: int, name: str) -> int:
+    """Every number is compared with int64 somewhere."""
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name}: expected an int of 64 bits, got {value}")
+    return value

@@ -6,7 +6,6 @@ checkpoints: CDNV and NCC from one to the next, a line per labeling. No labels: 
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -132,7 +131,7 @@ def _cycled(count: int) -> list[str]:
 
 
 def _short(name: str) -> str:
-    return textwrap.shorten(name, 24, placeholder="...")
+    return style.plain(name, 24)
 
 
 def _plain_log(ax: Axes) -> None:
@@ -147,7 +146,7 @@ def _plain_log(ax: Axes) -> None:
 
 
 def _title(result: LabelingResult) -> str:
-    name = textwrap.shorten(result.name, 40, placeholder="...")
+    name = style.plain(result.name, 40)
     return f"{name}: {result.non_empty:,} class{'es' if result.non_empty != 1 else ''}"
 
 

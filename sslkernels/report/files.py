@@ -9,27 +9,30 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sslkernels._files import replaced
+
 
 class OutputError(OSError):
     """Why a folder cannot be written, in one line that names it."""
 
 
-def writable(folder: str | os.PathLike[str]) -> None:
-    """Prove that ``folder`` can be written, before time is spent on what will be.
+def writable(folder: str | os.PathLike[str], names: Sequence[str] = ()) -> None:
+    """Prove that files of these names can be written to ``folder``, before time is spent on them.
 
     Raises:
-        OutputError: it cannot.
+        OutputError: they cannot.
     """
     out = Path(folder)
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".sslkernels-", dir=_home(out)))
+        _no_folders(out, names)
     except OSError as error:
         raise _cannot(out, error) from error
 
@@ -54,8 +57,7 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         stage.mkdir()
         yield stage
         if home == out:
-            for file in sorted(stage.iterdir()):
-                os.replace(file, out / file.name)
+            _land(stage, out, Path(hidden, "before"))
         else:
             out.parent.mkdir(parents=True, exist_ok=True)
             os.rename(stage, out)
@@ -64,6 +66,34 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if hidden is not None:
             shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _land(stage: Path, out: Path, before: Path) -> None:
+    """Move all files of ``stage`` to ``out``, or none: what was there is put back."""
+    names = sorted(file.name for file in stage.iterdir())
+    _no_folders(out, names)
+    before.mkdir()
+    for name in names:
+        if os.path.lexists(out / name):
+            shutil.copy2(out / name, before / name, follow_symlinks=False)
+    landed: list[str] = []
+    try:
+        for name in names:
+            os.replace(stage / name, out / name)
+            landed.append(name)
+    except BaseException:
+        for name in landed:
+            if os.path.lexists(before / name):
+                os.replace(before / name, out / name)
+            else:
+                (out / name).unlink()
+        raise
+
+
+def _no_folders(out: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if (out / name).is_dir() and not (out / name).is_symlink():
+            raise OutputError(f"{out / name}: is a folder; a file of that name is to be written")
 
 
 def _home(out: Path) -> Path:
@@ -83,8 +113,9 @@ def _cannot(out: Path, error: OSError) -> OutputError:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """:func:`dumps` to a file."""
-    path.write_text(dumps(content) + "\n", encoding="utf-8")
+    """:func:`dumps` to a file, replaced as a whole."""
+    with replaced(path) as file:
+        file.write(dumps(content) + "\n")
 
 
 def dumps(content: Any) -> str:

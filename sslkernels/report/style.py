@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,14 @@ def blank(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def plain(name: str, width: int) -> str:
+    """A name that somebody else has chosen, at most ``width`` characters of it, to be drawn as it
+    is: no mathematics between dollars, nothing that a font refuses, no entry that legends hide."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    shown = shown if len(shown) <= width else shown[: width - 3] + "..."
+    return (" " if shown.startswith("_") else "") + shown.replace("$", r"\$")
+
+
 def save(figure: Figure, path: Path) -> None:
     """A PNG at 150 dpi; coarser where it would be taller than Agg can draw.
 
@@ -68,7 +77,9 @@ def save(figure: Figure, path: Path) -> None:
     makes on its own. Level 6, the default, compresses 2% better in twice the time.
     """
     figure.set_dpi(min(150.0, 60_000 / figure.get_figheight()))
-    FigureCanvasAgg(figure).print_png(path, pil_kwargs={"compress_level": 4})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box is drawn for it
+        FigureCanvasAgg(figure).print_png(path, pil_kwargs={"compress_level": 4})
 
 
 def log_range(*matrices: np.ndarray) -> tuple[float, float]:

@@ -34,9 +34,16 @@ class Sums:
         return self
 
     def all_reduce(self: _Self, group: Any = None) -> _Self:
-        """Add the sums of all ranks of a ``torch.distributed`` group, in place, on every rank."""
+        """Add the sums of all ranks of a ``torch.distributed`` group, in place, on every rank.
+
+        Raises:
+            ValueError: on every rank, if their shapes differ.
+        """
         import torch.distributed as dist
 
+        from sslkernels.distributed.agreement import agree_on_shapes
+
+        agree_on_shapes(group, type(self).__name__, lambda: self._sums)
         for total in self._sums.values():
             dist.all_reduce(total, group=group)
         return self

@@ -207,9 +207,19 @@ class ClassMoments:
         """Merge the moments of all ranks of a ``torch.distributed`` group, in place, on every rank.
 
         Two rounds of summation: counts and means first, then the scatter around the common mean.
+
+        Raises:
+            ValueError: on every rank, if they differ in classes or columns, or one has bad labels.
         """
         import torch.distributed as dist
 
+        from sslkernels.distributed.agreement import agree_on_shapes
+
+        agree_on_shapes(
+            group,
+            "class moments",
+            lambda: {"counts": self.counts, "mean": self._mean, "m2": self._m2},
+        )
         mine = self.counts.clone()
         # Rank 0's means as the origin keep a common offset out of the weighted sums.
         origin = self._mean.clone()

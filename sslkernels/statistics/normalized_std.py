@@ -99,9 +99,16 @@ class NormalizedMoments:
         return self
 
     def all_reduce(self, group: Any = None) -> NormalizedMoments:
-        """Merge the moments of all ranks of a ``torch.distributed`` group, on every rank."""
+        """Merge the moments of all ranks of a ``torch.distributed`` group, on every rank.
+
+        Raises:
+            ValueError: on every rank, if their columns differ.
+        """
         import torch.distributed as dist
 
+        from sslkernels.distributed.agreement import agree_on_shapes
+
+        agree_on_shapes(group, "normalized moments", lambda: {"mean": self.mean})
         count, mean = self.count.clone(), self.mean * self.count
         dist.all_reduce(count, group=group)
         dist.all_reduce(mean, group=group)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sslkernels import reference
-from sslkernels.report import figures, style
+from sslkernels.report import content, figures, style
 
 LABELINGS = ("fine", "coarse", "chance")
 
@@ -174,7 +174,7 @@ def test_figures_of_few_and_many_classes(command, data, tmp_path, classes):
 
 
 def fail_with(error):
-    def broken(evaluation):
+    def broken(*_):
         raise error
 
     return broken
@@ -190,11 +190,15 @@ def test_large_matrices_are_averaged():
 
 
 @pytest.mark.parametrize(
-    "error, status", [(KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 2)]
+    "step, error, status",
+    [
+        ((figures, "report"), KeyboardInterrupt(), 130),
+        ((content, "report"), OSError(28, "No space left on device"), 2),
+    ],
 )
-def test_a_late_failure_leaves_nothing(command, data, tmp_path, monkeypatch, error, status):
+def test_a_late_failure_leaves_nothing(command, data, tmp_path, monkeypatch, step, error, status):
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(figures, "report", fail_with(error))
+    monkeypatch.setattr(*step, fail_with(error))
     code, out, err = command("report", *options(), "--out", "some/where")
     assert code == status
     assert len(err.splitlines()) == 1 and not out
@@ -217,7 +221,10 @@ def test_an_unexpected_error_is_not_hidden(data, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "report", fail_with(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         main(["report", *options()])
-    assert not (tmp_path / "report").exists()
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "report.csv",
+        "report.json",
+    ]
 
 
 def test_as_a_process_with_nothing_on_stderr(data, tmp_path):

@@ -30,11 +30,6 @@ def test_chunks_are_the_rows_in_native_order(tmp_path, rows, dtype, order):
         assert str(chunk.z.dtype) == f"torch.{np.dtype(dtype[1:])}" and chunk.z.is_contiguous()
 
 
-def test_rows_of_a_native_file_are_views_of_its_pages(tmp_path):
-    rows = next(NpyFile.open(saved(tmp_path / "z.npy", ROWS)).read([0, 4, 7]))
-    assert not rows.flags.owndata and not rows.flags.writeable
-
-
 def test_version_2_headers(tmp_path):
     with open(tmp_path / "z.npy", "wb") as handle:
         np.lib.format.write_array(handle, ROWS, version=(2, 0))

@@ -137,15 +137,15 @@ def test_other_dtypes(tmp_path, dtype):
         np.testing.assert_array_equal(gathered(source), z)
 
 
-def test_chunks_of_a_file_are_views_of_its_pages(tmp_path):
+def test_a_chunk_outlives_its_reader(tmp_path):
     import gc
 
-    pages = {}
+    chunks = {}
     for suffix in ("npy", "safetensors"):
         SAVERS[suffix](tmp_path / f"z.{suffix}", Z)
-        pages[suffix] = next(open_source(tmp_path / f"z.{suffix}").chunks(8)).z
-    gc.collect()  # a chunk outlives the reader that made it
-    for z in pages.values():
+        chunks[suffix] = next(open_source(tmp_path / f"z.{suffix}").chunks(8)).z
+    gc.collect()
+    for z in chunks.values():
         np.testing.assert_array_equal(z, Z[:8])
     source = open_source(Z)
     assert next(source.chunks(8)).z.data_ptr() == Z.ctypes.data
@@ -156,7 +156,7 @@ def test_chunks_kept_or_dropped_in_any_order_stay_right(tmp_path):
     np.save(tmp_path / "z.npy", z)
     for held in (tmp_path / "z.npy", np.load(tmp_path / "z.npy", mmap_mode="r")):
         kept = list(open_source(held).chunks(100))
-        del kept[::2]  # their pages, some shared with a neighbour, are dropped
+        del kept[::2]
         for chunk in kept:
             np.testing.assert_array_equal(chunk.z, z[chunk.start : chunk.start + 100])
 

@@ -395,7 +395,7 @@ def test_stages_of_another_source_are_not_taken(tmp_path):
     """A rank stopped in the second source while another had to finish the first again."""
     checkpoint = Checkpoint(tmp_path / "c", {"run": 1}, 0.0)
     checkpoint.begin("a")
-    checkpoint.keep("moments", Stage(3, {"x": torch.ones(2)}, {"rows": 5}))
+    checkpoint.keep("moments", Stage(3, rows=5, sums={"x": torch.ones(2)}))
     again = Checkpoint(tmp_path / "c", {"run": 1}, 0.0)
     again.begin("a")
     assert again.stages["moments"].chunks == 3

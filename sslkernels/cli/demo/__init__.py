@@ -84,13 +84,6 @@ def demo(
         comparisons = bench.run(Sizes(), where, 1.0) if speed else []
         if comparisons:
             out.print(tables.speed(comparisons, devices.name(where)))
-        from sslkernels.cli.demo import figures  # matplotlib is slow to import
-        from sslkernels.report import style
-
-        style.save(figures.training(history, _WEIGHTS), stage / "training.png")
-        test_digits = on_test.labels[0].cpu().numpy()
-        picture = figures.before_after(before, after, test_digits)
-        style.save(picture, stage / "before-after.png")
         content = {
             "versions": versions(),
             "device": devices.name(where),
@@ -103,6 +96,13 @@ def demo(
             "speed": [comparison.as_json() for comparison in comparisons],
         }
         write_json(stage / "demo.json", content)
+        from sslkernels.cli.demo import figures  # matplotlib is slow to import
+        from sslkernels.report import style
+
+        style.save(figures.training(history, _WEIGHTS), stage / "training.png")
+        test_digits = on_test.labels[0].cpu().numpy()
+        picture = figures.before_after(before, after, test_digits)
+        style.save(picture, stage / "before-after.png")
     names = "before-after.png, training.png, demo.json"
     out.print(f"Wrote {names} to [bold]{escape(str(Path(out_dir)))}[/]")
 

@@ -1,4 +1,4 @@
-"""Shards whose rows are views of a file's pages."""
+"""Shards whose rows lie in one stretch of a file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch
 
 from sslkernels import _checks
 from sslkernels.data.base import Shard
-from sslkernels.data.files import fingerprint
 from sslkernels.data.npy import NpyFile
 
 
-class MappedShard(Shard):
+class StretchShard(Shard):
     """Embeddings [N, D] in one stretch of a file.
 
     Args:
@@ -37,4 +36,4 @@ class MappedShard(Shard):
 
     def identity(self) -> dict[str, Any]:
         about = {"shape": [self.rows, self.dim], "dtype": str(self.dtype)[6:]}
-        return {**fingerprint(self._file.path), "offset": self._file.offset, **about}
+        return {**self._file.file.identity(), "offset": self._file.offset, **about}

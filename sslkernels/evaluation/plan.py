@@ -1,0 +1,140 @@
+"""What a call of ``evaluate`` comes to: arguments checked, data opened, nothing read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sslkernels.evaluation.jobs import Job, device_of, hashed, open_jobs
+from sslkernels.evaluation.labelings import digest
+from sslkernels.evaluation.settings import (
+    Settings,
+    check_classifiers,
+    checked,
+    classifiers,
+    natural,
+    positive,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs by name, each with its rows per chunk, and how they are measured."""
+
+    settings: Settings
+    jobs: Mapping[str, Job]
+    heads: Mapping[str, tuple[Any, Any]]  # classifiers by labeling
+    rows: Mapping[str, int]  # per chunk
+    device: torch.device
+    matrix_classes: int  # up to so many classes, the CDNV matrix is kept
+
+    def facts(self) -> dict[str, Any]:
+        """What ranks must have in common, lest the sums of one be added to others of another.
+
+        Paths and times of files are not among it: each rank may have its own copy.
+        """
+        facts: dict[str, Any] = {
+            **self.settings.as_dict(),
+            "cdnv_matrix": self.matrix_classes,
+            "the classifiers": {name: hashed(pair) for name, pair in self.heads.items()},
+            "the names of the embeddings": list(self.jobs),
+        }
+        for name, job in self.jobs.items():
+            of = f" of {name}" if name else ""
+            facts |= {
+                f"the labelings{of}": [item.name for item in job.labelings],
+                f"the numbers of classes{of}": [item.num_classes for item in job.labelings],
+                f"test rows{of}": [job.test is not None, [item.tested for item in job.labelings]],
+                f"a second view{of}": job.view is not None,
+                f"streams{of}": [source.private for source in job.sources],
+                f"columns and dtype{of}": [(source.dim, source.dtype) for source in job.sources],
+            }
+            if not job.private:
+                facts |= {
+                    f"chunk_rows{of}": self.rows[name],
+                    f"the rows{of}": [source.rows for source in job.sources],
+                    f"the labels{of}": digest(job.labelings),
+                }
+        return facts
+
+    def run(self) -> dict[str, Any]:
+        """What makes a run this run, for its checkpoint."""
+        return {
+            "inputs": {
+                name: {**job.identity(), "chunk_rows": self.rows[name]}
+                for name, job in self.jobs.items()
+            },
+            "settings": self.settings.as_dict(),
+            "classifiers": {name: hashed(pair) for name, pair in self.heads.items()},
+            "cdnv_matrix": self.matrix_classes,
+        }
+
+
+def planned(
+    z: Any,
+    labels: Any,
+    num_classes: Any,
+    superclasses: Mapping[str, Any] | None,
+    z_test: Any,
+    labels_test: Any,
+    z_view: Any,
+    weight: Any,
+    bias: Any,
+    *,
+    cdnv_matrix: bool | int,
+    chunk_rows: int | None,
+    chunk_bytes: int,
+    device: torch.device | str | None,
+    ranks: int,
+    checkpoint: bool,
+    spool: Any,
+    **options: Any,
+) -> Plan:
+    """The plan of one call on one rank, of ``ranks``; nothing here waits for another.
+
+    Raises:
+        DataError, ValueError, TypeError: as :func:`sslkernels.evaluate`.
+    """
+    settings = checked(**options)
+    where = device_of(device, z)
+    if chunk_rows is not None:
+        chunk_rows = positive(chunk_rows, "chunk_rows")
+    chunk_bytes = positive(chunk_bytes, "chunk_bytes")
+    matrix_classes = _matrix_limit(cdnv_matrix)
+    jobs = open_jobs(
+        z,
+        labels,
+        num_classes,
+        superclasses,
+        z_test,
+        labels_test,
+        z_view,
+        settings,
+        spool,
+        ranks,
+    )
+    names: Sequence[str] = [item.name for item in next(iter(jobs.values())).labelings]
+    heads = classifiers(weight, bias, names, where)
+    for job in jobs.values():
+        check_classifiers(heads, job.labelings, job.train.dim)
+    for option, wanted in (("checkpoint", checkpoint), ("few_shot", settings.few_shot)):
+        if wanted and any(job.streamed for job in jobs.values()):
+            raise ValueError(
+                f"{option}: takes files or arrays, whose rows can be found again; "
+                "spool keeps a one-shot iterator in files"
+            )
+    if settings.few_shot and ranks > 1 and any(job.private for job in jobs.values()):
+        raise ValueError("few_shot: over several ranks takes files or arrays that all ranks see")
+    rows = {name: chunk_rows or job.chunk_rows(chunk_bytes, ranks) for name, job in jobs.items()}
+    return Plan(settings, jobs, heads, rows, where, matrix_classes)
+
+
+def _matrix_limit(wanted: bool | int) -> int:
+    """The largest number of classes whose CDNV matrix is kept."""
+    if isinstance(wanted, bool):
+        return sys.maxsize if wanted else 0
+    return natural(wanted, "cdnv_matrix")
