@@ -6,8 +6,8 @@ passes says little about the next: run it long, and after every change of a kern
 A failure prints the one line that repeats it.
 
 * ``draws``: what is drawn. ``bounds``: the errors that arithmetic allows.
-* ``losses``, ``moments``, ``centers``, ``rows``, ``evaluations``, ``ranks``: the cases, each beside
-  its float64 truth, written from the definitions. A truth gives the *magnitude* of each number: the
+* ``losses``, ``moments``, ``centers``, ``collapse``, ``rows``, ``evaluations``, ``ranks``: the
+  cases, each beside its float64 truth, written from the definitions. A truth gives the *magnitude* of each number: the
   sum of the absolute values that it is a sum of. What is allowed is that times the rounding of such
   a sum in the arithmetic that the library promises.
 """

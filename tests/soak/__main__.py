@@ -10,7 +10,8 @@ import sys
 import time
 
 from tests.isa import DETECTED
-from tests.soak.run import CASES, Options, close, one
+from tests.soak.ranks import Pair
+from tests.soak.run import NAMES, Options, one
 
 
 def main() -> int:
@@ -19,7 +20,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="of the first case; by default that of the clock")
     parser.add_argument("--case", type=int, help="one case, by its seed")
     parser.add_argument(
-        "--only", action="append", choices=sorted(CASES), help="cases of this name (repeatable)"
+        "--only",
+        action="append",
+        choices=sorted(NAMES),
+        metavar="NAME",
+        help="cases of this name (repeatable)",
     )
     parser.add_argument("--isa", choices=DETECTED, help="of the CPU kernels; drawn if left out")
     parser.add_argument("--threads", type=int, help="of torch; drawn if left out")
@@ -28,7 +33,7 @@ def main() -> int:
         "--scale", type=float, default=1.0, help="of the largest sizes: 0.02 for the interpreter"
     )
     args = parser.parse_args()
-    names = args.only or list(CASES)
+    names = args.only or NAMES
     first = args.case if args.case is not None else args.seed
     seed = int(time.time() * 1000) % 2**31 if first is None else first
     end = time.monotonic() + (args.seconds if args.case is None else 0)
@@ -58,7 +63,7 @@ def main() -> int:
             if time.monotonic() >= end:
                 break
     finally:
-        close()
+        Pair.end()
     print(", ".join(f"{count} {name}" for name, count in done.items() if count))
     print(f"{sum(done.values())} cases, {refused} refused, {wrong} wrong")
     print(f"slowest: {slowest[0]:.1f} s, {slowest[1]}")

@@ -4,8 +4,8 @@ A sum of n products in floating point with unit roundoff u is off by at most ``n
 of their absolute values, in the worst case; by ``lambda sqrt(n) u`` of it with probability
 ``1 - 2 exp(-lambda^2 / 2)`` or more when roundings are independent of each other (Higham, Mary, "A
 new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41(5), 2019). Every
-kernel, and every vendor's product, adds short stretches of at most ``STRETCH`` terms, which are then
-added up by longer arithmetic or few additions: n is never larger.
+kernel, and every vendor's product, adds short stretches of at most ``STRETCH`` terms, which longer
+arithmetic or a few additions then add up: n is never larger.
 """
 
 from __future__ import annotations
@@ -40,16 +40,22 @@ def hold(name: str, got: Any, want: Any, allowed: Any) -> None:
     ``allowed`` is a number or broadcasts to the shape of ``want``; each sum of float64 in the truth
     itself is granted beside it.
     """
-    got, want, allowed = (torch.as_tensor(v).detach().double() for v in (got, want, allowed))
+    got, want, allowed = (_float64(v) for v in (got, want, allowed))
     if got.shape != want.shape:
         raise Wrong(f"{name}: shape {list(got.shape)}, expected {list(want.shape)}")
     same = (got == want) | (got.isnan() & want.isnan())
     error = (got - want).abs()
     fine = same | (error <= allowed + 1e-14 * want.abs())
     import os
-    if os.environ.get('RATIO'):
-        r=(error/(allowed+1e-14*want.abs())).nan_to_num(0,0,0)
-        print('RATIO', f'{float(r.max()):.3f}' if r.numel() else '0', name[-30:].replace(' ','_') if 0 else name.split(':')[-1], flush=True)
+
+    if os.environ.get("RATIO"):
+        r = (error / (allowed + 1e-14 * want.abs())).nan_to_num(0, 0, 0)
+        print(
+            "RATIO",
+            f"{float(r.max()):.3f}" if r.numel() else "0",
+            name[-30:].replace(" ", "_") if 0 else name.split(":")[-1],
+            flush=True,
+        )
     if not fine.all():
         share = torch.where(fine, -1.0, (error / allowed).nan_to_num(torch.inf))
         at = int(share.argmax())
@@ -64,7 +70,11 @@ def hold(name: str, got: Any, want: Any, allowed: Any) -> None:
 
 def between(name: str, got: Any, low: Any, high: Any) -> None:
     """``low <= got <= high``: for shares of rows, some of which rounding may turn."""
-    got, low, high = (torch.as_tensor(v).double() for v in (got, low, high))
+    got, low, high = (_float64(v) for v in (got, low, high))
     bad = ~((got >= low - 1e-12) & (got <= high + 1e-12) | got.isnan() & low.isnan())
     if got.shape != low.shape or bad.any():
         raise Wrong(f"{name}: {got.tolist()}, expected from {low.tolist()} to {high.tolist()}")
+
+
+def _float64(value: Any) -> torch.Tensor:
+    return torch.as_tensor(value, dtype=torch.float64).detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ class Rows(NamedTuple):
 
     given: Any
     exact: torch.Tensor
+    dtype: torch.dtype
     facts: str
 
 
@@ -93,12 +95,12 @@ class Draw:
         exact = z.double()
         facts = f"[{z.shape[0]}, {z.shape[1]}] {str(dtype)[6:]}, {layout}"
         if not arrays or dtype == torch.bfloat16 or layout not in ("reversed", "slice"):
-            return Rows(z, exact, facts)
+            return Rows(z, exact, dtype, facts)
         array = z.numpy()
         if layout == "reversed":
             array = array[::-1, ::-1]
             exact = exact.flip(0, 1)
-        return Rows(array, exact, facts + ", NumPy")
+        return Rows(array, exact, dtype, facts + ", NumPy")
 
     def embeddings(
         self,
@@ -134,10 +136,12 @@ class Draw:
             out[self.below(n, n // 7 + 1)] = -100
         return out
 
-    def cuts(self, n: int, parts: int) -> list[int]:
-        """Ends of ``parts`` stretches of n rows, some of them empty."""
-        inner = sorted(self.luck.randrange(n + 1) for _ in range(parts - 1))
-        return [0, *inner, n]
+    def cuts(self, n: int, parts: int, *, least: int = 0) -> list[tuple[int, int]]:
+        """Where each of ``parts`` stretches of n rows begins and ends; ``least`` rows or more."""
+        free = n - parts * least
+        inner = sorted(self.luck.randrange(free + 1) for _ in range(parts - 1))
+        ends = [0, *(end + least * (k + 1) for k, end in enumerate(inner)), n]
+        return list(itertools.pairwise(ends))
 
 
 def _laid_out(z: torch.Tensor, layout: str) -> torch.Tensor:

@@ -5,7 +5,6 @@ A truth is a pair of tuples, one :class:`Number` per term and one per view's gra
 
 from __future__ import annotations
 
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -34,38 +33,57 @@ class Number(NamedTuple):
 Ours = Callable[..., Sequence[torch.Tensor]]
 
 
+class Problem(NamedTuple):
+    """A loss, its views, and the truth.
+
+    Attributes:
+        facts: what was drawn.
+        ours: from a group, or None, to the function of the views that gives the terms.
+        views: whole batches.
+        weights: of the terms in the sum whose gradient is taken.
+        terms, gradients: one per term, one per view.
+        length: of the longest sums of products.
+        centered: whether the loss takes columns around their means.
+    """
+
+    facts: str
+    ours: Callable[[str | None], Ours]
+    views: Sequence[Rows]
+    weights: Sequence[float]
+    terms: Sequence[Number]
+    gradients: Sequence[Number]
+    length: int
+    centered: bool = True
+
+
 def compare(
-    facts: str,
-    ours: Ours,
-    views: Sequence[Rows],
-    weights: Sequence[float],
-    terms: Sequence[Number],
-    gradients: Sequence[Number],
-    length: int,
-    *,
-    centered: bool = True,
+    problem: Problem, *, group: str | None = None, own: slice = slice(None), ranks: int = 1
 ) -> None:
-    """Terms, and the gradients of their weighted sum, against the truth.
+    """Terms, and the gradients of their weighted sum, against the truth; as one of ``ranks`` of a
+    group with the rows ``own``, whose gradients are ``ranks`` times those of the whole batch.
 
     The sum is scaled so that the largest gradient is 1: half precision would underflow. Columns
     that a loss centers are known to float64's rounding of their means, no better.
     """
-    dtype = views[0].given.dtype
-    share = rounding(dtype, length)
-    if centered:
+    views, facts = problem.views, problem.facts
+    dtype = views[0].dtype
+    share = rounding(dtype, problem.length)
+    if problem.centered:
         shifts = [_shift(view.exact.reshape(len(view.exact), -1)) for view in views]
         share += rounding(torch.float64, len(views[0].exact)) * max(shifts)
-    leaves = [view.given.detach().requires_grad_() for view in views]
-    found = ours(*leaves)
-    for k, (got, want) in enumerate(zip(found, terms, strict=True)):
+    leaves = [view.given[own].detach().requires_grad_() for view in views]
+    found = problem.ours(group)(*leaves)
+    for k, (got, want) in enumerate(zip(found, problem.terms, strict=True)):
         hold(f"{facts}: term {k}", got, want.value, share * want.magnitude)
-    largest = max(float(g.value.abs().max()) for g in gradients)
+    largest = ranks * max(float(g.value.abs().max()) for g in problem.gradients)
     scale = 1 / largest if 1e-30 < largest < 1e30 else 1.0
-    sum(w * scale * term for w, term in zip(weights, found, strict=True)).backward()  # type: ignore[union-attr]
+    torch.stack(
+        [w * scale * t for w, t in zip(problem.weights, found, strict=True)]
+    ).sum().backward()
     info = torch.finfo(dtype)
-    for k, (leaf, want) in enumerate(zip(leaves, gradients, strict=True)):
-        value = want.value * scale
-        allowed = share * want.magnitude * scale + info.eps * value.abs()
+    for k, (leaf, want) in enumerate(zip(leaves, problem.gradients, strict=True)):
+        value = want.value[own] * scale * ranks
+        allowed = share * want.magnitude[own] * scale * ranks + info.eps * value.abs()
         allowed += info.tiny * info.eps if dtype != torch.float64 else 0.0
         hold(f"{facts}: gradient {k}", leaf.grad, value, allowed)
 
@@ -129,12 +147,12 @@ def _variance(z: torch.Tensor, gamma: float, eps: float, u: float) -> tuple[Numb
     return Number(value, magnitude), Number(grad, spread)
 
 
-def case_vicreg(draw: Draw) -> None:
+def vicreg(draw: Draw, *, two: bool = False) -> Problem:
     dtype = draw.dtype()
     n, d = draw.shape(flops=4e9)
     p = draw.pick((1, 1, 1, 2, 3))
     p = p if n * d * p <= 4e6 else 1
-    views = [_problems(draw, n, d, p, dtype) for _ in range(draw.pick((1, 2, 2)))]
+    views = [_problems(draw, n, d, p, dtype) for _ in range(2 if two else draw.pick((1, 2, 2)))]
     weights = [draw.luck.uniform(-1, 1) for _ in range(4)]
     sim, std, cov = (draw.luck.uniform(0, 25) for _ in range(3))
     gamma, eps = draw.pick((1.0, 2.0)), 1e-4
@@ -165,7 +183,9 @@ def case_vicreg(draw: Draw) -> None:
             parts["covariance"] += covar * (1 / p)
             own = on_var * (weight["variance"] / p / len(views))
             by_problem.append(own + on_cov * (weight["covariance"] / p))
-        total = Number(*(torch.stack(t, 1).reshape(view.exact.shape) for t in zip(*by_problem)))
+        total = Number(
+            *(torch.stack(t, 1).reshape(view.exact.shape) for t in zip(*by_problem, strict=True))
+        )
         if two:
             pull = 2 * difference * (1 - 2 * k) / difference.numel()
             total += Number(pull, pull.abs()) * weight["invariance"]
@@ -176,12 +196,19 @@ def case_vicreg(draw: Draw) -> None:
             "variance": functools.partial(ssk.variance_loss, gamma=gamma, eps=eps),
             "covariance": ssk.covariance_loss,
         }[name]
-        compare(facts, lambda z: [alone(z)], views, [1.0], [parts[name]], gradients, max(n, d))
-        return
+        return Problem(
+            facts, lambda _: lambda z: [alone(z)], views, [1.0], [parts[name]], gradients, max(n, d)
+        )
     loss = parts["invariance"] * sim + parts["variance"] * std + parts["covariance"] * cov
-    module = ssk.VICRegLoss(sim_coeff=sim, std_coeff=std, cov_coeff=cov, gamma=gamma, eps=eps)
     terms = [loss, *parts.values()]
-    compare(facts, module.forward_components, views, weights, terms, gradients, max(n, d))
+
+    def ours(group: str | None) -> Ours:
+        module = ssk.VICRegLoss(
+            sim_coeff=sim, std_coeff=std, cov_coeff=cov, gamma=gamma, eps=eps, group=group
+        )
+        return module.forward_components
+
+    return Problem(facts, ours, views, weights, terms, gradients, max(n, d))
 
 
 def _problems(draw: Draw, n: int, d: int, p: int, dtype: torch.dtype) -> Rows:
@@ -190,13 +217,13 @@ def _problems(draw: Draw, n: int, d: int, p: int, dtype: torch.dtype) -> Rows:
     if p == 1:
         return rows
     given = rows.given.unflatten(1, (p, d))
-    return Rows(given, given.double(), rows.facts)
+    return Rows(given, given.double(), dtype, rows.facts)
 
 
 # ---- Barlow Twins ----
 
 
-def case_barlow_twins(draw: Draw) -> None:
+def barlow_twins(draw: Draw) -> Problem:
     dtype = draw.dtype()
     n, d = draw.shape(flops=2e9)
     x = draw.embeddings(n, d, dtype)
@@ -234,9 +261,12 @@ def case_barlow_twins(draw: Draw) -> None:
     gradients = [_through(a, fa, ga, ma), _through(b, fb, gb, mb)]
     loss = Number(on + lam * off, on_terms + lam * off_terms)
     terms = [loss, Number(on, on_terms), Number(off, off_terms)]
-    module = ssk.BarlowTwinsLoss(lambda_param=lam, eps=eps)
     facts = f"lambda {lam}, {x.facts} and {y.facts}"
-    compare(facts, module.forward_components, [x, y], weights, terms, gradients, max(n, d))
+
+    def ours(group: str | None) -> Ours:
+        return ssk.BarlowTwinsLoss(lambda_param=lam, eps=eps, group=group).forward_components
+
+    return Problem(facts, ours, [x, y], weights, terms, gradients, max(n, d))
 
 
 def _batch_norm(z: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -255,7 +285,7 @@ def _through(a: torch.Tensor, factor: torch.Tensor, g: torch.Tensor, m: torch.Te
 # ---- NT-Xent ----
 
 
-def case_nt_xent(draw: Draw) -> None:
+def nt_xent(draw: Draw) -> Problem:
     dtype = draw.dtype()
     n, d = draw.within(1.5e6, (2, 1600), (1, COLUMNS))
     x = draw.embeddings(n, d, dtype, offset=draw.chance(0.3))
@@ -295,15 +325,18 @@ def case_nt_xent(draw: Draw) -> None:
     off_inside = (1 + 2 / t) * total.unsqueeze(1) / (2 * n * t)
     grad = Number((on_unit - inside * u) / length, (spread + off_inside * u.abs()) / length)
     gradients = [Number(*(part[:n] for part in grad)), Number(*(part[n:] for part in grad))]
-    module = ssk.NTXentLoss(temperature=t)
     facts = f"temperature {t}, {x.facts} and {y.facts}"
-    compare(facts, module.forward_components, [x, y], weights, terms, gradients, d, centered=False)
+
+    def ours(group: str | None) -> Ours:
+        return ssk.NTXentLoss(temperature=t, group=group).forward_components
+
+    return Problem(facts, ours, [x, y], weights, terms, gradients, d, centered=False)
 
 
 # ---- SIGReg ----
 
 
-def case_sigreg(draw: Draw) -> None:
+def sigreg(draw: Draw) -> Problem:
     dtype = draw.dtype()
     knots = draw.pick((2, 5, 17, 17, 33))
     while True:
@@ -352,17 +385,39 @@ def case_sigreg(draw: Draw) -> None:
     ]
     factor = scale / (n * m)
     magnitude = factor * on_p_terms.norm(dim=1).unsqueeze(1) * a.norm(dim=0)
-    module = ssk.SIGReg(
-        num_slices=m,
-        num_knots=knots,
-        t_min=first,
-        t_max=last,
-        scale_by_n=scaled,
-        seed=seed,
-    )
-    module.step.fill_(step)
     facts = f"{m} slices, {knots} knots from {first}, {z.facts}"
     gradients = [Number(factor * on_p @ a, 2 * magnitude)]
-    compare(
-        facts, module.forward_components, [z], weights, terms, gradients, max(n, d), centered=False
-    )
+
+    def ours(group: str | None) -> Ours:
+        module = ssk.SIGReg(
+            num_slices=m,
+            num_knots=knots,
+            t_min=first,
+            t_max=last,
+            scale_by_n=scaled,
+            seed=seed,
+            group=group,
+        )
+        module.step.fill_(step)
+        return module.forward_components
+
+    return Problem(facts, ours, [z], weights, terms, gradients, max(n, d), centered=False)
+
+
+# ---- the cases ----
+
+
+def case_vicreg(draw: Draw) -> None:
+    compare(vicreg(draw))
+
+
+def case_barlow_twins(draw: Draw) -> None:
+    compare(barlow_twins(draw))
+
+
+def case_nt_xent(draw: Draw) -> None:
+    compare(nt_xent(draw))
+
+
+def case_sigreg(draw: Draw) -> None:
+    compare(sigreg(draw))

@@ -74,7 +74,7 @@ def case_class_moments(draw: Draw) -> None:
         cuts = draw.cuts(n, 4)
         state = torch.float64 if dtype == torch.float64 else torch.float32
         found = [ssk.ClassMoments.empty(c, d, dtype=state) for c in sizes]
-        for first, last in zip(cuts, cuts[1:], strict=False):
+        for first, last in cuts:
             for m, row, c in zip(found, labels, sizes, strict=True):
                 if way == "batches":
                     m.update(z.given[first:last], row[first:last])
@@ -85,9 +85,7 @@ def case_class_moments(draw: Draw) -> None:
     parents = draw.below(3, sizes[0])
     above = torch.where(labels[0] >= 0, parents[labels[0].clamp(min=0)], -100)
     coarse = found[0].coarsen(parents, 3)
-    check_moments(
-        coarse, Truth(z.exact, above, 3), dtype, f"{facts}, {way}: coarsened", parts=True
-    )
+    check_moments(coarse, Truth(z.exact, above, 3), dtype, f"{facts}, {way}: coarsened", parts=True)
 
 
 def case_scatter(draw: Draw) -> None:
@@ -104,30 +102,39 @@ def case_scatter(draw: Draw) -> None:
     cuts = draw.cuts(n, draw.pick((1, 1, 3)))
     found = ssk.PooledScatter.empty(c, d)
     merged = ssk.PooledScatter.empty(c, d)
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in cuts:
         part = z.given[first:last], labels[first:last]
         found.update(*part)
         merged.merge(ssk.PooledScatter.empty(c, d).update(*part))
     if not len(truth.z):
         return
+    parts = len(cuts) > 1
+    check_scatter(found, truth, dtype, f"{facts}, {len(cuts)} batches", parts=parts)
+    check_scatter(merged, truth, dtype, f"{facts}, {len(cuts)} merged", parts=parts)
+
+
+def check_scatter(
+    found: ssk.PooledScatter, truth: Truth, dtype: torch.dtype, facts: str, *, parts: bool
+) -> None:
+    """Within classes, and in total.
+
+    Products are rounded once to float64. The means that are taken off are those of class moments,
+    as good as their arithmetic: their errors count squared, but where ``parts`` of the rows or
+    classes meet, beside their distance.
+    """
+    n = len(truth.z)
     around = truth.z - truth.anchor
-    total, within = around.T @ around, truth.residual.T @ truth.residual
-    for name, got, want in (
-        ("updated", found.matrix, within),
-        ("merged", merged.matrix, within),
-        ("total", found.total().matrix, total),
+    off = truth.off_mean(dtype, n) * n**0.5
+    reach = truth.range * n**0.5
+    for name, got, want, meet in (
+        ("within", found.matrix, truth.residual.T @ truth.residual, parts),
+        ("total", found.total().matrix, around.T @ around, True),
     ):
-        # Products are exact or rounded once to float64; the means that are taken off are of
-        # class moments, as good as their arithmetic, and an error in them counts squared, but
-        # where batches meet, where it counts beside their distance.
-        own = want.diagonal().clamp(min=0).sqrt()
-        off = truth.off_mean(dtype, n) * len(truth.z) ** 0.5
-        allowed = rounding(torch.float64, n) * (own + off).outer(own + off) + off.outer(off)
-        allowed += rounding(torch.float64, n) * len(truth.z) * truth.range.outer(truth.range)
-        if len(cuts) > 2 or name == "total":
-            reach = truth.range * len(truth.z) ** 0.5
+        own = want.diagonal().clamp(min=0).sqrt() + off + reach
+        allowed = rounding(torch.float64, n) * own.outer(own) + off.outer(off)
+        if meet:
             allowed += off.outer(reach) + reach.outer(off)
-        hold(f"{facts}, {len(cuts) - 1} batches: {name}", got, want, allowed)
+        hold(f"{facts}: {name}", got, want, allowed)
 
 
 def pairs(mean: torch.Tensor) -> torch.Tensor:

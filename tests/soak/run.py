@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -13,15 +14,22 @@ import torch
 import sslkernels as ssk
 from sslkernels.backends import cpu
 from tests.isa import DETECTED
-from tests.soak import centers, losses, moments, rows
+from tests.soak import centers, collapse, evaluations, losses, moments, ranks, rows
 from tests.soak.draws import Draw
 
-CASES: dict[str, Callable[[Draw], None]] = {
-    name.removeprefix("case_"): case
-    for module in (losses, moments, centers, rows)
-    for name, case in vars(module).items()
-    if name.startswith("case_")
-}
+
+def _cases(*modules: ModuleType) -> dict[str, Callable[[Draw], None]]:
+    return {
+        name.removeprefix("case_"): case
+        for module in modules
+        for name, case in vars(module).items()
+        if name.startswith("case_")
+    }
+
+
+CASES = _cases(losses, moments, centers, collapse, rows, evaluations)
+DISTRIBUTED = _cases(ranks)  # each rank runs them
+NAMES = [*CASES, *DISTRIBUTED]
 _REFUSED = re.compile("no backend can serve")  # said, not wrong
 
 
@@ -46,7 +54,7 @@ class Options(NamedTuple):
 
 
 @contextlib.contextmanager
-def under(options: Options):
+def under(options: Options) -> Iterator[None]:
     """The backend, instruction set and threads of the case."""
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
@@ -61,10 +69,17 @@ def under(options: Options):
 
 def one(options: Options) -> str | None:
     """What is wrong with the case, in one line; "refused" where no backend serves it."""
+    if options.name in DISTRIBUTED:
+        return ranks.Pair.started().ask(options)
+    return tried(options, CASES[options.name])
+
+
+def tried(options: Options, case: Callable[[Draw], None]) -> str | None:
+    """As :func:`one`, in this process."""
     torch.manual_seed(options.seed)
     try:
         with under(options):
-            CASES[options.name](Draw(options.seed, options.scale))
+            case(Draw(options.seed, options.scale))
     except Exception as error:  # whatever it is, it is a finding
         if isinstance(error, RuntimeError) and _REFUSED.search(str(error)):
             return "refused"
@@ -74,7 +89,3 @@ def one(options: Options) -> str | None:
         place = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {text} ({place.filename}:{place.lineno})"
     return None
-
-
-def close() -> None:
-    """End what outlives a case."""
