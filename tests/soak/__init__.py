@@ -7,7 +7,8 @@ A failure prints the one line that repeats it.
 
 * ``draws``: what is drawn. ``bounds``: the errors that arithmetic allows.
 * ``losses``, ``moments``, ``centers``, ``collapse``, ``rows``, ``evaluations``, ``ranks``: the
-  cases, each beside its float64 truth, written from the definitions. A truth gives the *magnitude* of each number: the
-  sum of the absolute values that it is a sum of. What is allowed is that times the rounding of such
-  a sum in the arithmetic that the library promises.
+  cases, each beside its float64 truth, written from the definitions. A truth gives the *magnitude*
+  of each number: the sum of the absolute values that it is a sum of. What is allowed is that times
+  the rounding of such a sum in the arithmetic that the library promises.
+* ``run``: one case with its options. ``__main__``: cases until the time is up.
 """

@@ -46,16 +46,6 @@ def hold(name: str, got: Any, want: Any, allowed: Any) -> None:
     same = (got == want) | (got.isnan() & want.isnan())
     error = (got - want).abs()
     fine = same | (error <= allowed + 1e-14 * want.abs())
-    import os
-
-    if os.environ.get("RATIO"):
-        r = (error / (allowed + 1e-14 * want.abs())).nan_to_num(0, 0, 0)
-        print(
-            "RATIO",
-            f"{float(r.max()):.3f}" if r.numel() else "0",
-            name[-30:].replace(" ", "_") if 0 else name.split(":")[-1],
-            flush=True,
-        )
     if not fine.all():
         share = torch.where(fine, -1.0, (error / allowed).nan_to_num(torch.inf))
         at = int(share.argmax())
