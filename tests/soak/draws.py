@@ -68,10 +68,14 @@ class Draw:
     def shape(
         self, *, rows: int = 2, columns: int = 1, elements: float = 4e6, flops: float = math.inf
     ) -> tuple[int, int]:
-        """At least ``rows`` x ``columns``; ``flops`` limits the product on the smaller side."""
+        """At least ``rows`` x ``columns``; ``flops`` limits the product on the smaller side.
+
+        Every other shape is large: most plans cut nothing below 200,000 elements.
+        """
+        least = 0.05 * elements * self.scale if self.chance(0.5) else 0
         while True:
             n, d = self.size(rows, ROWS), self.size(columns, COLUMNS)
-            if n * d <= elements and 2 * n * d * min(n, d) <= flops:
+            if least <= n * d <= elements and 2 * n * d * min(n, d) <= flops:
                 return n, d
 
     def within(self, limit: float, *sizes: tuple[int, int]) -> tuple[int, ...]:
