@@ -65,10 +65,8 @@ class Child:
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired(str(self._process), timeout or 0)
-        out, err = (
-            (self._written / name).read_text() if self._written.exists() else ""
-            for name in _STREAMS
-        )
+        files = [self._written / name for name in _STREAMS]  # missing if it was killed at once
+        out, err = (file.read_text() if file.exists() else "" for file in files)
         shutil.rmtree(self._written, ignore_errors=True)
         return out, err
 
