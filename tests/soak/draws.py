@@ -29,11 +29,14 @@ class Rows(NamedTuple):
 
 
 class Draw:
-    """The luck of one case: the same for the same seed and scale."""
+    """The luck of one case: the same for the same seed and scale.
 
-    def __init__(self, seed: int, scale: float = 1.0) -> None:
+    ``backend`` is the one that was asked for, if any: it may promise less than another.
+    """
+
+    def __init__(self, seed: int, scale: float = 1.0, backend: str | None = None) -> None:
         self.luck = random.Random(seed)
-        self.scale = scale
+        self.scale, self.backend = scale, backend
         self._generator = torch.Generator().manual_seed(seed)
 
     def chance(self, share: float) -> bool:

@@ -13,7 +13,7 @@ import torch
 
 import sslkernels as ssk
 from sslkernels.reference.sigreg import slices
-from tests.soak.bounds import hold, rounding, unit
+from tests.soak.bounds import hold, rounded_operands, rounding, unit
 from tests.soak.draws import COLUMNS, Draw, Rows
 
 
@@ -43,6 +43,7 @@ class Problem(NamedTuple):
         weights: of the terms in the sum whose gradient is taken.
         terms, gradients: one per term, one per view.
         length: of the longest sums of products.
+        backend: the one that was asked for, if any.
         centered: whether the loss takes columns around their means.
     """
 
@@ -53,6 +54,7 @@ class Problem(NamedTuple):
     terms: Sequence[Number]
     gradients: Sequence[Number]
     length: int
+    backend: str | None
     centered: bool = True
 
 
@@ -67,7 +69,7 @@ def compare(
     """
     views, facts = problem.views, problem.facts
     dtype = views[0].dtype
-    share = rounding(dtype, problem.length)
+    share = rounding(dtype, problem.length) + rounded_operands(dtype, problem.backend)
     if problem.centered:
         shifts = [_shift(view.exact.reshape(len(view.exact), -1)) for view in views]
         share += rounding(torch.float64, len(views[0].exact)) * max(shifts)
@@ -197,7 +199,14 @@ def vicreg(draw: Draw, *, two: bool = False) -> Problem:
             "covariance": ssk.covariance_loss,
         }[name]
         return Problem(
-            facts, lambda _: lambda z: [alone(z)], views, [1.0], [parts[name]], gradients, max(n, d)
+            facts,
+            lambda _: lambda z: [alone(z)],
+            views,
+            [1.0],
+            [parts[name]],
+            gradients,
+            max(n, d),
+            draw.backend,
         )
     loss = parts["invariance"] * sim + parts["variance"] * std + parts["covariance"] * cov
     terms = [loss, *parts.values()]
@@ -208,7 +217,7 @@ def vicreg(draw: Draw, *, two: bool = False) -> Problem:
         )
         return module.forward_components
 
-    return Problem(facts, ours, views, weights, terms, gradients, max(n, d))
+    return Problem(facts, ours, views, weights, terms, gradients, max(n, d), draw.backend)
 
 
 def _problems(draw: Draw, n: int, d: int, p: int, dtype: torch.dtype) -> Rows:
@@ -266,7 +275,7 @@ def barlow_twins(draw: Draw) -> Problem:
     def ours(group: str | None) -> Ours:
         return ssk.BarlowTwinsLoss(lambda_param=lam, eps=eps, group=group).forward_components
 
-    return Problem(facts, ours, [x, y], weights, terms, gradients, max(n, d))
+    return Problem(facts, ours, [x, y], weights, terms, gradients, max(n, d), draw.backend)
 
 
 def _batch_norm(z: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -330,7 +339,7 @@ def nt_xent(draw: Draw) -> Problem:
     def ours(group: str | None) -> Ours:
         return ssk.NTXentLoss(temperature=t, group=group).forward_components
 
-    return Problem(facts, ours, [x, y], weights, terms, gradients, d, centered=False)
+    return Problem(facts, ours, [x, y], weights, terms, gradients, d, draw.backend, centered=False)
 
 
 # ---- SIGReg ----
@@ -401,7 +410,9 @@ def sigreg(draw: Draw) -> Problem:
         module.step.fill_(step)
         return module.forward_components
 
-    return Problem(facts, ours, [z], weights, terms, gradients, max(n, d), centered=False)
+    return Problem(
+        facts, ours, [z], weights, terms, gradients, max(n, d), draw.backend, centered=False
+    )
 
 
 # ---- the cases ----

@@ -79,7 +79,7 @@ def tried(options: Options, case: Callable[[Draw], None]) -> str | None:
     torch.manual_seed(options.seed)
     try:
         with under(options):
-            case(Draw(options.seed, options.scale))
+            case(Draw(options.seed, options.scale, options.backend))
     except Exception as error:  # whatever it is, it is a finding
         if isinstance(error, RuntimeError) and _REFUSED.search(str(error)):
             return "refused"
