@@ -10,5 +10,6 @@ A failure prints the one line that repeats it.
   cases, each beside its float64 truth, written from the definitions. A truth gives the *magnitude*
   of each number: the sum of the absolute values that it is a sum of. What is allowed is that times
   the rounding of such a sum in the arithmetic that the library promises.
-* ``run``: one case with its options. ``__main__``: cases until the time is up.
+* ``problems``: what the cases of losses share. ``run``: one case with its options. ``__main__``:
+  cases until the time is up.
 """

@@ -19,6 +19,7 @@ from tests.soak import losses
 from tests.soak.bounds import hold
 from tests.soak.draws import Draw
 from tests.soak.moments import Truth, check_moments, check_scatter
+from tests.soak.problems import compare
 from tests.soak.rows import normalized_std
 
 RANKS = 2
@@ -40,7 +41,7 @@ def case_losses_of_ranks(draw: Draw) -> None:
             break
     own = _own(draw, len(problem.views[0].given))
     problem = problem._replace(facts=f"{make.__name__}, rows from {own.start}, {problem.facts}")
-    losses.compare(problem, group="world", own=own, ranks=RANKS)
+    compare(problem, group="world", own=own, ranks=RANKS)
 
 
 def case_moments_of_ranks(draw: Draw) -> None:
