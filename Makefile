@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 SOURCES := $(wildcard csrc/*) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
-.PHONY: install demo test lint format bench test-gpu bench-gpu clean
+.PHONY: install demo test soak lint format bench test-gpu bench-gpu clean
 
 install: $(STAMP)
 
@@ -23,6 +23,15 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(PY) -m pytest
 	TRITON_INTERPRET=1 $(PY) -m pytest tests/triton
+	$(PY) -m tests.soak --seconds 60
+
+# Options: SECONDS, SEED, ISA, BACKEND, THREADS, SCALE, ONLY. The interpreter of Triton:
+# TRITON_INTERPRET=1 make soak BACKEND=triton SCALE=0.02
+soak: $(STAMP)
+	$(PY) -m tests.soak --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(ISA),--isa $(ISA)) $(if $(BACKEND),--backend $(BACKEND)) \
+	    $(if $(THREADS),--threads $(THREADS)) $(if $(SCALE),--scale $(SCALE)) \
+	    $(foreach name,$(ONLY),--only $(name))
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -72,20 +72,24 @@ def _bytes(amount: float) -> str:
 def tables(rows: list[dict], limits: dict[str, float]) -> Iterator[Table]:
     for name, group in groupby(rows, key=lambda r: r["workload"]):
         contenders = list(group)
-        ours = contenders[0]["median"]
+        ours = contenders[0]
         table = Table(title=name, title_justify="left")
         for column in ("", "median", "spread", "ours is faster by", "rate", "error", "memory"):
             table.add_column(column, justify="left" if not column else "right")
         for row in contenders:
+            error = "-" if row["error"] != row["error"] else f"{row['error']:.1e}"
+            if row["wrong"]:
+                table.add_row(row["contender"], "WRONG", "", "", "", error, "")
+                continue
             rate = row["amount"] / row["median"]
             limit = limits["read B/s" if row["unit"] == "B" else "fp32 product FLOP/s"]
             table.add_row(
                 row["contender"],
                 _time(row["median"]),
                 f"{_time(row['min'])} to {_time(row['max'])}",
-                f"{row['median'] / ours:.2f}x",
+                "-" if ours["wrong"] else f"{row['median'] / ours['median']:.2f}x",
                 f"{rate / 1e9:,.0f} G{row['unit']}/s ({rate / limit:.0%})",
-                "-" if row["error"] != row["error"] else f"{row['error']:.1e}",
+                error,
                 _bytes(row["memory"]),
             )
         yield table
@@ -107,7 +111,11 @@ def main() -> int:
         status = pytest.main([str(here / "test_cpu.py"), *quiet, *output, *workloads])
         found = json.loads(raw.read_text())["benchmarks"] if raw.exists() else []
     stats = ("median", "min", "max")
-    rows = [{**b["extra_info"], **{k: b["stats"][k] for k in stats}} for b in found]
+    rows = [
+        # No speed without a result: not in the table, and not in the file.
+        b["extra_info"] | {k: None if b["extra_info"]["wrong"] else b["stats"][k] for k in stats}
+        for b in found
+    ]
     console = Console(width=None if Console().is_terminal else 140)
     about = machine()
     console.print(", ".join(f"{k}: {v}" for k, v in about.items()))
@@ -120,7 +128,10 @@ def main() -> int:
         part = args.json.with_suffix(".part")
         part.write_text(json.dumps({"machine": about, "ceilings": limits, "rows": rows}, indent=1))
         part.rename(args.json)
-    return int(status)
+    wrong = [f"{row['workload']}: {row['contender']}" for row in rows if row["wrong"]]
+    for name in wrong:
+        console.print(f"WRONG: {name}", style="bold red")
+    return int(status) or int(bool(wrong))
 
 
 if __name__ == "__main__":

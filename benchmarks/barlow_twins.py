@@ -11,7 +11,7 @@ from benchmarks.losses import loss_case, two_views
 from benchmarks.registry import Case, Workload
 from sslkernels.losses import barlow_twins_loss
 
-SHAPES = [(64, 128), (256, 8192), (2048, 2048)]
+SHAPES = [(64, 128), (256, 8192), (2048, 2048), (257, 5003), (1000, 3001)]
 CONTENDERS = ("sslkernels", "published formula, eager", "published formula, torch.compile")
 
 

@@ -29,7 +29,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import sslkernels as ssk
-from benchmarks.losses import two_views
+from benchmarks.losses import BOUND, RIVALS_BOUND, two_views
+from benchmarks.registry import is_wrong
 from benchmarks.vicreg import official_formula
 
 _Loss = Callable[[Tensor, Tensor], Tensor]
@@ -122,7 +123,7 @@ def main() -> None:
         return
     if any(args.rows % ranks for ranks in args.ranks):
         parser.error("--rows must divide by each of --ranks")
-    results = {}
+    results, wrong = {}, False
     print(f"VICReg forward + backward, fp32, {args.rows} x {args.dim} over all ranks")
     print(f"{'ranks':>5}  {'':20}{'wall':>9}{'cpu':>9}{'GFLOP/rank':>12}{'error':>10}")
     for ranks in args.ranks:
@@ -136,6 +137,12 @@ def main() -> None:
             results[ranks] = json.loads(Path(out).read_text())
         for name, row in results[ranks].items():
             # One rank runs the C++ kernels, whose products the counter does not see.
+            row["wrong"] = is_wrong(row["error"], BOUND if name == "sslkernels" else RIVALS_BOUND)
+            if row["wrong"]:
+                wrong = True
+                row["wall"] = row["cpu"] = None
+                print(f"{ranks:>5}  {name:20}WRONG{row['error']:>35.1e}")
+                continue
             flops = row["product GFLOP per rank"]
             work = f"{flops:.2f}" if flops else "-"
             print(
@@ -144,6 +151,7 @@ def main() -> None:
             )
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))
+    sys.exit(wrong)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 
 import sslkernels as ssk
 from benchmarks.barlow_twins import published_formula
-from benchmarks.gpu_jobs import Job, rotations
+from benchmarks.gpu_jobs import FORMULAS_BOUND, LOSS_BOUNDS, Job, rotations
 from benchmarks.nt_xent import TEMPERATURE
 from benchmarks.sigreg import KNOTS, TARGET, WEIGHTS, T
 from sslkernels.reference.sigreg import slices
@@ -65,8 +65,9 @@ def _jobs(
     name = f"{name} forward+backward {kind} {shape}"
     ceiling = f"{kind} product FLOP/s"
     return [
-        Job(name, contender, run, inputs, error, operations, "FLOP", ceiling, "high")
+        Job(name, contender, run, inputs, error, bound, operations, "FLOP", ceiling, "high")
         for contender, run in contenders.items()
+        for bound in (FORMULAS_BOUND if "formula" in contender else LOSS_BOUNDS[dtype],)
     ]
 
 
@@ -74,7 +75,7 @@ DTYPES = (torch.bfloat16, torch.float32)
 
 
 def barlow_twins() -> Iterator[list[Job]]:
-    for (n, d), dtype in itertools.product(((256, 8192), (2048, 2048)), DTYPES):
+    for (n, d), dtype in itertools.product(((256, 8192), (2048, 2048), (257, 5003)), DTYPES):
         # Two symmetric products, or one whole one, and a product for each view's gradient.
         operations = 6 * min(n, d) * n * d
         loss = ssk.barlow_twins_loss
@@ -90,7 +91,7 @@ def nt_xent_formula(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 def nt_xent() -> Iterator[list[Job]]:
     loss = functools.partial(ssk.nt_xent_loss, temperature=TEMPERATURE)
-    for (n, d), dtype in itertools.product(((4096, 128), (4096, 2048)), DTYPES):
+    for (n, d), dtype in itertools.product(((4096, 128), (4096, 2048), (1009, 131)), DTYPES):
         operations = 2 * (2 * n) ** 2 * d * (0.5 + 0.5 + 1)  # two symmetric products and one whole
         yield _jobs("NT-Xent", loss, nt_xent_formula, (n, d), 2, dtype, operations)
 

@@ -19,6 +19,15 @@ from sslkernels.backends.triton.unit_row_moments import unit_moments
 ROWS, DIM, CLASSES = 1_281_167, 2048, 1000  # ImageNet-1k through a ResNet-50
 
 
+# Errors that a speed may stand beside. Class moments: fp32 sums of stretches around a shift, of
+# data of unit size. Exact nearest centers and ranks are exact; others take another center where two
+# are as near, for a share of the rows.
+MOMENTS = 2e-6
+NEAREST = {"sslkernels, exact": 0.0, "sslkernels, with 100 more": 0.0}
+PROJECTIONS = {"sslkernels": 0.0, "sslkernels, ranks": 0.0, "torch, fp64": 0.0}
+ANY_AS_NEAR = 0.15
+
+
 def _embeddings(n: int, d: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """bf16 rows of unit spread around class means of 0.3 per coordinate, and their labels."""
     generator = torch.Generator("cuda").manual_seed(0)
@@ -93,14 +102,14 @@ def class_moments() -> Iterator[list[Job]]:
     name = f"class moments bf16 ({ROWS}, {DIM}), C = {CLASSES}"
     one = [(z, labels.unsqueeze(0))] * 2  # 5 GB: beyond any cache
     yield [
-        Job(name, "sslkernels", ours([CLASSES]), one, error, z.nbytes, "B", "copy B/s"),
-        Job(name, "torch, two passes", torch_run, one, error, z.nbytes, "B", "copy B/s"),
+        Job(name, "sslkernels", ours([CLASSES]), one, error, MOMENTS, z.nbytes, "B", "copy B/s"),
+        Job(name, "torch, two passes", torch_run, one, error, 1e-3, z.nbytes, "B", "copy B/s"),
     ]
     shuffled = labels[torch.randperm(ROWS, device="cuda")]
     three = [(z, torch.stack([labels, labels // 10, shuffled]))] * 2
     run = ours([CLASSES, CLASSES // 10, CLASSES])
     name = f"class moments bf16 ({ROWS}, {DIM}), three labelings"
-    yield [Job(name, "sslkernels", run, three, error, z.nbytes, "B", "copy B/s")]
+    yield [Job(name, "sslkernels", run, three, error, MOMENTS, z.nbytes, "B", "copy B/s")]
 
 
 def nearest() -> Iterator[list[Job]]:
@@ -138,8 +147,9 @@ def nearest() -> Iterator[list[Job]]:
         inputs, work = [(z, centers)] * 2, 2 * ROWS * DIM * CLASSES
         ceiling = "bf16 product FLOP/s"
         yield [
-            Job(title, contender, run, inputs, error, work, "FLOP", ceiling)
+            Job(title, contender, run, inputs, error, bound, work, "FLOP", ceiling)
             for contender, run in contenders.items()
+            for bound in (NEAREST.get(contender, ANY_AS_NEAR),)
         ]
 
 
@@ -181,8 +191,9 @@ def projections() -> Iterator[list[Job]]:
         title = f"class projections bf16 ({ROWS}, {DIM}), C = {CLASSES}, {name}"
         inputs, work = [(z, own, centers)] * 2, 2 * ROWS * DIM * CLASSES
         yield [
-            Job(title, contender, run, inputs, error, work, "FLOP", "tf32 product FLOP/s")
+            Job(title, contender, run, inputs, error, bound, work, "FLOP", "tf32 product FLOP/s")
             for contender, run in contenders.items()
+            for bound in (PROJECTIONS.get(contender, ANY_AS_NEAR),)
         ]
 
 
@@ -205,18 +216,18 @@ def unit_moments_of_rows() -> Iterator[list[Job]]:
 
     title, inputs = f"moments of unit rows bf16 ({ROWS}, {DIM})", [(z,)] * 2
     yield [
-        Job(title, label, run, inputs, error, z.nbytes, "B", "copy B/s")
-        for label, run in (
-            ("sslkernels", lambda z: unit_moments(z)[1]),
-            ("normalize and var", plain),
-            ("torch, fp64", lambda z: dense.unit_moments(z)[1]),
+        Job(title, label, run, inputs, error, bound, z.nbytes, "B", "copy B/s")
+        for label, run, bound in (  # relative, of the scatter of any column
+            ("sslkernels", lambda z: unit_moments(z)[1], 1e-5),
+            ("normalize and var", plain, 1e-3),
+            ("torch, fp64", lambda z: dense.unit_moments(z)[1], 1e-12),
         )
     ]
 
 
 def cdnv() -> Iterator[list[Job]]:
     """The CDNV sum over all pairs, against cdist in blocks (its whole matrix takes 10 GB)."""
-    for c in (1000, 50_000):
+    for c in (1000, 50_000, 9973):
         inputs = []
         for seed in range(min(4, rotations(8 * c * DIM))):
             generator = torch.Generator("cuda").manual_seed(seed)
@@ -248,8 +259,11 @@ def cdnv() -> Iterator[list[Job]]:
 
         name, work = f"CDNV sum fp64 means ({c}, {DIM})", c * c * DIM
         yield [
-            Job(name, label, run, inputs, error, work, "FLOP", "tf32 product FLOP/s")
-            for label, run in (("sslkernels", lambda *a: cdnv_sum(*a)[0]), ("cdist", plain))
+            Job(name, label, run, inputs, error, bound, work, "FLOP", "tf32 product FLOP/s")
+            for label, run, bound in (
+                ("sslkernels", lambda *a: cdnv_sum(*a)[0], 1e-6),
+                ("cdist", plain, 1e-3),
+            )
         ]
 
 

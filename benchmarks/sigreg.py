@@ -14,7 +14,7 @@ from sslkernels.losses import sigreg_loss
 from sslkernels.reference.sigreg import slices
 
 KNOTS = 17
-SHAPES = [(64, 128, 64), (2048, 512, 1024)]
+SHAPES = [(64, 128, 64), (2048, 512, 1024), (2003, 509, 1021)]
 CONTENDERS = ("sslkernels", "published formula, eager", "published formula, torch.compile")
 
 T = torch.linspace(0, 3, KNOTS)

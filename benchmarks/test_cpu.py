@@ -10,7 +10,7 @@ import sys
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.cpu import WORKLOADS
-from benchmarks.registry import Case, Workload
+from benchmarks.registry import Case, Workload, is_wrong
 
 BY_NAME = {w.name: w for w in WORKLOADS}
 
@@ -32,10 +32,12 @@ def test_contender(benchmark: BenchmarkFixture, name: str, contender: str) -> No
     job = case(name).contenders[contender]
     benchmark.group = name
     result = benchmark.pedantic(job, rounds=workload.rounds, warmup_rounds=1)
+    error, bound = case(name).error(result), case(name).bounds[contender]
     benchmark.extra_info.update(
         workload=name,
         contender=contender,
-        error=case(name).error(result),
+        error=error,
+        wrong=is_wrong(error, bound),
         amount=case(name).amount,
         unit=case(name).unit,
         memory=peak_memory(workload, contender),

@@ -11,7 +11,10 @@ from benchmarks.losses import loss_case, two_views
 from benchmarks.registry import Case, Workload
 from sslkernels.losses import vicreg_loss
 
-SHAPES = [(64, 128), (256, 2048), (256, 8192), (1024, 8192), (2048, 2048), (2048, 8192)]
+SHAPES = [
+    *((64, 128), (256, 2048), (256, 8192), (1024, 8192), (2048, 2048), (2048, 8192)),
+    *((257, 5003), (1000, 3001)),
+]
 CONTENDERS = ("sslkernels", "official, eager", "official, torch.compile")
 
 

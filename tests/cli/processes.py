@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
+from tests import forked
 
 
-def start(folder: Path, *args: Any, ranks: int = 0, script: str | None = None) -> subprocess.Popen:
+def start(
+    folder: Path, *args: Any, ranks: int = 0, script: str | None = None
+) -> forked.Child | subprocess.Popen:
     """``sslkernels ARGS`` in ``folder``; by torchrun for ``ranks``; ``script`` in its place."""
-    command = [sys.executable]
-    if ranks:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    if script:
-        command += ["-c", script]
-    else:
-        command += ["-m", "sslkernels"]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    program = ["-c", script] if script else ["-m", "sslkernels"]
+    program += map(str, args)
+    if not ranks:
+        return forked.Child(program, folder, {"OMP_NUM_THREADS": "1"})
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    paths = [str(forked.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
-        [*command, *map(str, args)],
+        [*torchrun, "--nproc-per-node", str(ranks), *program],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

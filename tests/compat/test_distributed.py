@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.compat.launch import torchrun
+from tests.compat.launch import on_ranks
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
@@ -10,4 +10,4 @@ from tests.compat.launch import torchrun
 def test_gather(request, ranks, originals):
     if originals == "lightly":
         request.getfixturevalue("lightly")
-    torchrun("tests.compat.ranks", ranks, originals)
+    on_ranks("tests.compat.ranks", ranks, originals)

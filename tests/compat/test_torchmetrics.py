@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import sslkernels as ssk
 from sslkernels import reference
 from sslkernels.compat.torchmetrics import CDNV, NCCAccuracy, NeuralCollapse
-from tests.compat.launch import torchrun
+from tests.compat.launch import on_ranks
 from tests.inputs import DTYPES, labelled
 
 C, D = 5, 8
@@ -317,7 +317,7 @@ def test_without_data(make):
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks(ranks):
-    torchrun("tests.compat.torchmetrics_ranks", ranks)
+    on_ranks("tests.compat.torchmetrics_ranks", ranks)
 
 
 def test_without_torchmetrics():

@@ -1,5 +1,6 @@
-"""What each rank runs in ``test_distributed.py``: ``python distributed_worker.py SET FOLDER`` under
-torchrun. A rank writes FOLDER/RANK.json: for each scenario of the set "" or a traceback."""
+"""What each rank runs in ``test_distributed.py``: ``python -m tests.losses.distributed_worker SET
+FOLDER`` with torchrun's variables. A rank writes FOLDER/RANK.json: for each scenario of the set ""
+or a traceback."""
 
 from __future__ import annotations
 

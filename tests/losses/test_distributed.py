@@ -4,9 +4,6 @@ compares, is in ``distributed_worker.py``; a launch runs all scenarios of a set.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,8 +20,9 @@ from sslkernels.losses import (
     sigreg_loss,
     vicreg_loss,
 )
+from tests import forked
 
-WORKER = Path(__file__).with_name("distributed_worker.py")
+WORKER = "tests.losses.distributed_worker"
 AGREEING = (
     "value_and_gradients_of_the_whole_batch",
     "middle_dimensions",
@@ -55,19 +53,8 @@ needs_gloo = pytest.mark.skipif(
 
 def launch(which: str, world: int, folder: Path) -> list[dict[str, str]]:
     """What each rank that lived wrote down."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(world), str(WORKER), which, str(folder)]
-    root = str(WORKER.parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    for status, _, err in forked.ranks(["-m", WORKER, which, str(folder)], world):
+        assert status == 0, err[-4000:]
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 

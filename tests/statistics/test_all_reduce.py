@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 import sslkernels as ssk
 from sslkernels import reference
+from tests import forked
 from tests.inputs import labelled
 
 WORLD = 3
@@ -30,7 +30,7 @@ def _rank(rank: int, folder: str) -> None:
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without torch.distributed")
 def test_ranks_agree_with_one_process(tmp_path):
-    mp.spawn(_rank, (str(tmp_path),), nprocs=WORLD)
+    forked.calls(_rank, WORLD, str(tmp_path))
     data = labelled(200, 6, 9, offset=1e5, ignored=0.1)
     owner = torch.arange(200) * WORLD // 200
     kept = (data.labels != 4) | (owner == 1)

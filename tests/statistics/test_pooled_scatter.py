@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sslkernels as ssk
 from sslkernels import reference
+from tests import forked
 from tests.inputs import Labelled, labelled, labelled_inputs
 
 WORLD = 2
@@ -135,7 +135,7 @@ def _rank(rank: int, folder: str) -> None:
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without torch.distributed")
 def test_ranks_agree_with_one_process(tmp_path):
-    mp.spawn(_rank, (str(tmp_path),), nprocs=WORLD)
+    forked.calls(_rank, WORLD, str(tmp_path))
     data = labelled(120, 5, 7, offset=1e4, ignored=0.1)
     saved = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
     (first, nc1, std), (second, *same) = saved

@@ -15,22 +15,28 @@ compiled as 16-byte aligned, as torch allocates them. ``kind`` says what the mac
 contain: "product" tensor-core instructions, "streaming" 128-bit global loads, "other" neither. No
 kernel may spill, and none may take more shared memory than the target has.
 
-``python -m tests.triton.aot --write docs/kernels.md`` writes the table.
+``python -m tests.triton.aot --write docs/kernels.md`` writes the table, and beside this file
+``proven.txt``: a fingerprint of each thing that was compiled and found without fault. The same
+source, configuration, target and version of Triton give the same code, so the tests compile what
+is not in there, and of the rest a sample that is drawn anew each time.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import hashlib
 import importlib
 import itertools
 import multiprocessing
 import os
 import pkgutil
+import random
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import triton
@@ -40,6 +46,10 @@ from triton.compiler import ASTSource
 from sslkernels.backends.triton.launch import AotCase, Device
 
 package = importlib.import_module("sslkernels.backends.triton")
+
+Key = tuple[str, str, str]  # target, kernel, label
+PROVEN = Path(__file__).with_name("proven.txt")
+_SAMPLE = 0.02  # of what is proven
 
 # Shared memory that one program may use: CUDA programming guide, compute capabilities (163, 227 and
 # 227 KB); CDNA3 instruction set architecture (64 KB of LDS).
@@ -127,6 +137,26 @@ def _source(case: AotCase) -> ASTSource:
     return ASTSource(case.kernel, signature, constexprs=dict(case.constexprs), attrs=attrs)
 
 
+def fingerprint(target: str, case: AotCase) -> str:
+    """Of all that decides the machine code, and what it is held to."""
+    decides = (
+        _source(case).hash(),
+        DEVICES[target],
+        case.kind,
+        case.num_warps,
+        case.num_stages,
+        triton.__version__,
+        hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+    )
+    return hashlib.sha256(repr(decides).encode()).hexdigest()[:24]
+
+
+def unproven() -> Callable[[str, AotCase], bool]:
+    """Whether a test has to compile a case: if it is not known, or in the sample."""
+    known = set(PROVEN.read_text().split()) if PROVEN.exists() else set()
+    return lambda target, case: fingerprint(target, case) not in known or random.random() < _SAMPLE
+
+
 def compile_case(target: str, module: str, index: int) -> Result:
     device = DEVICES[target]
     case = next(c for m, i, c in cases(target) if (m, i) == (module, index))
@@ -179,9 +209,11 @@ def _number(pattern: str, text: str) -> int:
 
 
 def compile_all(
-    targets: list[str], only: str = ""
-) -> dict[tuple[str, str, str], Result | Exception]:
-    """(target, kernel, label) -> what its machine code holds, compiled by a pool of processes."""
+    targets: list[str],
+    only: str = "",
+    wanted: Callable[[str, AotCase], bool] = lambda target, case: True,
+) -> dict[Key, Result | Exception]:
+    """What the machine code of each wanted case holds, compiled by a pool of processes."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
         pending = {
@@ -190,7 +222,7 @@ def compile_all(
             )
             for target in targets
             for module, index, case in cases(target)
-            if only in f"{module} {case.kernel.__name__} {case.label}"
+            if only in f"{module} {case.kernel.__name__} {case.label}" and wanted(target, case)
         }
         return {key: future.exception() or future.result() for key, future in pending.items()}
 
@@ -215,6 +247,8 @@ def main() -> None:
     parser.add_argument("--target", choices=DEVICES, action="append", help="default: all")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains it")
     options = parser.parse_args()
+    if options.write and (options.target or options.only):
+        parser.error("--write: takes the whole table, without --target and --only")
     results, faulty = [], 0
     for key, result in compile_all(options.target or list(DEVICES), options.only).items():
         faults = (
@@ -228,9 +262,10 @@ def main() -> None:
             faulty += 1
             print(*key, fault, sep=": ")
     text = table(results)
-    if options.write:
-        with open(options.write, "w") as file:
-            file.write(HEADER.format(version=triton.__version__) + text + "\n")
+    if options.write and not faulty:
+        Path(options.write).write_text(HEADER.format(version=triton.__version__) + text + "\n")
+        found = {fingerprint(t, case) for t in DEVICES for _, _, case in cases(t)}
+        PROVEN.write_text("\n".join(sorted(found)) + "\n")
     else:
         print(text)
     raise SystemExit(1 if faulty else 0)
@@ -239,12 +274,12 @@ def main() -> None:
 HEADER = """# What the Triton kernels compile to
 
 Generated by `python -m tests.triton.aot --write docs/kernels.md` with triton {version}; the tests
-compile the same configurations and hold each to: no register spills, shared memory within the
-target's limit, tensor-core instructions in every product and 128-bit global loads in every
-streaming kernel. For sm90 these are all that is launched, for the other targets all of the products
-and enough of the other kernels to show each value of each argument. Nothing here was timed.
-Registers are per thread, shared memory is bytes per program (static and pipelined), loads and
-instructions are counted in the listing, not executed.
+compile the same configurations, those that have changed since and a sample of the others, and hold
+each to: no register spills, shared memory within the target's limit, tensor-core instructions in
+every product and 128-bit global loads in every streaming kernel. For sm90 these are all that is
+launched, for the other targets all of the products and enough of the other kernels to show each
+value of each argument. Nothing here was timed. Registers are per thread, shared memory is bytes per
+program (static and pipelined), loads and instructions are counted in the listing, not executed.
 
 """
 
