@@ -18,8 +18,8 @@ class CMakeBuild(build_ext):
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         build_dir = Path(self.build_temp).resolve() / ext.name
         build_dir.mkdir(parents=True, exist_ok=True)
-        # The paths of an earlier build environment, which pip has removed since, lie in the cache of
-        # a build folder that stays: every path that a build needs is given anew.
+        # A build folder stays, and with it the paths of a build environment that pip has removed
+        # since: every path that a build needs is given anew.
         ninja = shutil.which("ninja")
         if ninja is None:
             raise SystemExit("sslkernels: ninja was not found: pip install ninja cmake pybind11")

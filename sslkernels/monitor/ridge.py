@@ -47,7 +47,7 @@ class Ridge:
     def __init__(self, total: PooledScatter, ridge: float = RIDGE) -> None:
         self._mean = total.moments.centers()[0]
         covariance = total.covariance
-        # A layer that is constant has no direction to tell classes by: every row gets the commonest.
+        # A constant layer has no direction to tell classes by: every row gets the commonest.
         floor = torch.finfo(torch.float64).tiny
         covariance.diagonal().add_((ridge * covariance.diagonal().mean()).clamp(min=floor))
         with threads_for(len(covariance)):

@@ -93,13 +93,15 @@ def nt_xent_by_temperature(
     y: Tensor,
     rows: Tensor,  # [2, 2N]
     temperature: float,
+    *,
+    logits_at_once: int = _LOGITS,
 ) -> Tensor:
     """[3] float64: the derivatives of loss, alignment and uniformity by the temperature."""
     lse = rows[0]
     gaps = []
     with torch.autocast(x.device.type, enabled=False):
         u, _ = _units(x, y)
-        for block, positive, logits in _logits(u, temperature):
+        for block, positive, logits in _logits(u, temperature, logits_at_once):
             share = (logits - lse[block].unsqueeze(1).to(u.dtype)).exp_()
             gap = logits.sub_(logits.gather(1, positive))
             gap.scatter_(1, block.unsqueeze(1), 0.0)  # -inf times a share of 0 is NaN
