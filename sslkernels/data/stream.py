@@ -187,7 +187,10 @@ def _pair(batch: Any, where: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]
             raise DataError(
                 f"{where}: {key} of shape {list(labels.shape)} for {len(z)} rows of embeddings"
             )
-    return z, {key: labels.to(torch.int64) for key, labels in given.items()}
+    try:
+        return z, {key: _checks.as_int64(labels, key) for key, labels in given.items()}
+    except ValueError as error:  # of uint64, past int64
+        raise DataError(f"{where}: {error}") from None
 
 
 def _labels(value: Any, where: str, key: str) -> torch.Tensor:

@@ -33,7 +33,7 @@ class _Sum(torch.autograd.Function):
 @outside_graphs
 def total_sums(
     z: Tensor,
-    step: Tensor,
+    step: int | Tensor,
     settings: SIGRegSettings,
     others: tuple[Any, ...],
     group: Any,
@@ -44,6 +44,10 @@ def total_sums(
     Ranks must agree on settings and others, and on the step as far as it is on the CPU: a step on a
     GPU is not waited for.
     """
-    known_step = int(step) if step.device.type == "cpu" else None
-    batch = agree(group, "SIGReg", check, (z,), (*settings, *others, known_step), min_rows=1)
+    known: Any = step
+    if isinstance(step, Tensor):
+        known = int(step) if step.device.type == "cpu" and step.numel() == 1 else None
+    batch = agree(group, "SIGReg", check, (z,), (*settings, *others, known), min_rows=1)
+    if not isinstance(step, Tensor):
+        step = torch.tensor(step, dtype=torch.int64, device="cpu")
     return _Sum.apply(sigreg(z, step, *settings), batch), batch.total

@@ -100,14 +100,14 @@ def _superclasses(
     if any(name == labels.name for labels in known):
         raise ValueError(f"superclasses: there is a labeling {name!r} already")
     first = known[0]
-    given = parents.detach().cpu() if isinstance(parents, torch.Tensor) else np.asarray(parents)
-    p = torch.as_tensor(given, device="cpu")
+    given = parents if isinstance(parents, (torch.Tensor, np.ndarray)) else np.asarray(parents)
+    p = _checks.as_tensor(given, f"superclasses: {name!r}").cpu()
     if p.dtype not in _checks.INT_DTYPES or p.shape != (first.num_classes,):
         raise ValueError(
             f"superclasses: {name!r} takes {first.num_classes} integers, one for each class of "
             f"{first.name!r}, got shape {list(p.shape)} of {str(p.dtype)[6:]}"
         )
-    above = p.to(torch.int64).numpy()
+    above = _checks.as_int64(p, f"superclasses: {name!r}").numpy()
     if above.min() < 0:
         raise ValueError(f"superclasses: {name!r} takes integers from 0, got {above.min()}")
 

@@ -81,6 +81,11 @@ def _check_real(value: Any, name: str) -> None:
         raise TypeError(f"{name}: takes a number, got {type(value).__name__}")
 
 
+def agreed(option: Any) -> Any:
+    """An option as ranks compare it: a tensor's value is its own business."""
+    return "a tensor" if isinstance(option, Tensor) else option
+
+
 def times(weight: float | Tensor, term: Tensor) -> Tensor:
     """A weighted term, in the term's dtype.
 

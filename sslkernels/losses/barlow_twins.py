@@ -72,7 +72,7 @@ def barlow_twins_loss(
         >>> barlow_twins_loss(x, x)
         tensor(1.)
     """
-    return barlow_twins_terms(x, y, *_options(lambda_, "lambda_", eps), group)[0]
+    return barlow_twins_terms(x, y, lambda_, eps, group)[0]
 
 
 class BarlowTwinsLoss(torch.nn.Module):
@@ -128,19 +128,26 @@ def barlow_twins_terms(
     names: tuple[str, str] = ("x", "y"),
 ) -> Tensor:
     """[3]: loss, on_diagonal, off_diagonal; errors call the views by ``names``."""
-    if isinstance(lambda_, Tensor) or torch.compiler.is_compiling():
-        _, on, off = _terms(x, y, 0.0, eps, group, names).unbind()
-        return torch.stack((on + _checks.times(lambda_, off), on, off))
-    return _terms(x, y, lambda_, eps, group, names)
-
-
-def _terms(
-    x: Tensor, y: Tensor, lambda_: float, eps: float, group: Any, names: tuple[str, str]
-) -> Tensor:
     group = _distributed.found_group(group)
+
+    def check(min_rows: int) -> None:
+        _options(lambda_, "lambda_", eps)
+        _checks.pair(x, y, min_rows=min_rows, names=names)
+
+    def terms_of(weight: float) -> Tensor:
+        if batch is None:
+            return _barlow_twins(x, y, weight, eps)[0]
+        return _distributed_barlow_twins(x, y, batch, weight, eps)
+
+    batch = None
     if group is None:
-        _checks.pair(x, y, min_rows=2, names=names)
-        return _barlow_twins(x, y, lambda_, eps)[0]
-    check = partial(_checks.pair, x, y, min_rows=1, names=names)
-    batch = _distributed.agree(group, "Barlow Twins", check, (x, y), (lambda_, eps), min_rows=2)
-    return _distributed_barlow_twins(x, y, batch, lambda_, eps)
+        check(2)
+    else:
+        options = (_checks.agreed(lambda_), eps)
+        batch = _distributed.agree(
+            group, "Barlow Twins", partial(check, 1), (x, y), options, min_rows=2
+        )
+    if isinstance(lambda_, Tensor) or torch.compiler.is_compiling():
+        _, on, off = terms_of(0.0).unbind()
+        return torch.stack((on + _checks.times(lambda_, off), on, off))
+    return terms_of(lambda_)

@@ -110,26 +110,28 @@ def nt_xent_terms(
     names: tuple[str, str] = ("x", "y"),
 ) -> Tensor:
     """[3]: loss, alignment, uniformity; errors call the views by ``names``."""
-    temperature = _checks.weight(temperature, "temperature", MIN_TEMPERATURE)
-    if isinstance(temperature, Tensor):
-        temperature = temperature.reshape(())
     group = _distributed.found_group(group)
-    if group is None:
-        _checks.pair(x, y, min_rows=1, names=names)
-        return _nt_xent(x, y, _as_tensor(temperature))[0]
-    value = temperature.item() if isinstance(temperature, Tensor) else temperature
 
     def check() -> None:
+        _checks.weight(temperature, "temperature", MIN_TEMPERATURE)
+        if group is not None and isinstance(temperature, Tensor):
+            _checks.number(temperature.item(), "temperature", MIN_TEMPERATURE)
         _checks.pair(x, y, min_rows=1, names=names)
-        _checks.number(value, "temperature", MIN_TEMPERATURE)
 
+    if group is None:
+        check()
+        return _nt_xent(x, y, _as_tensor(temperature))[0]
+    one = isinstance(temperature, Tensor) and temperature.numel() == 1
+    value = temperature.item() if one else temperature
     batch = _distributed.agree(group, "NT-Xent", check, (x, y), (value,), min_rows=1)
+    if isinstance(temperature, Tensor):
+        temperature = temperature.reshape(())
     return _distributed_nt_xent(x, y, batch, temperature)
 
 
 def _as_tensor(temperature: float | Tensor) -> Tensor:
     if isinstance(temperature, Tensor):
-        return temperature
+        return temperature.reshape(())
     # By a product: torch.compile makes a number that changes an input of such a graph, but compiles
     # torch.tensor(temperature) again for each.
     return torch.ones((), dtype=torch.float64, device="cpu") * temperature

@@ -17,7 +17,6 @@ drawn: ``sslkernels/ops/sigreg.py``.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -89,7 +88,7 @@ def sigreg_loss(
         >>> bool(sigreg_loss(z) < 0.05 * sigreg_loss(0.5 * z))  # standard normal, and not
         True
     """
-    settings = _checked(num_slices, num_knots, t_min, t_max, seed)
+    settings = SIGRegSettings(num_slices, num_knots, t_min, t_max, seed)
     return _terms(z, step, settings, scale_by_n, group)[0]
 
 
@@ -172,23 +171,32 @@ def _position(value: Any, name: str) -> None:
         raise ValueError(f"{name}: takes an int in [0, 2^63), got {value}")
 
 
+def _as_tensor(step: int | Tensor) -> Tensor:
+    if isinstance(step, Tensor):
+        return step
+    return torch.tensor(step, dtype=torch.int64, device="cpu")
+
+
 def _terms(
     z: Tensor, step: int | Tensor, settings: SIGRegSettings, scale_by_n: bool, group: Any
 ) -> Tensor:
     """[3]: loss, real, imaginary."""
-    if not isinstance(step, Tensor):
-        _position(step, "step")
-        step = torch.tensor(step, dtype=torch.int64, device="cpu")
-    elif step.dtype != torch.int64 or step.ndim != 0:
-        raise TypeError(
-            f"step: takes an int or an int64 tensor of no dimension, got {str(step.dtype)[6:]} "
-            f"of shape {list(step.shape)}"
-        )
     group = _distributed.found_group(group)
-    check = partial(_checks.view, z, "z", min_rows=1)
+
+    def check() -> None:
+        _checked(*settings)
+        if not isinstance(step, Tensor):
+            _position(step, "step")
+        elif step.dtype != torch.int64 or step.ndim != 0:
+            raise TypeError(
+                f"step: takes an int or an int64 tensor of no dimension, got {str(step.dtype)[6:]} "
+                f"of shape {list(step.shape)}"
+            )
+        _checks.view(z, "z", min_rows=1)
+
     if group is None:
         check()
-        sums, n = _sums(z, step, *settings), z.shape[0]
+        sums, n = _sums(z, _as_tensor(step), *settings), z.shape[0]
     else:
         sums, n = total_sums(z, step, settings, (scale_by_n,), group, check)
     num_slices, num_knots, t_min, *_ = settings

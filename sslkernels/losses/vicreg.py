@@ -139,6 +139,8 @@ def variance_loss(z: Tensor, *, gamma: float = 1.0, eps: float = 1e-4) -> Tensor
         tensor(0.5000)
     """
     _check_view(z, "z", min_rows=2)
+    _checks.number(gamma, "gamma")
+    _checks.number(eps, "eps")
     settings = VICRegSettings(gamma=gamma, eps=eps, invariance=False, covariance=False)
     return _terms(z, None, settings)[_VARIANCE]
 
@@ -224,31 +226,30 @@ def vicreg_terms(
 ) -> Tensor:
     """[4]: loss, invariance, variance, covariance; errors call the views by ``names``."""
     weights = settings[:3]
-    for weight, name in zip(weights, ("sim_coeff", "std_coeff", "cov_coeff"), strict=True):
-        _checks.weight(weight, name)
+    group = _distributed.found_group(group)
+
+    def check(min_rows: int) -> None:
+        for weight, name in zip(weights, ("sim_coeff", "std_coeff", "cov_coeff"), strict=True):
+            _checks.weight(weight, name)
+        _checks.number(settings.gamma, "gamma")
+        _checks.number(settings.eps, "eps")
+        _check_pair(x, y, min_rows=min_rows, names=names)
+
+    if group is None:
+        check(2)
+        terms_of = partial(_terms, x, y)
+    else:
+        options = tuple(map(_checks.agreed, settings))
+        batch = _distributed.agree(group, "VICReg", partial(check, 1), (x, y), options, min_rows=2)
+        terms_of = partial(_distributed_vicreg, x, y, batch)
     if torch.compiler.is_compiling() or any(isinstance(weight, Tensor) for weight in weights):
-        unweighted = settings._replace(sim=0.0, std=0.0, cov=0.0)
-        _, *terms = _terms_of_pair(x, y, unweighted, group, names).unbind()
+        _, *terms = terms_of(settings._replace(sim=0.0, std=0.0, cov=0.0)).unbind()
         sim, std, cov = map(_checks.times, weights, terms)
         return torch.stack((sim + std + cov, *terms))
-    return _terms_of_pair(x, y, settings, group, names)
-
-
-def _terms_of_pair(
-    x: Tensor, y: Tensor, settings: VICRegSettings, group: Any, names: tuple[str, str]
-) -> Tensor:
-    group = _distributed.found_group(group)
-    if group is None:
-        _check_pair(x, y, min_rows=2, names=names)
-        return _terms(x, y, settings)
-    check = partial(_check_pair, x, y, min_rows=1, names=names)
-    batch = _distributed.agree(group, "VICReg", check, (x, y), settings, min_rows=2)
-    return _distributed_vicreg(x, y, batch, settings)
+    return terms_of(settings)
 
 
 def _terms(x: Tensor, y: Tensor | None, settings: VICRegSettings) -> Tensor:
-    _checks.number(settings.gamma, "gamma")
-    _checks.number(settings.eps, "eps")
     return _vicreg(x, y, *settings)[0]
 
 

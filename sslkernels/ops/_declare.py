@@ -29,10 +29,21 @@ def declare(
 ) -> Any:
     """``sslkernels::name`` on every device; returns its overload."""
     qualified = f"sslkernels::{name}"
+
+    def run_aligned(*args: Any) -> Results:
+        return run(*map(_aligned, args))
+
     torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
-    torch.library.impl(qualified, "CompositeExplicitAutograd")(run)
+    torch.library.impl(qualified, "CompositeExplicitAutograd")(run_aligned)
     torch.library.register_fake(qualified)(fake)
     return getattr(torch.ops.sslkernels, name).default
+
+
+def _aligned(value: Any) -> Any:
+    """A tensor on memory that starts between two elements (of a buffer of bytes) as a copy."""
+    if isinstance(value, Tensor) and value.data_ptr() % value.element_size():
+        return value.clone()
+    return value
 
 
 def differentiate(

@@ -34,5 +34,6 @@ def normalized(x: torch.Tensor) -> torch.Tensor:
     Scaled by the largest entry first, so that no square leaves the range of float64.
     """
     x = x.double()
-    x = x / x.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    largest = x.abs().amax(1, keepdim=True)  # may be subnormal
+    x = x / largest.masked_fill(largest == 0, 1.0)
     return x / x.norm(dim=1, keepdim=True).clamp(min=1.0)
