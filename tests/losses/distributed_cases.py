@@ -172,4 +172,4 @@ def raises(kind, words, function, *args, **kwargs):
     except kind as error:
         assert words in str(error), error
     else:
-        raise AssertionError(f"no {kind.__name__} that says {words!r}")
+        raise AssertionError(f"no {kind} that says {words!r}")

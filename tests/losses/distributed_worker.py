@@ -335,6 +335,27 @@ def disagreement_is_the_same_error_everywhere():
 
 
 @scenario("agreeing")
+def a_bad_option_on_one_rank_is_an_error_on_all():
+    odd = dist.get_rank() == 1
+    x, y = (z[split(equal())] for z in views(equal(), 24))
+    for loss, option, bad, good in (
+        (vicreg_loss, "sim_coeff", "1", 25.0),
+        (vicreg_loss, "eps", float("nan"), 1e-4),
+        (barlow_twins_loss, "lambda_", None, 0.0051),
+        (barlow_twins_loss, "eps", 0.0, 1e-5),
+        (nt_xent_loss, "temperature", -1.0, 0.5),
+        (nt_xent_loss, "temperature", torch.ones(2), 0.5),
+        (partial(sigreg_loss, x), "num_knots", 1, 17),
+        (partial(sigreg_loss, x), "step", -1, 0),
+    ):
+        inputs = () if isinstance(loss, partial) else (x, y)
+        words = option if odd else "rank 1 refused"
+        kinds = (TypeError, ValueError) if odd else ValueError
+        raises(kinds, words, loss, *inputs, group="world", **{option: bad if odd else good})
+    hold(vicreg_loss, *views(equal(), 24), equal())  # and the group still serves
+
+
+@scenario("agreeing")
 def modules_keep_their_group():
     rows = equal()
     x, y = views(rows, 24)

@@ -38,6 +38,7 @@ AGREEING = (
     "compiled_callers",
     "part_of_the_ranks",
     "disagreement_is_the_same_error_everywhere",
+    "a_bad_option_on_one_rank_is_an_error_on_all",
     "modules_keep_their_group",
     "drop_ins_gather",
     "no_second_derivative",
