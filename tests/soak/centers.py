@@ -25,21 +25,22 @@ def distances(z: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def ranks(d2: torch.Tensor, own: torch.Tensor, at: torch.Tensor, dim: int) -> torch.Tensor:
+def ranks(
+    d2: torch.Tensor, own: torch.Tensor, at: torch.Tensor, dim: int, moved: float = 0.0
+) -> torch.Tensor:
     """[2, N]: the least and the most number of centers nearer than ``own`` [N], that of class
-    ``at``; ties go to the lowest class."""
-    gamma = (dim + 16) * 2.0**-52
-    other = torch.arange(d2.shape[1]) != at[:, None]
-    least = ((d2 < own[:, None] * (1 - gamma)) & other).sum(1)
-    most = ((d2 <= own[:, None] * (1 + gamma)) & other).sum(1)
-    equal = d2 == own[:, None]
-    lower = (equal & (torch.arange(d2.shape[1]) < at[:, None])).sum(1)
+    ``at``; ties go to the lowest class. Centers may be off by ``moved``."""
+    slack = ((dim + 16) * 2.0**-52 * own + 8 * moved * own.sqrt())[:, None]
+    gap = d2 - own[:, None]
+    classes = torch.arange(d2.shape[1])
+    other = classes != at[:, None]
+    open_ = (gap.abs() <= slack) & other
     # Distances that are equal to the last bit, as those of equal centers, have one order.
-    close = ((d2 - own[:, None]).abs() <= own[:, None] * gamma) & other
-    settled = (close == (equal & other)).all(1)
-    return torch.stack(
-        [torch.where(settled, least + lower, least), torch.where(settled, least + lower, most)]
-    )
+    settled = (open_ == ((gap == 0) & other)).all(1)
+    lower = ((gap == 0) & (classes < at[:, None])).sum(1)
+    least = ((gap < -slack) & other).sum(1)
+    most = least + open_.sum(1)
+    return torch.where(settled, least + lower, torch.stack([least, most]))
 
 
 def clustered(draw: Draw, *, limit: float = 1e8, elements: float = 2e6) -> tuple[Rows, ...]:
@@ -115,19 +116,20 @@ def score_bounds(
     centers: torch.Tensor,
     counts: torch.Tensor,
     top_k: list[int],
+    moved: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The least and the most that is right, row by row: [2, N, K] for k of ``top_k``, [2, N] when
-    the row is left out; and the rows of each class."""
+    the row is left out; and the rows of each class. Centers may be off by ``moved``."""
     used = labels >= 0
     z, own = z[used], labels[used]
     d2 = distances(z, centers)
     mine = d2.gather(1, own[:, None]).squeeze(1)
-    least, most = ranks(d2, mine, own, z.shape[1])
+    least, most = ranks(d2, mine, own, z.shape[1], moved)
     want = torch.stack([torch.stack([r < k for k in top_k], 1) for r in (most, least)]).double()
     want *= mine.isfinite()[:, None]
     n = counts[own].double()
     left = mine * (n / (n - 1)).square()
-    least, most = ranks(d2, torch.where(n > 1, left, torch.inf), own, z.shape[1])
+    least, most = ranks(d2, torch.where(n > 1, left, torch.inf), own, z.shape[1], moved)
     alone = torch.stack([(r == 0) & (n > 1) for r in (most, least)]).double()
     return want, alone, torch.bincount(own, minlength=len(centers))
 

@@ -88,12 +88,14 @@ def expected(
         if not size:
             continue
         out.spectrum(name, "within_", truth, dtype)
-        want, alone, _ = score_bounds(z, own, truth.mean, truth.counts, top_k)
+        moved = float(truth.off_mean(dtype, n).norm())  # the means that are measured against
+        want, alone, _ = score_bounds(z, own, truth.mean, truth.counts, top_k, moved)
         for k, at in enumerate(top_k):
             out.among(name, "train", f"ncc_top{at}", *want[:, :, k].mean(1))
         out.among(name, "train", "ncc_leave_one_out", *alone.mean(1))
         if test is not None and name in test_labels:
-            want, _, _ = score_bounds(test, test_labels[name], truth.mean, truth.counts, top_k)
+            given = test_labels[name]
+            want, _, _ = score_bounds(test, given, truth.mean, truth.counts, top_k, moved)
             for k, at in enumerate(top_k):
                 out.among(name, "test", f"ncc_top{at}", *want[:, :, k].mean(1))
         if size < 2:
@@ -103,8 +105,7 @@ def expected(
         off = ~torch.eye(size, dtype=torch.bool)
         ratio = ((v[:, None] + v) / (2 * d2))[off]
         # Means and scatter of the classes are off themselves.
-        moved = truth.off_mean(dtype, n).norm()
-        share = 2 * rounding(dtype, n) + moved.square() / v.clamp(min=1e-300).min()
+        share = 2 * rounding(dtype, n) + moved**2 / v.clamp(min=1e-300).min()
         share = share + 4 * moved / d2[off].min().sqrt()
         if share < 0.1:
             allowed = off_cdnv(ratio, d) + share * ratio.mean()

@@ -32,14 +32,17 @@ class Truth:
 
     def off_mean(self, dtype: torch.dtype, terms: int) -> torch.Tensor:
         """[D]: what a mean may be off by."""
-        float64 = rounding(torch.float64) * (self.range + self.anchor.abs())
-        return rounding(dtype, terms) * self.range + float64
+        return rounding(dtype, terms) * self.range + self._off_float64()
+
+    def _off_float64(self) -> torch.Tensor:
+        return rounding(torch.float64) * (self.range + self.anchor.abs())
 
     def off_m2(self, dtype: torch.dtype, terms: int, *, parts: bool = False) -> torch.Tensor:
         """[C]: what the scatter may be off by: its sum, and rows around a mean that is off, which
-        counts squared; where ``parts`` meet, beside the distance of their means."""
+        counts squared; where ``parts`` meet, beside the distance of their means. Runs of rows meet
+        in every pass, by means in float64."""
         mean = self.off_mean(dtype, terms).norm()
-        meet = 2 * (self.counts * self.m2).sqrt() * mean if parts else 0.0
+        meet = 2 * (self.counts * self.m2).sqrt() * (mean if parts else self._off_float64().norm())
         return 2 * rounding(dtype, terms) * self.m2 + self.counts * mean.square() + meet
 
 
@@ -89,7 +92,7 @@ def case_class_moments(draw: Draw) -> None:
 
 
 def case_scatter(draw: Draw) -> None:
-    """``PooledScatter``: in batches, merged, within other classes, and its spectrum of NC1."""
+    """``PooledScatter``: whole, in batches and merged; within classes and in total."""
     dtype = draw.dtype()
     n, d = draw.shape(rows=1, elements=2e6)
     while d > 1500 * max(draw.scale, 0.1) or n * d * d > 2e9:

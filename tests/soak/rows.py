@@ -62,10 +62,9 @@ def uniformity(z: torch.Tensor, t: float, dtype: torch.dtype) -> tuple[torch.Ten
     three terms, at most 4 t together; the logarithm of a mean by no more."""
     unit = unit_rows(z)
     rows, columns = torch.triu_indices(len(z), len(z), 1)
-    total, count = -math.inf, len(rows)
     d2 = torch.cdist(unit, unit, compute_mode="donot_use_mm_for_euclid_dist").square()
-    total = torch.logsumexp(-t * d2[rows, columns], 0) - math.log(count)
-    return total, 4 * t * rounding(dtype, z.shape[1])
+    value = torch.logsumexp(-t * d2[rows, columns], 0) - math.log(len(rows))
+    return value, 4 * t * rounding(dtype, z.shape[1])
 
 
 def case_uniformity(draw: Draw) -> None:
