@@ -27,10 +27,10 @@ class StudySettings:
     ablations: bool = True
     seeds: int = 3
     epochs: int = 40
-    measurements: int = 9
+    measurements: int = 8
     batch: int = 256
     learning_rate: float = 2e-3
-    stages: tuple[int, ...] = (0, 4, 8, 16, 200)
+    stages: tuple[int, ...] = (0, 1, 2, 4, 200)
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -44,7 +44,7 @@ class StudySettings:
     @classmethod
     def quick(cls) -> StudySettings:
         """A look at the whole in under a minute on two cores."""
-        return replace(cls(), seeds=2, epochs=8, measurements=5, stages=(0, 8, 100))
+        return replace(cls(), seeds=2, epochs=8, measurements=5, stages=(0, 2, 200))
 
     def runs(self) -> list[tuple[int, str]]:
         """Every ``(seed, method)``, the first seed of all methods first."""

@@ -43,7 +43,7 @@ def test_a_daemon_thread_in_a_pass_does_not_break_the_end_of_the_process():
         from sslkernels.backends.cpu._views import pointer, view
 
         z, mean, m2 = torch.ones(20_000, 64), torch.zeros(64).double(), torch.zeros(64).double()
-        arguments = (view(z), 1, pointer(mean), pointer(m2))  # torch's own calls may abort
+        arguments = (view(z), 1, pointer(mean), pointer(m2), None)  # torch may abort by itself
         started = threading.Event()
 
         def work():
@@ -52,7 +52,7 @@ def test_a_daemon_thread_in_a_pass_does_not_break_the_end_of_the_process():
                 started.set()
 
         threading.Thread(target=work, daemon=True).start()
-        started.wait()
+        assert started.wait(60)
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
