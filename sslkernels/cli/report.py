@@ -25,7 +25,7 @@ from sslkernels.report.files import OutputError, staged, writable, write_json
 
 _MATRIX_CLASSES = 2048  # up to this many classes, the CDNV matrix is drawn (32 MB)
 _FIGURES = "sslkernels.report.figures"
-_WRITTEN = ("report.json", "report.csv", "report.png")
+_WRITTEN = ("report.json", "report.csv", "report.png", "report.html")
 _STAGES = {
     "moments": "Class moments",
     "train": "Training rows",
@@ -112,7 +112,7 @@ def report(
     ] = None,
     out_dir: Annotated[
         str,
-        typer.Option("--out", metavar="DIR", help="Folder for report.json, .csv and .png."),
+        typer.Option("--out", metavar="DIR", help="Folder for report.html, .json, .csv and .png."),
     ] = "report",
     top_k: Annotated[
         str, typer.Option("--top-k", metavar="K,...", help="NCC among the K nearest centers.")
@@ -184,7 +184,8 @@ def report(
     collapse. RankMe, effective rank and others are of the spectrum.
 
     The files are streamed, so they may be larger than memory: TRAIN is read twice, TEST once.
-    Prints tables; writes DIR/report.json, DIR/report.csv (one number per line) and DIR/report.png.
+    Prints tables; writes DIR/report.html (one page, no network needed), DIR/report.json,
+    DIR/report.csv (one number per line) and DIR/report.png.
 
     [bold]Examples[/bold]
 
@@ -240,7 +241,7 @@ def report(
         for table in geometry.report(result):
             out.print(table)
         folder = escape(str(Path(out_dir)))
-        out.print(f"Wrote report.json, report.csv and report.png to {folder}", soft_wrap=True)
+        out.print(f"Wrote report.html, .json, .csv and .png to {folder}", soft_wrap=True)
 
 
 def _numbers(option: str, values: str) -> list[int]:
@@ -276,24 +277,29 @@ def _on_first(ranks: Ranks, work: Callable[[], None]) -> None:
 
 def _write(folder: str, opened: Opened, result: Evaluation) -> None:
     """Numbers before pictures, which are made of names and data that nobody has foreseen."""
-    from sslkernels.report import figures, style
+    from sslkernels.report import document, figures, style
 
+    described = opened.described()
     undrawn: Exception | None = None
     with staged(folder) as stage:
-        write_json(stage / "report.json", content.report(result, opened.described()))
+        write_json(stage / "report.json", content.report(result, described))
         result.to_csv(stage / "report.csv")
         try:
             style.save(figures.report(result), stage / "report.png")
         except Exception as error:
             undrawn = error
             (stage / "report.png").unlink(missing_ok=True)
+        picture = None if undrawn else (stage / "report.png").read_bytes()
+        (stage / "report.html").write_text(
+            document.document(result, described, picture), encoding="utf-8"
+        )
     if undrawn is None:
         return
-    picture = Path(folder, "report.png")
-    picture.unlink(missing_ok=True)  # an earlier one, of other numbers
-    words = "report.json and report.csv are written"
+    earlier = Path(folder, "report.png")
+    earlier.unlink(missing_ok=True)  # of other numbers
+    words = "report.html, .json and .csv are written"
     if isinstance(undrawn, OSError):
         reason = first_line(undrawn)
-        raise OutputError(f"{picture}: cannot be written: {reason}; {words}") from undrawn
-    err.print(escape(f"{picture}: cannot be drawn; {words}"))
+        raise OutputError(f"{earlier}: cannot be written: {reason}; {words}") from undrawn
+    err.print(escape(f"{earlier}: cannot be drawn; {words}"))
     raise undrawn

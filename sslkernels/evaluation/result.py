@@ -157,6 +157,24 @@ class Evaluation:
             for row in _table(result)
         ]
 
+    def _repr_html_(self) -> str:
+        """The main numbers of every labeling, for notebooks."""
+        from sslkernels.report import page
+
+        columns = ("embeddings", "labeling", "classes", "CDNV", "directional CDNV", "NCC train")
+        rows = [
+            (
+                *(result.name, x.name, x.num_classes, x.cdnv),
+                math.nan if x.directional_cdnv is None else x.directional_cdnv,
+                f"{100 * x.train.accuracy:.2f} %",
+                "–" if x.test is None else f"{100 * x.test.accuracy:.2f} %",
+                x.nc1,
+            )
+            for result in self.embeddings.values()
+            for x in result.labelings.values()
+        ]
+        return page.table((*columns, "NCC test", "NC1"), rows)
+
     def to_pandas(self) -> Any:
         """:meth:`rows` as a ``pandas.DataFrame``; pandas must be installed."""
         import pandas

@@ -31,7 +31,8 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 th { color: var(--quiet); font-weight: 600; }
-td.number { text-align: right; white-space: nowrap; }
+.number { text-align: right; white-space: nowrap; }
+img.whole { max-width: 100%; min-width: 40rem; height: auto; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--quiet); }
 pre { background: var(--band); padding: .7rem .9rem; overflow-x: auto; font-size: .85rem; }
@@ -81,13 +82,22 @@ def pictures(light: Sequence[str], dark: Sequence[str], alts: Sequence[str]) -> 
 
 
 def table(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, classes: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    classes: Sequence[str] = (),
+    right: Sequence[bool] = (),
 ) -> str:
-    """Numbers to the right, to three digits; ``classes`` style the last cell of each row."""
-    head = "".join(f"<th>{text(name)}</th>" for name in columns)
+    """Numbers to three digits, to the right as are the columns that ``right`` names; ``classes``
+    style the last cell of each row."""
+    sides = list(right) or [False] * len(columns)
+    head = "".join(
+        f"<th{' class=number' if side else ''}>{text(name)}</th>"
+        for name, side in zip(columns, sides, strict=True)
+    )
     body = []
     for number, row in enumerate(rows):
-        cells = [_cell(value) for value in row]
+        cells = [_cell(value, side) for value, side in zip(row, sides, strict=True)]
         if classes and classes[number]:
             cells[-1] = f'<td class="{classes[number]}">{text(row[-1])}</td>'
         body.append(f"<tr>{''.join(cells)}</tr>")
@@ -106,8 +116,8 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 or not math.isfinite(value) else f"{value:,.0f}"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, right: bool) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return f"<td>{text(value)}</td>"
+        return f"<td{' class=number' if right else ''}>{text(value)}</td>"
     shown = number(float(value)) if isinstance(value, float) else f"{value:,}"
     return f'<td class="number">{shown}</td>'

@@ -10,7 +10,7 @@ from sslkernels.report import figures, style
 from sslkernels.report.files import OutputError, staged
 
 ARGS = ["report", "train.npy", "--labels", "train_fine.npy", "--out", "out"]
-FILES = ["report.csv", "report.json", "report.png"]
+FILES = ["report.csv", "report.html", "report.json", "report.png"]
 
 
 def contents(folder):
@@ -94,8 +94,9 @@ def test_a_figure_that_fails_costs_no_number(
                 main([*ARGS, "--checkpoint", "c"])
             err = capsys.readouterr().err
     assert "out/report.png: cannot be" in err and len(err.splitlines()) == 1
-    assert "report.json and report.csv are written" in err
+    assert "report.html, .json and .csv are written" in err
     found = contents(tmp_path / "out")
-    assert [path.name for path in found] == FILES[:2]
+    assert [path.name for path in found] == FILES[:3]
     assert command(*ARGS, "--checkpoint", "c")[0] == 0  # from the checkpoint, which was kept
-    assert contents(tmp_path / "out").items() > found.items()
+    numbers = {path: data for path, data in found.items() if path.suffix != ".html"}
+    assert contents(tmp_path / "out").items() > numbers.items()  # the page has its picture now

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -223,6 +224,7 @@ def test_an_unexpected_error_is_not_hidden(data, tmp_path, monkeypatch):
         main(["report", *options()])
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
         "report.csv",
+        "report.html",
         "report.json",
     ]
 
@@ -311,3 +313,14 @@ def test_shards_that_cannot_be_read(command, data, tmp_path):
     z, fine = data["train"][kept], data["train_fine"][kept]
     m = reference.class_moments(z, fine, 6)
     assert labeling(report, "fine")["cdnv"] == pytest.approx(float(reference.cdnv(m)), rel=1e-6)
+
+
+def test_the_page_stands_alone(data, tmp_path, monkeypatch):
+    from sslkernels.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["report", *options()])
+    page = (tmp_path / "report/report.html").read_text(encoding="utf-8")
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page) and "<script" not in page
+    assert "Neural collapse" in page and page.count("<table>") >= 4

@@ -66,7 +66,7 @@ def test_results_are_the_references(tmp_path, shards, ranks, chunk_rows):
         )
         code, out, err = max(codes), "".join(outs), "".join(errs)
     assert code == 0, err
-    assert out.count("Wrote report.json") == out.count("Class geometry") == 1
+    assert out.count("Wrote report.html") == out.count("Class geometry") == 1
     found = json.loads((tmp_path / "report/report.json").read_text())
     assert found["settings"]["ranks"] == ranks
     labels = {name: shards[name] for name in ("fine", "coarse", "chance")}

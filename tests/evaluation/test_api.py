@@ -401,3 +401,12 @@ def test_stages_of_another_source_are_not_taken(tmp_path):
     assert again.stages["moments"].chunks == 3
     again.begin("b")
     assert again.stages == {}
+
+
+def test_a_notebook_shows_a_table():
+    labels = torch.arange(60) % 3
+    z = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    result = ssk.evaluate({"<layer>": z}, {"fine": labels}, directional=False)
+    shown = result._repr_html_()
+    accuracy = result["<layer>"]["fine"].train.accuracy
+    assert "&lt;layer&gt;" in shown and f"{100 * accuracy:.2f} %" in shown
