@@ -57,8 +57,8 @@ def over_training(table: Table, method: str) -> Plot:
     """(a) Terms of the loss and NCC at three levels."""
     name = NAMES[method]
     terms = [
-        Curve("invariance", table.series(method, "invariance"), RED, "-"),
-        Curve("regularization", table.series(method, "regularization"), GREEN, "--"),
+        Curve("invariance", table.series(method, "invariance"), PURPLE, "-", "D"),
+        Curve("regularization", table.series(method, "regularization"), GREY, "--", "v"),
     ]
     levels = [
         Curve(
@@ -82,13 +82,16 @@ def over_training(table: Table, method: str) -> Plot:
         f"(a) {name}: terms of the loss, and what the encodings cluster by",
         "Left: the two weighted parts of the loss, mean over an epoch. Middle: held-out rows whose "
         "nearest class mean is their own, at three levels. Right: the same curves, each relative "
-        "to its start and end: which part of the loss moves when the clustering does? Lines are "
+        "to its start and end, cut off at -1 and 2 (a part that ends near where it started is "
+        "divided by little): which part of the loss moves when the clustering does? Lines are "
         "means over seeds, bands their range.",
         [
             Panel("parts of the loss", curves(terms, "epoch", "value", log=_positive(terms))),
             Panel("clustering", curves(levels, "epoch", "held-out NCC accuracy, %", percent=True)),
             Panel(
-                "relative", curves([scaled(c) for c in (*terms, *levels)], "epoch", share)
+                "relative", curves(
+                    [scaled(c) for c in (*terms, *levels)], "epoch", share, limits=(-1, 2)
+                )
             ),
         ],
         ("quantity", "start", "end"),

@@ -15,11 +15,11 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from sslkernels.report import style
 
-WIDTH, HEIGHT = 4.6, 3.4  # inches of a panel
+WIDTH, HEIGHT = 4.6, 4.0  # inches of a panel
 
 _DARK: Any = {
     "figure.facecolor": "#15181C",
@@ -110,7 +110,13 @@ class Curve:
 
 
 def curves(
-    lines: Sequence[Curve], xlabel: str, ylabel: str, *, log: bool = False, percent: bool = False
+    lines: Sequence[Curve],
+    xlabel: str,
+    ylabel: str,
+    *,
+    log: bool = False,
+    percent: bool = False,
+    limits: tuple[float, float] | None = None,
 ) -> Callable[[Axes, str], None]:
     """A panel of curves; a value that is not finite leaves a gap."""
 
@@ -124,15 +130,30 @@ def curves(
             mean = scale * np.array([np.mean(v) for v in table])
             low = scale * np.array([np.min(v) for v in table])
             high = scale * np.array([np.max(v) for v in table])
-            options: Any = {"color": line.colour, "ls": line.dashes, "lw": 1.8, "ms": 3.5}
+            colour = text if line.colour == style.BLACK else line.colour
+            options: Any = {"color": colour, "ls": line.dashes, "lw": 1.8, "ms": 3.5}
             axes.plot(x, mean, marker=line.marker, label=line.name, **options)
-            axes.fill_between(x, low, high, color=line.colour, alpha=0.16, lw=0)
+            axes.fill_between(x, low, high, color=colour, alpha=0.16, lw=0)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
+        if limits is not None:
+            axes.set_ylim(*limits)
         if log:
             axes.set_yscale("log")
+            low, high = axes.get_ylim()
+            subs = (1.0, 2.0, 5.0) if high < 300 * low else (1.0,)
+            axes.yaxis.set_major_locator(LogLocator(subs=subs))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.legend(fontsize=8, labelcolor=text)
+        axes.legend(  # below, where it hides nothing
+            fontsize=8,
+            labelcolor=text,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.22 if xlabel else -0.3),
+            ncols=3 if len(lines) > 4 else 2,
+            columnspacing=1.2,
+        )
 
     return draw
 

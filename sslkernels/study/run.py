@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sslkernels import targets
 from sslkernels._files import replaced
-from sslkernels.monitor import EmbeddingMonitor
+from sslkernels.monitor import EmbeddingMonitor, records
 from sslkernels.study import digits
 from sslkernels.study.augment import augment
 from sslkernels.study.methods import METHODS, Split, supervised
@@ -112,7 +112,8 @@ class Run:
             if METHODS[method] is None:
                 self.model = Classifier(10).to(device)
                 self.model.encoder = self.encoder
-        watched: dict[str, Any] = {"keep": True, "batch_rows": 4096, "out": path, "resume": True}
+        self.path = path
+        watched: dict[str, Any] = {"keep": True, "batch_rows": 4096}
         names = list(LAYERS)
         self.monitors = [
             EmbeddingMonitor(
@@ -201,8 +202,11 @@ class Run:
         return {name: float(term) for name, term in zip(Split._fields, terms, strict=True)}
 
     def _measure(self, epoch: int, terms: dict[str, float]) -> None:
-        self.monitors[0].measure(epoch, losses=terms)
-        self.monitors[1].measure(epoch)
+        images, views = self.monitors
+        rows = images.measure(epoch, losses=terms)
+        # What is of a layer whatever the labeling is that of the images.
+        rows += [row for row in views.measure(epoch) if row["labeling"]]
+        records.append(self.path, rows)
 
 
 def finish(path: Path, content: dict[str, Any]) -> None:

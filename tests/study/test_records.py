@@ -66,7 +66,29 @@ def test_verdicts():
     assert "one seed" in verdict([0.2]).shown and verdict([0.2]).verdict == REPRODUCED
     assert verdict([0.2], "augmented sample").verdict == UNTESTABLE
     assert verdict([math.nan, math.nan]).verdict == UNTESTABLE
-    assert verdict([0.2], "regularization drives").verdict == UNTESTABLE
+    assert verdict([0.2], "regularization clusters").verdict == UNTESTABLE
+    assert verdict([0.2], "only the regularization still falls").verdict == UNTESTABLE
+
+
+def test_a_part_that_does_less_harm_than_the_other_does_not_cluster():
+    rows = [row(0.5, method=m) for m in ("regularization-only", "invariance-only")]
+    rows += [row(0.48, method="regularization-only", epoch=9)]
+    rows += [row(0.1, method="invariance-only", epoch=9)]
+    found = findings(Table(rows), [], {})
+    assert found[0].verdict == NOT and found[0].shown.startswith("-2.0 points")
+
+
+def test_what_comes_after_the_invariance_has_fallen():
+    clustering = {0: 0.1, 1: 0.2, 2: 0.3, 9: 1.0}
+    terms = {0: 10.0, 1: 5.0, 2: 1.0, 9: 0.0}
+    rows = [row(value, epoch=x) for x, value in clustering.items()]
+    for x, value in terms.items():
+        rows.append(
+            row(value, epoch=x, layer="", labeling="", split="train", statistic="invariance")
+        )
+    found = findings(Table(rows), [], {})
+    assert found[1].shown.startswith(f"{100 * (0.7 / 0.9 - 0.5):+.1f}")
+    assert found[1].verdict == REPRODUCED
 
 
 def test_rank_correlation_is_spearmans():
