@@ -121,8 +121,9 @@ def nt_xent_terms(
     if group is None:
         check()
         return _nt_xent(x, y, _as_tensor(temperature))[0]
-    one = isinstance(temperature, Tensor) and temperature.numel() == 1
-    value = temperature.item() if one else temperature
+    value: Any = temperature
+    if isinstance(temperature, Tensor) and temperature.numel() == 1:
+        value = temperature.item()
     batch = _distributed.agree(group, "NT-Xent", check, (x, y), (value,), min_rows=1)
     if isinstance(temperature, Tensor):
         temperature = temperature.reshape(())

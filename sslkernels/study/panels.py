@@ -140,8 +140,8 @@ def curves(
             axes.set_ylim(*limits)
         if log:
             axes.set_yscale("log")
-            low, high = axes.get_ylim()
-            subs = (1.0, 2.0, 5.0) if high < 300 * low else (1.0,)
+            bottom, top = axes.get_ylim()
+            subs = (1.0, 2.0, 5.0) if top < 300 * bottom else (1.0,)
             axes.yaxis.set_major_locator(LogLocator(subs=subs))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
