@@ -34,6 +34,10 @@ th { color: var(--quiet); font-weight: 600; }
 .number { text-align: right; white-space: nowrap; }
 img.whole { max-width: 100%; min-width: 40rem; height: auto; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
+@media (max-width: 40rem) {
+  .stacked th { display: none; } .stacked td { display: block; border: 0; padding: .1rem 0; }
+  .stacked tr { display: block; border-bottom: 1px solid var(--line); padding: .5rem 0; }
+  .stacked td:first-child { font-weight: 600; } }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--quiet); }
 pre { background: var(--band); padding: .7rem .9rem; overflow-x: auto; font-size: .85rem; }
 """
@@ -87,9 +91,11 @@ def table(
     *,
     classes: Sequence[str] = (),
     right: Sequence[bool] = (),
+    stacked: bool = False,
 ) -> str:
     """Numbers to three digits, to the right as are the columns that ``right`` names; ``classes``
-    style the last cell of each row."""
+    style the last cell of each row. ``stacked`` puts the cells of a row below each other on a
+    narrow screen."""
     sides = list(right) or [False] * len(columns)
     head = "".join(
         f"<th{' class=number' if side else ''}>{text(name)}</th>"
@@ -102,7 +108,8 @@ def table(
             cells[-1] = f'<td class="{classes[number]}">{text(row[-1])}</td>'
         body.append(f"<tr>{''.join(cells)}</tr>")
     lines = "\n".join(body)
-    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{lines}\n</table></div>'
+    kind = " class=stacked" if stacked else ""
+    return f'<div class="wide"><table{kind}>\n<tr>{head}</tr>\n{lines}\n</table></div>'
 
 
 def folded(summary: str, content: str) -> str:

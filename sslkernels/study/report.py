@@ -46,7 +46,7 @@ def plots(
     if watched:
         ablated = [m for m in ABLATIONS if table.seeds(m)]
         found.append(figures.collapse(table, [*watched, *ablated]))
-    return sorted(found, key=lambda plot: plot.key)
+    return sorted(found, key=lambda plot: plot.key[0])  # by letter, methods in their order
 
 
 def _agreement(done: Mapping[tuple[int, str], Mapping[str, Any]]) -> dict[str, float]:
@@ -142,7 +142,7 @@ def _page(
         body.append(
             page.paragraph(f"Incomplete: {done} of {planned} runs have ended; the rest is missing.")
         )
-    links = [("findings", "Findings"), *((p.key, p.title.split(" ")[0]) for p in drawn)]
+    links = [("findings", "Findings"), *((p.key, p.title.split(":")[0]) for p in drawn)]
     links.append(("how", "How it was made"))
     body.append(
         "<nav>"
@@ -161,6 +161,7 @@ def _page(
             ("finding", "criterion", "these runs", "verdict"),
             [(f.claim, f.criterion, f.shown, f.verdict) for f in verdicts],
             classes=[{REPRODUCED: "good", NOT: "bad"}.get(f.verdict, "quiet") for f in verdicts],
+            stacked=True,
         ),
     ]
     for plot in drawn:
