@@ -1,7 +1,7 @@
 """Watch an encoder of handwritten digits while VICReg trains it, and see what watching costs.
 
-python examples/monitor_digits.py
-python examples/monitor_digits.py --epochs 40 --out run.jsonl
+    python examples/monitor_digits.py
+    python examples/monitor_digits.py --every 1 --out run.jsonl
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ PROBE = 400  # held-out digits; as many more make the class means
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--every", type=int, default=5, help="epochs between measurements")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--every", type=int, default=10, help="epochs between measurements")
     parser.add_argument("--out", help="a file of JSON lines")
     options = parser.parse_args()
 

@@ -170,7 +170,7 @@ class EmbeddingMonitor:
         self.seconds += time.perf_counter() - start
         terms = losses._asdict() if hasattr(losses, "_asdict") else dict(losses or {})
         found = [
-            *(("", "", "train", name, float(value)) for name, value in terms.items()),
+            *(("", "", "train", name, _number(value)) for name, value in terms.items()),
             *measured,
         ]
         result = [dict(zip(records.COLUMNS, (int(step), *row), strict=True)) for row in found]
@@ -341,6 +341,10 @@ def _check_columns(name: str, z: Tensor) -> None:
             f"layers: {name!r}: {z.shape[1]} columns, whose scatter takes {gib:.1f} GiB; pool it "
             f"to at most {_SCATTER}, for instance with pool={{{name!r}: 'mean'}}"
         )
+
+
+def _number(value: Any) -> float:
+    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def _call(model: nn.Module, inputs: Any) -> Any:
