@@ -1,7 +1,7 @@
 """Watch an encoder of handwritten digits while VICReg trains it, and see what watching costs.
 
-    python examples/monitor_digits.py
-    python examples/monitor_digits.py --every 1 --out run.jsonl
+python examples/monitor_digits.py
+python examples/monitor_digits.py --every 1 --out run.jsonl
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sslkernels._files import replaced
+from sslkernels._optional import needed
 
 COLUMNS = ("embeddings", "labeling", "split", "statistic", "value")
 
@@ -177,8 +178,7 @@ class Evaluation:
 
     def to_pandas(self) -> Any:
         """:meth:`rows` as a ``pandas.DataFrame``; pandas must be installed."""
-        import pandas
-
+        pandas = needed("pandas", "pandas", "to_pandas")
         return pandas.DataFrame(self.rows(), columns=list(COLUMNS))
 
     def to_csv(self, path: Any) -> None:

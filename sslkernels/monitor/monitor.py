@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sslkernels import _checks
+from sslkernels._optional import needed
 from sslkernels.evaluation.ranks import Ranks
 from sslkernels.monitor import records
 from sslkernels.monitor.layers import Pool, Taps, found, pools_for, untouched, unwrapped
@@ -206,8 +207,7 @@ class EmbeddingMonitor:
 
     def to_pandas(self) -> Any:
         """:attr:`rows` as a ``pandas.DataFrame``; pandas must be installed."""
-        import pandas
-
+        pandas = needed("pandas", "pandas", "to_pandas")
         return pandas.DataFrame(self.rows, columns=list(records.COLUMNS))
 
     # ---- one measurement ---------------------------------------------------------------------

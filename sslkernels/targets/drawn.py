@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslkernels import _checks
+from sslkernels._optional import needed
 
 
 def random_labels(num_rows: int, num_classes: int, *, seed: int = 0) -> Tensor:
@@ -152,15 +153,12 @@ def clusters(z: Any, num_clusters: int, *, seed: int = 0) -> Tensor:
         >>> bool(found[0] == found[1]), bool(found[1] == found[2])
         (True, False)
     """
-    try:
-        from sklearn.cluster import KMeans
-    except ImportError as error:
-        raise ImportError("clusters: needs scikit-learn: pip install scikit-learn") from error
+    cluster = needed("sklearn.cluster", "scikit-learn", "clusters")
     rows = _checks.embeddings(_checks.as_tensor(z, "z"), "z").detach().cpu().double().numpy()
     k = _checks.positive_int(num_clusters, "num_clusters")
     if k > len(rows):
         raise ValueError(f"num_clusters: expected at most {len(rows)}, one per row, got {k}")
-    found = KMeans(k, n_init=4, random_state=seed).fit_predict(rows)
+    found = cluster.KMeans(k, n_init=4, random_state=seed).fit_predict(rows)
     return torch.from_numpy(found.astype(np.int64))
 
 
