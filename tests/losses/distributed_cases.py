@@ -173,3 +173,14 @@ def raises(kind, words, function, *args, **kwargs):
         assert words in str(error), error
     else:
         raise AssertionError(f"no {kind} that says {words!r}")
+
+
+SCENARIOS: dict[str, dict] = {"agreeing": {}, "failing": {}}
+
+
+def scenario(which):
+    def add(function):
+        SCENARIOS[which][function.__name__] = function
+        return function
+
+    return add
