@@ -26,6 +26,10 @@ NAMES = ("cpu", "triton", "torch")
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("backend", default=None)
 
 
+class Misaligned(RuntimeError):
+    """A backend cannot read a tensor where it lies: its memory starts between two elements."""
+
+
 class BackendStatus(NamedTuple):
     """Whether a backend is usable on this machine; ``reason`` says why not, or how it will run."""
 

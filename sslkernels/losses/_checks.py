@@ -46,6 +46,8 @@ def pair(
 
 def number(value: Any, name: str, least: float = -math.inf) -> float:
     """A finite real number, no smaller than ``least``."""
+    if type(value) is float and least <= value < math.inf and value != -math.inf:
+        return value  # what nearly all calls give
     if isinstance(value, Tensor):
         raise TypeError(
             f"{name}: takes a number, got {type(value).__name__}: no gradient would flow to it"

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from sslkernels.backends.selection import Misaligned
+
 Results = Tensor | tuple[Tensor, ...]
 
 
@@ -31,7 +33,10 @@ def declare(
     qualified = f"sslkernels::{name}"
 
     def run_aligned(*args: Any) -> Results:
-        return run(*map(_aligned, args))
+        try:
+            return run(*args)
+        except Misaligned:
+            return run(*map(_aligned, args))
 
     torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
     torch.library.impl(qualified, "CompositeExplicitAutograd")(run_aligned)

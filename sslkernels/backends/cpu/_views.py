@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import torch
 
+from sslkernels.backends.selection import Misaligned
+
 _CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
 View = tuple[int, int, int, int, int, int]
 
 
 def address(t: torch.Tensor) -> int:
-    """Of the first element of a tensor with any strides."""
-    if t.device.type != "cpu":
-        raise RuntimeError(f"expected a tensor on the CPU, got one on {t.device}")
-    if t.is_neg() or t.is_conj():
+    """Of the first element of a tensor with any strides.
+
+    Raises:
+        Misaligned: it lies between two elements.
+        RuntimeError: it is no address of the tensor's values on the CPU.
+    """
+    if not t.is_cpu or t.is_neg() or t.is_conj():
+        if not t.is_cpu:
+            raise RuntimeError(f"expected a tensor on the CPU, got one on {t.device}")
         raise RuntimeError("expected values as they are in memory, got lazily negated ones")
     data = t.data_ptr()
-    if data % t.element_size():
-        raise RuntimeError(f"expected {t.dtype} in aligned memory, got address {data:#x}")
+    if data & 7 and data % t.element_size():  # no element is longer than eight bytes
+        raise Misaligned(f"expected {t.dtype} in aligned memory, got address {data:#x}")
     return data
 
 
