@@ -3,6 +3,8 @@
 // 1 - P_ij comes from the row's loss.
 //
 // Accumulators: float32 (float64 for float64), a tile at a time in registers. Norms are float64.
+#include <cfloat>
+
 #include "nt_xent_tiles.h"
 #include "tile_apply.h"
 
@@ -74,7 +76,8 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
     const double on_uniformity = grad[0] + grad[2], on_alignment = grad[0] + grad[1];
     double common = std::fabs(on_uniformity);
     if (!(std::fabs(on_alignment) <= common)) common = std::fabs(on_alignment);
-    const double inverse = common > 0 ? 1 / common : 1;  // NaN passes through `common` below
+    if (common > 0 && common < DBL_MIN) common = DBL_MIN;  // one over less is infinite
+    const double inverse = common > 0 ? 1 / common : 1;    // NaN passes through `common` below
 
     const Array<T> packed(panels * W * d);
     const Array<T> units(count * ld);

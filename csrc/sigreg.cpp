@@ -16,6 +16,7 @@
 
 #include <omp.h>
 
+#include <cfloat>
 #include <cmath>
 
 #include "elementary.h"
@@ -279,6 +280,7 @@ void backward(const double* grad, const MatrixView& view, const SigregSettings& 
         if (!(size <= largest)) largest = size;
         if (size != size) break;
     }
+    if (largest > 0 && largest < DBL_MIN) largest = DBL_MIN;  // one over less is infinite
     const double inverse = largest > 0 ? 1 / largest : 1;
 #pragma omp parallel num_threads(threads)
     {

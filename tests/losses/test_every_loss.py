@@ -90,3 +90,15 @@ def test_backends_continue_each_other(name, settings, of_backward, shape):
     torch.testing.assert_close(kept[0], kept[1], rtol=1e-5, atol=1e-5)
     for pair in grads[1:]:
         torch.testing.assert_close(pair, grads[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("upstream", [1e-310, 5e-324])
+@pytest.mark.parametrize("loss", [nt_xent_loss, barlow_twins_loss, vicreg_loss])
+def test_a_subnormal_upstream_gradient_is_finite(backend, loss, upstream):
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(9, 5, generator=g, dtype=torch.float64).requires_grad_() for _ in range(2))
+    loss(x, y).backward(torch.tensor(upstream, dtype=torch.float64))
+    z = torch.randn(9, 5, generator=g, dtype=torch.float64).requires_grad_()
+    sigreg_loss(z, num_slices=8).backward(torch.tensor(upstream, dtype=torch.float64))
+    for leaf in (x, y, z):
+        assert leaf.grad.isfinite().all() and leaf.grad.abs().max() <= 100 * upstream
