@@ -39,11 +39,14 @@ def relative(series: Series) -> Series:
     if len(series) < 2:
         return {}
     first, last = series[min(series)], series[max(series)]
+    moved = [seed for seed in last if seed in first and last[seed] != first[seed]]
+    if not moved:
+        return {}
     return {
         x: {
-            seed: (value - first[seed]) / (last[seed] - first[seed])
-            for seed, value in values.items()
-            if seed in first and seed in last and last[seed] != first[seed]
+            seed: (values[seed] - first[seed]) / (last[seed] - first[seed])
+            for seed in moved
+            if seed in values
         }
         for x, values in series.items()
     }

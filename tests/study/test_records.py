@@ -48,6 +48,7 @@ def test_relative_curves_go_from_0_to_1():
     series = {0: {0: 2.0, 1: 5.0}, 3: {0: 3.0, 1: 5.0}, 6: {0: 6.0, 1: 5.0}}
     assert relative(series) == {0: {0: 0.0}, 3: {0: 0.25}, 6: {0: 1.0}}
     assert relative({0: {0: 1.0}}) == {}
+    assert relative({0: {0: 1.0}, 3: {0: 2.0}, 6: {0: 1.0}}) == {}  # back where it started
 
 
 def verdict(gains, name="semantic class"):
