@@ -14,6 +14,7 @@ from sslkernels.report import geometry, page
 from sslkernels.report.files import versions
 
 _TITLE = "Class geometry of embeddings"
+_BROKEN = {"leave-\none-out": "leave-one-out", "uni-\nformity": "uniformity"}  # for a terminal
 
 
 def document(evaluation: Evaluation, described: Mapping[str, Any], picture: bytes | None) -> str:
@@ -48,7 +49,8 @@ def document(evaluation: Evaluation, described: Mapping[str, Any], picture: byte
 
 
 def _table(shown: Table) -> str:
-    columns = [_plain(column.header) for column in shown.columns]
+    heads = [_plain(column.header) for column in shown.columns]
+    columns = [_BROKEN.get(head, head) for head in heads]
     cells = [[_plain(cell) for cell in column.cells] for column in shown.columns]
     right = [column.justify == "right" for column in shown.columns]
     return page.table(columns, list(zip(*cells, strict=True)), right=right)
