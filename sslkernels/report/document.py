@@ -14,7 +14,11 @@ from sslkernels.report import geometry, page
 from sslkernels.report.files import versions
 
 _TITLE = "Class geometry of embeddings"
-_BROKEN = {"leave-\none-out": "leave-one-out", "uni-\nformity": "uniformity"}  # for a terminal
+_BROKEN = {  # for a terminal
+    "leave-\none-out": "leave-one-out",
+    "uni-\nformity": "uniformity",
+    "align-\nment": "alignment",
+}
 
 
 def document(evaluation: Evaluation, described: Mapping[str, Any], picture: bytes | None) -> str:
