@@ -20,6 +20,12 @@ _NEEDS = {
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line on ``args`` (``sys.argv`` by default) and exit with its status."""
     missing = [package for module, package in _NEEDS.items() if find_spec(module) is None]
+    given = sys.argv[1:] if args is None else list(args)
+    if missing and given == ["info"]:  # the command that says what is missing
+        from sslkernels.cli.facts import plain
+
+        print("\n".join(plain(missing)))
+        sys.exit(0)
     if missing:
         print(
             f"sslkernels: the command line needs {', '.join(missing)}: "

@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
-from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sslkernels import backends
 from sslkernels.cli.console import one_line_errors, out
-from sslkernels.report.files import versions
-
-
-def facts() -> dict[str, Any]:
-    """What a bug report or a table of timings should say of the machine."""
-    from sslkernels.backends import cpu
-
-    try:
-        triton: str | None = version("triton")
-    except PackageNotFoundError:
-        triton = None
-    return {
-        "versions": {**versions(), "triton": triton, "cuda": torch.version.cuda},
-        "machine": {
-            "system": f"{platform.system()} {platform.machine()}",
-            "cpu": _cpu_name(),
-            "instruction_set": cpu._C.active_isa() if cpu._C else None,
-            "instruction_set_detected": cpu._C.detected_isa() if cpu._C else None,
-            "threads": torch.get_num_threads(),
-            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        },
-        "backends": {name: status._asdict() for name, status in backends().items()},
-    }
+from sslkernels.cli.facts import facts
 
 
 def info(
@@ -70,14 +44,3 @@ def info(
             mark = "[green]usable[/]  " if status["usable"] else "[red]unusable[/]"
             table.add_row(name, f"{mark}  {escape(status['reason'])}")
         out.print(table)
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

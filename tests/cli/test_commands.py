@@ -120,7 +120,7 @@ def test_info_says_what_is_usable_and_why_not(command):
 
 def test_version_and_help(command):
     assert command("--version")[:2] == (0, f"sslkernels {ssk.__version__}\n")
-    for name in ("report", "demo", "bench", "info"):
+    for name in ("report", "demo", "study", "bench", "info"):
         assert name in command("--help")[1]
         code, out, _ = command(name, "--help")
         assert code == 0
@@ -129,7 +129,7 @@ def test_version_and_help(command):
 
 def test_without_the_extra_packages(command, monkeypatch):
     monkeypatch.setattr("sslkernels.cli.find_spec", lambda name: None if name == "rich" else 1)
-    code, out, err = command("info")
+    code, out, err = command("bench")
     assert (code, out) == (2, "")
     assert err == "sslkernels: the command line needs rich: pip install 'sslkernels[cli]'\n"
 
@@ -176,3 +176,17 @@ def test_interrupts_leave_nothing_behind(tmp_path, number, status):
     assert out == "" and len(err.splitlines()) == (1 if number == signal.SIGINT else 0)
     (tmp_path / "progress").unlink()  # kept: the next run goes on from it
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_info_needs_nothing_but_torch(monkeypatch, capsys):
+    import sslkernels.cli as cli
+
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name in ("typer", "rich") else 1)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["info"])
+    said = capsys.readouterr().out
+    assert left.value.code == 0 and "torch" in said and "cpu           usable" in said
+    assert "report, demo, study and bench need typer, rich: pip install 'sslkernels[cli]'" in said
+    with pytest.raises(SystemExit) as left:
+        cli.main(["bench"])
+    assert left.value.code == 2
