@@ -198,37 +198,50 @@ def layers(table: Table, methods: Sequence[str], graded: Sequence[str]) -> Plot:
         found = {k: ask(method, statistic, layer=key, **where) for k, key in enumerate(LAYERS)}
         return {k: values for k, values in found.items() if values}
 
-    by_method = [
-        Curve(NAMES[m], profile(m, "ncc", "digit"), _METHOD_COLOURS[m], _DASHES[k % 4], _MARKERS[k])
-        for k, m in enumerate(methods)
-    ]
+    def of_methods(statistic: str) -> list[Curve]:
+        return [
+            Curve(
+                NAMES[m], profile(m, statistic, "digit"), _METHOD_COLOURS[m], _DASHES[k % 4],
+                _MARKERS[k],
+            )
+            for k, m in enumerate(methods)
+        ]  # fmt: skip
+
+    def of_targets(statistic: str) -> list[Curve]:
+        shades = _shades(len(graded))
+        return [
+            Curve(
+                name, profile(methods[0], statistic, name), shades[k], _DASHES[k % 4],
+                _MARKERS[k % 6],
+            )
+            for k, name in enumerate(graded)
+        ]  # fmt: skip
+
     start = Curve("before training", profile(methods[0], "ncc", "digit", True), BLACK, ":", "x")
-    shades = _shades(len(graded))
-    targets = [
-        Curve(name, profile(methods[0], "ncc", name), shades[k], _DASHES[k % 4], _MARKERS[k % 6])
-        for k, name in enumerate(graded)
-    ]
-    tightness = [
-        Curve(
-            NAMES[m], profile(m, "cdnv", "digit"), _METHOD_COLOURS[m], _DASHES[k % 4], _MARKERS[k]
-        )
-        for k, m in enumerate(methods)
-    ]
+    by_method = of_methods("ncc")
     rows = [
         (curve.name, *(spread(curve.values.get(k, {}), 100) for k in range(len(names))))
         for curve in (start, *by_method)
     ]
-    held = "held-out NCC accuracy, %"
+    one, share, tightness = NAMES[methods[0]], "of held-out rows, %", "CDNV of held-out rows"
     return Plot(
         "c-layers",
         "(c) Clustering by layer, after training",
-        "From the first block to the embedding that the loss sees. Left: by digit, for each way of "
-        f"training. Middle: {NAMES[methods[0]]}, for targets from random to semantic. Right: how "
-        "tight the digits are; lower is tighter.",
+        "From the first block to the embedding that the loss sees: nearest class centers, the "
+        "linear probe, and CDNV, where lower is tighter. Above by digit, for each way of training; "
+        f"below {one}, for targets from random to semantic.",
         [
-            Panel("by digit", by_layer([start, *by_method], names, held, percent=True)),
-            Panel("by target", by_layer(targets, names, held, percent=True)),
-            Panel("CDNV by digit", by_layer(tightness, names, "CDNV of held-out rows", log=True)),
+            Panel("NCC by digit", by_layer([start, *by_method], names, share, percent=True)),
+            Panel(
+                "probe by digit", by_layer(of_methods("linear_probe"), names, share, percent=True)
+            ),
+            Panel("CDNV by digit", by_layer(of_methods("cdnv"), names, tightness, log=True)),
+            Panel("NCC by target", by_layer(of_targets("ncc"), names, share, percent=True)),
+            Panel(
+                "probe by target",
+                by_layer(of_targets("linear_probe"), names, share, percent=True),
+            ),
+            Panel("CDNV by target", by_layer(of_targets("cdnv"), names, tightness, log=True)),
         ],
         ("training, held-out NCC by digit in %", *names),
         rows,
