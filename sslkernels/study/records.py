@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +133,3 @@ class Table:
         """``{seed: value}`` before training."""
         series = self.series(method, statistic, **where)
         return series[min(series)] if series else {}
-
-
-def each(rows: list[Row], **where: Any) -> Iterator[Row]:
-    """The rows whose columns have these values."""
-    return (row for row in rows if all(row[key] == value for key, value in where.items()))
