@@ -10,7 +10,9 @@ arithmetic or a few additions then add up: n is never larger.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,6 +20,18 @@ import torch
 STRETCH = 512
 _LAMBDA = 6.0  # 3e-8 of the sums are off by more
 _ROUNDINGS = 8  # of what goes into a sum and what comes out of it
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """For the factorisations of truths: where LAPACK's threads are more than the free cores, they
+    wait for each other, minutes for what takes a second."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Wrong(AssertionError):

@@ -7,7 +7,7 @@ import math
 import torch
 
 import sslkernels as ssk
-from tests.soak.bounds import hold, rounding
+from tests.soak.bounds import hold, one_thread, rounding
 from tests.soak.draws import COLUMNS, Draw
 from tests.soak.moments import Truth
 
@@ -88,7 +88,8 @@ class Spectrum:
     def __init__(self, truth: Truth, dtype: torch.dtype, *, parts: bool = False) -> None:
         n, d = len(truth.z), truth.z.shape[1]
         kept = min(n, d)
-        s = torch.linalg.svdvals(truth.residual)
+        with one_thread():
+            s = torch.linalg.svdvals(truth.residual)
         self.values = s.square() / n
         mean = truth.off_mean(dtype, n).norm()
         moved = mean.square() + (2 * mean * truth.residual.norm() / n**0.5 if parts else 0.0)
@@ -144,7 +145,8 @@ class Spectrum:
 def rankme(z: torch.Tensor, truth: Truth, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """RankMe and what it may be off by: singular values are known to the square root of what the
     eigenvalues of Z^T Z are, 2^-26 of the largest, and what the means' rounding adds."""
-    s = torch.linalg.svdvals(z)
+    with one_thread():
+        s = torch.linalg.svdvals(z)
     p = s / s.sum() + 1e-7
     value = torch.exp(-(p * p.log()).sum())
     n = len(z)
