@@ -44,7 +44,7 @@ class StudySettings:
     @classmethod
     def quick(cls) -> StudySettings:
         """A look at the whole in under a minute on two cores."""
-        return replace(cls(), seeds=2, epochs=8, measurements=5, stages=(0, 2, 200))
+        return replace(cls(), seeds=2, epochs=6, measurements=3, stages=(0, 2, 60))
 
     def runs(self) -> list[tuple[int, str]]:
         """Every ``(seed, method)``, the first seed of all methods first."""
