@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-SOURCES := $(wildcard csrc/*) CMakeLists.txt setup.py pyproject.toml constraints.txt
+KERNELS := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
+SOURCES := $(KERNELS) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
 .PHONY: install demo test soak lint format bench test-gpu bench-gpu clean
 
@@ -37,12 +38,12 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/clang-format --dry-run --Werror csrc/*.cpp csrc/*.h
+	$(VENV)/bin/clang-format --dry-run --Werror $(KERNELS)
 
 format: $(STAMP)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/clang-format -i csrc/*.cpp csrc/*.h
+	$(VENV)/bin/clang-format -i $(KERNELS)
 
 bench: $(STAMP)
 	$(PY) -m benchmarks

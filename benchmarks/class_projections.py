@@ -14,8 +14,8 @@ import torch
 import sslkernels as ssk
 from benchmarks.class_moments import embeddings
 from benchmarks.registry import NO_RESULT, Case, Workload
-from sslkernels.backends import select
-from sslkernels.backends.torch.class_projections import class_projections as in_float64
+from sslkernels.backends.torch.class_projections import class_projections_forward as in_float64
+from sslkernels.passes.selection import select
 
 CONTENDERS = (
     "sslkernels, one pass",
@@ -27,7 +27,7 @@ Answer = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def one_pass(z: torch.Tensor, labels: torch.Tensor, m: ssk.ClassMoments) -> Answer:
-    pass_ = select("class_projections", z).class_projections
+    pass_ = select("class_projections", z).class_projections_forward
     return pass_(z, labels, m.centers(), m.counts, True)
 
 

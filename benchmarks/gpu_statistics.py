@@ -10,11 +10,16 @@ import torch
 
 from benchmarks.gpu_jobs import Job, rotations
 from sslkernels.backends import torch as dense
-from sslkernels.backends.triton.class_moments import class_moments_update
-from sslkernels.backends.triton.nearest_centers import nearest_center, nearest_centers
-from sslkernels.backends.triton.pairs import cdnv_sum
-from sslkernels.backends.triton.projections import class_projections
-from sslkernels.backends.triton.unit_row_moments import unit_moments
+from sslkernels.backends.triton.class_moments.update import class_moments_update
+from sslkernels.backends.triton.class_projections.project import (
+    class_projections_forward as class_projections,
+)
+from sslkernels.backends.triton.mean_pairs.pairs import cdnv_sum
+from sslkernels.backends.triton.nearest_center.search import (
+    nearest_center_forward as nearest_center,
+)
+from sslkernels.backends.triton.nearest_center.search import nearest_centers
+from sslkernels.backends.triton.unit_moments.rows import unit_moments_forward as unit_moments
 
 ROWS, DIM, CLASSES = 1_281_167, 2048, 1000  # ImageNet-1k through a ResNet-50
 
@@ -186,7 +191,9 @@ def projections() -> Iterator[list[Job]]:
             "sslkernels": lambda z, y, c: class_projections(z, y, c, counts, True)[0],
             "sslkernels, ranks": lambda z, y, c: class_projections(z, y, c, None, False)[0],
             "torch, fp32": _projected,
-            "torch, fp64": lambda z, y, c: dense.class_projections(z, y, c, counts, True)[0],
+            "torch, fp64": lambda z, y, c: dense.class_projections_forward(z, y, c, counts, True)[
+                0
+            ],
         }
         title = f"class projections bf16 ({ROWS}, {DIM}), C = {CLASSES}, {name}"
         inputs, work = [(z, own, centers)] * 2, 2 * ROWS * DIM * CLASSES
@@ -200,7 +207,7 @@ def projections() -> Iterator[list[Job]]:
 def unit_moments_of_rows() -> Iterator[list[Job]]:
     """Mean and scatter of unit rows, against normalize and var by parts, in fp32."""
     z, _ = _embeddings(ROWS, DIM, CLASSES)
-    exact = dense.unit_moments(z)[1]
+    exact = dense.unit_moments_forward(z)[1]
 
     def plain(z: torch.Tensor) -> torch.Tensor:
         (mean, m2), count = torch.zeros(2, DIM, device=z.device), 0
@@ -220,7 +227,7 @@ def unit_moments_of_rows() -> Iterator[list[Job]]:
         for label, run, bound in (  # relative, of the scatter of any column
             ("sslkernels", lambda z: unit_moments(z)[1], 1e-5),
             ("normalize and var", plain, 1e-3),
-            ("torch, fp64", lambda z: dense.unit_moments(z)[1], 1e-12),
+            ("torch, fp64", lambda z: dense.unit_moments_forward(z)[1], 1e-12),
         )
     ]
 

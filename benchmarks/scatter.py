@@ -13,7 +13,7 @@ import torch
 import sslkernels as ssk
 from benchmarks.class_moments import embeddings
 from benchmarks.registry import Case, Workload
-from sslkernels.backends import select
+from sslkernels.passes.selection import select
 
 CONTENDERS = ("sslkernels", "torch float64 product, blocks of rows")
 

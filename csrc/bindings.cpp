@@ -11,19 +11,19 @@
 #include <thread>
 #include <tuple>
 
-#include "barlow_twins.h"
-#include "class_moments.h"
-#include "class_projections.h"
-#include "cpu_features.h"
-#include "cuts.h"
-#include "mean_pairs.h"
-#include "nearest_center.h"
-#include "nt_xent.h"
-#include "scatter.h"
-#include "sigreg.h"
-#include "unit_moments.h"
-#include "vicreg.h"
-#include "views.h"
+#include "barlow_twins/barlow_twins.h"
+#include "class_moments/class_moments.h"
+#include "class_projections/class_projections.h"
+#include "core/cpu_features.h"
+#include "core/cuts.h"
+#include "core/views.h"
+#include "mean_pairs/mean_pairs.h"
+#include "nearest_center/nearest_center.h"
+#include "nt_xent/nt_xent.h"
+#include "scatter/scatter.h"
+#include "sigreg/sigreg.h"
+#include "unit_moments/unit_moments.h"
+#include "vicreg/vicreg.h"
 
 namespace py = pybind11;
 

@@ -2,7 +2,6 @@
 
 from importlib.metadata import version as _version
 
-from sslkernels.backends import BackendStatus, backends, use_backend
 from sslkernels.evaluation import Evaluation, evaluate
 from sslkernels.losses import (
     BarlowTwinsLoss,
@@ -21,6 +20,7 @@ from sslkernels.losses import (
     variance_loss,
     vicreg_loss,
 )
+from sslkernels.passes.selection import BackendStatus, backends, use_backend
 from sslkernels.statistics import (
     ClassMoments,
     DirectionalCDNVPass,

@@ -1,5 +1,5 @@
 """The backends, each a package of passes, and the choice between them."""
 
-from sslkernels.backends.selection import BackendStatus, backends, select, use_backend
+from sslkernels.passes.selection import BackendStatus, backends, select, use_backend
 
 __all__ = ["BackendStatus", "backends", "select", "use_backend"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from sslkernels.backends import backends
 from sslkernels.cli.console import OptionError
+from sslkernels.passes.selection import backends
 
 
 def choose(wanted: str) -> tuple[torch.device, str | None]:

@@ -16,7 +16,7 @@ from sslkernels.distributed.vicreg import vicreg as _vicreg_of_batch
 from sslkernels.losses import _checks
 from sslkernels.losses.barlow_twins import barlow_twins_terms
 from sslkernels.losses.vicreg import vicreg_terms
-from sslkernels.ops.vicreg import VICRegSettings
+from sslkernels.passes.vicreg import VICRegSettings
 
 EPS = 1e-5  # of batch normalization in torch, which the originals of Barlow Twins use
 

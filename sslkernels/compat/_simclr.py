@@ -27,14 +27,14 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from sslkernels.backends import select
 from sslkernels.backends.torch.nt_xent import nt_xent_by_temperature
 from sslkernels.compat._shared import all_rows
 from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.batch import Batch
-from sslkernels.ops._declare import declare, differentiate, once_differentiable, save
-from sslkernels.ops.nt_xent import MIN_NORM, MIN_TEMPERATURE
-from sslkernels.ops.vicreg import result_dtype
+from sslkernels.passes._declare import declare, differentiate, once_differentiable, save
+from sslkernels.passes.nt_xent import MIN_NORM, MIN_TEMPERATURE
+from sslkernels.passes.selection import select
+from sslkernels.passes.vicreg import result_dtype
 
 _LOGITS = 2**20  # in memory at once: 4 MB, which caches hold
 

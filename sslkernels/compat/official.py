@@ -21,7 +21,7 @@ from torch import Tensor
 from sslkernels.compat._shared import every_rank, matrix, vicreg_of_ranks
 from sslkernels.losses import VICRegTerms
 from sslkernels.losses.vicreg import vicreg_terms
-from sslkernels.ops.vicreg import VICRegSettings
+from sslkernels.passes.vicreg import VICRegSettings
 
 
 class VICReg(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Barlow Twins of the global batch: the algebra of ``sslkernels/ops/barlow_twins.py``, each rank
+"""Barlow Twins of the global batch: the algebra of ``sslkernels/passes/barlow_twins.py``, each rank
 its rows.
 
 With a, b the views normalized by global moments, N x D over all ranks, a_r and b_r this rank's
@@ -34,7 +34,7 @@ from sslkernels.distributed.moments import (
     gather_rows,
     local_moments,
 )
-from sslkernels.ops.vicreg import result_dtype, wide
+from sslkernels.passes.vicreg import result_dtype, wide
 
 
 def _columns(batch: Batch, moments: Moments, eps: float) -> tuple[Tensor, Tensor]:

@@ -22,9 +22,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sslkernels.backends import select
 from sslkernels.distributed.batch import Batch, gather
-from sslkernels.ops.vicreg import VICRegSettings, result_dtype
+from sslkernels.passes.selection import select
+from sslkernels.passes.vicreg import VICRegSettings, result_dtype
 
 
 class Local(NamedTuple):

@@ -1,4 +1,4 @@
-"""NT-Xent of the global batch: the algebra of ``sslkernels/ops/nt_xent.py``, each rank its rows.
+"""NT-Xent of the global batch: the algebra of ``sslkernels/passes/nt_xent.py``, each rank its rows.
 
 One gather brings all ranks' unit rows u, 2N x D. A rank forms the logits of its own 2n rows against
 all, some rows at a time, and a second gather brings every row's lse. Then P and P^T are at hand for
@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from sslkernels.distributed.batch import Batch, gather, once_differentiable, outside_graphs
-from sslkernels.ops.nt_xent import MIN_NORM
-from sslkernels.ops.vicreg import result_dtype
+from sslkernels.passes.nt_xent import MIN_NORM
+from sslkernels.passes.vicreg import result_dtype
 
 _LOGITS = 2**22  # logits in memory at once
 

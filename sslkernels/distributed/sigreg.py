@@ -1,6 +1,6 @@
 """SIGReg of the global batch: its sums of cosines and sines, added up over ranks.
 
-Every rank draws the same slices by itself (``sslkernels/ops/sigreg.py``), so that one sum over
+Every rank draws the same slices by itself (``sslkernels/passes/sigreg.py``), so that one sum over
 ranks of slices x knots pairs is all that is sent; what the loss makes of the sums is the same
 everywhere.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.distributed.batch import Batch, add_up, agree, outside_graphs
-from sslkernels.ops.sigreg import SIGRegSettings, sigreg
+from sslkernels.passes.sigreg import SIGRegSettings, sigreg
 
 
 class _Sum(torch.autograd.Function):

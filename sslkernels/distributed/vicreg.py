@@ -1,4 +1,4 @@
-"""VICReg of the global batch: the algebra of ``sslkernels/ops/vicreg.py``, each rank its rows.
+"""VICReg of the global batch: the algebra of ``sslkernels/passes/vicreg.py``, each rank its rows.
 
 With Z one view of one problem, N x D over all ranks and Z_r this rank's rows of it, centered by the
 global means, the covariance term needs
@@ -30,7 +30,7 @@ from sslkernels.distributed.moments import (
     gather_rows,
     local_moments,
 )
-from sslkernels.ops.vicreg import VICRegSettings, result_dtype, wide
+from sslkernels.passes.vicreg import VICRegSettings, result_dtype, wide
 
 
 def _problems(z: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sslkernels.backends import select
 from sslkernels.evaluation.labelings import Labeling
 from sslkernels.evaluation.ranks import Ranks
 from sslkernels.evaluation.result import (
@@ -22,6 +21,7 @@ from sslkernels.evaluation.result import (
 )
 from sslkernels.evaluation.run import Measured
 from sslkernels.evaluation.settings import Settings
+from sslkernels.passes.selection import select
 from sslkernels.statistics._dense import side_by_side
 from sslkernels.statistics.alignment import uniformity
 from sslkernels.statistics.cdnv import cdnv

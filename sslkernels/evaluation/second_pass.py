@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from sslkernels.backends import select
 from sslkernels.backends.torch.pairs import all_distances
 from sslkernels.evaluation.first_pass import FirstPass
 from sslkernels.evaluation.labelings import Labeling
@@ -28,6 +27,7 @@ from sslkernels.evaluation.parts import Part, Parts
 from sslkernels.evaluation.rows import Rows
 from sslkernels.evaluation.settings import Settings
 from sslkernels.evaluation.sums import FewShotHits, Sample, ScatterSums, tightest
+from sslkernels.passes.selection import select
 from sslkernels.statistics.class_moments import ClassMoments
 from sslkernels.statistics.directional_cdnv import DirectionalCDNVPass
 from sslkernels.statistics.ncc_scores import NCCScoresPass
@@ -112,7 +112,7 @@ class TrainPass(Parts):
         for k, m in enumerate(self.moments):
             classes = rows.classes[k].masked_fill(rows.classes[k] == self._ignore, -1)
             directional = self.directional[k] if self.directional else None
-            rank, alone, spread = select("class_projections", rows.z).class_projections(
+            rank, alone, spread = select("class_projections", rows.z).class_projections_forward(
                 rows.z,
                 classes,
                 self._centers[k],

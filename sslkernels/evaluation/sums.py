@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import torch
 
-from sslkernels.backends import select
 from sslkernels.evaluation.first_pass import FirstPass, places
 from sslkernels.evaluation.rows import Rows, unit
 from sslkernels.evaluation.settings import Settings
+from sslkernels.passes.selection import select
 from sslkernels.statistics._sums import Sums
 from sslkernels.statistics.class_moments import ClassMoments
 from sslkernels.statistics.few_shot import FewShot
@@ -88,7 +88,7 @@ class FewShotHits(Sums):
             if self._training:
                 asked[places(rows.index, drawn).to(asked.device)] = False
             if asked.any():
-                pass_ = select("nearest_center", rows.z).nearest_center
+                pass_ = select("nearest_center", rows.z).nearest_center_forward
                 found = pass_(rows.z, self._centers[i], True)
                 self._sums["hits"][i] += ((found == labels) & asked).sum()
                 self._sums["asked"][i] += asked.sum()

@@ -11,7 +11,7 @@ As in the authors' code, normalization is batch normalization without parameters
 variance of the batch, eps 1e-5 added to it, gradients through mean and variance. Their lambda is
 0.0051; lightly's and solo-learn's default is 0.005, and solo-learn multiplies the loss by 0.025. No
 running statistics are kept. How it is computed without the D x D matrix:
-``sslkernels/ops/barlow_twins.py``.
+``sslkernels/passes/barlow_twins.py``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.barlow_twins import barlow_twins as _distributed_barlow_twins
 from sslkernels.losses import _checks
-from sslkernels.ops.barlow_twins import barlow_twins as _barlow_twins
+from sslkernels.passes.barlow_twins import barlow_twins as _barlow_twins
 
 
 class BarlowTwinsTerms(NamedTuple):

@@ -7,7 +7,7 @@ of both views, divided by the temperature, and p(i) the row of i's other view,
     loss = mean over i of -log(exp(s_ip(i)) / sum_{k != i} exp(s_ik)) = alignment + uniformity,
 
 alignment being the mean of -s_ip(i) and uniformity that of log sum_{k != i} exp(s_ik). How it is
-computed without the 2N x 2N matrix: ``sslkernels/ops/nt_xent.py``.
+computed without the 2N x 2N matrix: ``sslkernels/passes/nt_xent.py``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Tensor
 from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.nt_xent import nt_xent as _distributed_nt_xent
 from sslkernels.losses import _checks
-from sslkernels.ops.nt_xent import MIN_TEMPERATURE
-from sslkernels.ops.nt_xent import nt_xent as _nt_xent
+from sslkernels.passes.nt_xent import MIN_TEMPERATURE
+from sslkernels.passes.nt_xent import nt_xent as _nt_xent
 
 
 class NTXentTerms(NamedTuple):

@@ -12,7 +12,7 @@ where w_k is exp(-t_k^2 / 2) times the trapezoid rule's weight, counted twice fo
 of the axis: 2 dt, and dt at both ends. ``real`` and ``imaginary`` are the parts of the sum that C
 and S
 give: the second is 0 for a distribution symmetric about 0. How it is computed, and how slices are
-drawn: ``sslkernels/ops/sigreg.py``.
+drawn: ``sslkernels/passes/sigreg.py``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from sslkernels._checks import positive_int
 from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.sigreg import total_sums
 from sslkernels.losses import _checks
-from sslkernels.ops.sigreg import SIGRegSettings
-from sslkernels.ops.sigreg import sigreg as _sums
+from sslkernels.passes.sigreg import SIGRegSettings
+from sslkernels.passes.sigreg import sigreg as _sums
 
 
 class SIGRegTerms(NamedTuple):

@@ -10,7 +10,7 @@ the covariance matrix of z (unbiased, over N-1) and v_j its diagonal,
     loss       = sim_coeff * invariance + std_coeff * variance + cov_coeff * covariance
 
 as in the authors' code: half the sum of the two variance terms, the full sum of the covariances.
-How it is computed without the D x D matrix: ``sslkernels/ops/vicreg.py``.
+How it is computed without the D x D matrix: ``sslkernels/passes/vicreg.py``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from sslkernels._checks import FLOAT_DTYPES
 from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.vicreg import vicreg as _distributed_vicreg
 from sslkernels.losses import _checks
-from sslkernels.ops.vicreg import VICRegSettings
-from sslkernels.ops.vicreg import vicreg as _vicreg
+from sslkernels.passes.vicreg import VICRegSettings
+from sslkernels.passes.vicreg import vicreg as _vicreg
 
 _LOSS, _INVARIANCE, _VARIANCE, _COVARIANCE = range(4)
 

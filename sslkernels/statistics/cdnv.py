@@ -18,8 +18,8 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
-from sslkernels.backends import select
 from sslkernels.backends.torch.pairs import around_their_mean, squared_distances
+from sslkernels.passes.selection import select
 from sslkernels.statistics.class_moments import ClassMoments
 
 

@@ -20,7 +20,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
-from sslkernels.backends import select
+from sslkernels.passes.selection import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._state import kept, load_state
 

@@ -24,8 +24,8 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
-from sslkernels.backends import select
 from sslkernels.backends.torch.pairs import around_their_mean, squared_distances
+from sslkernels.passes.selection import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import Sums, class_moments_of
 from sslkernels.statistics.class_moments import ClassMoments
@@ -129,7 +129,7 @@ class DirectionalCDNVPass(Sums):
         return self
 
     def _add_means(self, rows: torch.Tensor, position: torch.Tensor) -> None:
-        pass_ = select("class_projections", rows).class_projections
+        pass_ = select("class_projections", rows).class_projections_forward
         means = self._centers[self._filled]
         for x, p in _rows.chunks(rows, position, len(means)):
             self._add(p, pass_(x, p, means, None, True)[2])

@@ -18,7 +18,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
-from sslkernels.ops.nearest_center import nearest_center
+from sslkernels.passes.nearest_center import nearest_center
 from sslkernels.statistics import _rows
 from sslkernels.statistics.class_moments import ClassMoments, class_moments
 

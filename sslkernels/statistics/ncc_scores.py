@@ -26,8 +26,8 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
-from sslkernels.backends import select
-from sslkernels.ops.nearest_center import nearest_center
+from sslkernels.passes.nearest_center import nearest_center
+from sslkernels.passes.selection import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import Sums
 from sslkernels.statistics.class_moments import ClassMoments
@@ -124,7 +124,7 @@ class NCCScoresPass(Sums):
             found = nearest_center(rows, self._centers, True)
             self.add(classes, (found != classes) * size, torch.zeros_like(found, dtype=torch.bool))
             return self
-        pass_ = select("class_projections", rows).class_projections
+        pass_ = select("class_projections", rows).class_projections_forward
         for x, c in _rows.chunks(rows, classes, size):
             rank, alone, _ = pass_(x, c, self._centers, self._counts, False)
             self.add(c, rank, alone)

@@ -36,7 +36,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
-from sslkernels.backends import select
+from sslkernels.passes.selection import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._dense import threads_for
 from sslkernels.statistics._sums import Sums, class_moments_of
@@ -205,7 +205,7 @@ class Disagreements(Sums):
 
     def update(self, rows: torch.Tensor, classes: torch.Tensor) -> None:
         """Add rows [n, D]; ``classes`` [n] is -1 for those that count nowhere."""
-        nearest = select("nearest_center", rows).nearest_center(rows, self._centers, True)
+        nearest = select("nearest_center", rows).nearest_center_forward(rows, self._centers, True)
         predicted = torch.cat(
             [
                 torch.addmm(self._bias, x.double(), self._weight.T).argmax(1)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from sslkernels._gate import gated
-from sslkernels.backends import select
+from sslkernels.passes.selection import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._state import check_state, copied, kept, load_state
 from sslkernels.statistics.class_moments import ClassMoments, class_moments

@@ -10,8 +10,8 @@ import torch
 
 import sslkernels as ssk
 from sslkernels.backends.cpu import _C
-from sslkernels.backends.cpu.class_projections import class_projections as cpu_pass
-from sslkernels.backends.torch.class_projections import class_projections as torch_pass
+from sslkernels.backends.cpu.class_projections import class_projections_forward as cpu_pass
+from sslkernels.backends.torch.class_projections import class_projections_forward as torch_pass
 from sslkernels.backends.torch.pairs import all_distances
 from tests.isa import DETECTED
 

@@ -128,8 +128,8 @@ def test_the_first_bad_label_is_found_however_labels_are_cut(cuts, n, k, data):
     "run",
     [
         lambda cuts: moments(cpu, torch.zeros(3, 2), torch.zeros(1, 3).long(), [2], cuts=cuts),
-        lambda cuts: cpu.unit_moments(torch.ones(3, 2), cuts),
-        lambda cuts: cpu.nearest_center(torch.ones(3, 2), torch.ones(2, 2), True, "", cuts),
+        lambda cuts: cpu.unit_moments_forward(torch.ones(3, 2), cuts),
+        lambda cuts: cpu.nearest_center_forward(torch.ones(3, 2), torch.ones(2, 2), True, "", cuts),
         lambda cuts: cpu.cdnv_sum(torch.eye(3).double(), *torch.ones(2, 3).double().unbind(), cuts),
     ],
     ids=["class_moments_update", "unit_moments", "nearest_center", "cdnv_sum"],

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sslkernels as ssk
-from sslkernels.backends import select
 from sslkernels.backends.cpu import _C
-from sslkernels.backends.cpu.class_projections import class_projections as cpu_pass
-from sslkernels.backends.torch.class_projections import class_projections as torch_pass
+from sslkernels.backends.cpu.class_projections import class_projections_forward as cpu_pass
+from sslkernels.backends.torch.class_projections import class_projections_forward as torch_pass
+from sslkernels.passes.selection import select
 from tests.backends.class_projections_checks import (
     LEVELS,
     Answer,
@@ -297,7 +297,7 @@ def test_same_bits_for_any_number_of_threads(dtype, d, c):
 
 MEMORY = """
 import torch
-from sslkernels.backends.cpu import class_projections
+from sslkernels.backends.cpu import class_projections_forward as class_projections
 
 def status(field):
     with open("/proc/self/status") as lines:
@@ -314,7 +314,7 @@ print(status("VmHWM") - before)
 
 POISON = """
 import torch
-from sslkernels.backends.cpu import class_projections
+from sslkernels.backends.cpu import class_projections_forward as class_projections
 
 torch.manual_seed(0)
 for n, d, c in ((33, 30, 20), (300, 33, 7), (60, 300, 210), (700, 81, 270)):

@@ -30,12 +30,12 @@ def check(level, dtype, data):
     }
     got = on_any_threads(
         level,
-        lambda given: cpu.class_projections(*p, directional, None, given),
+        lambda given: cpu.class_projections_forward(*p, directional, None, given),
         cuts,
         data.draw(st.integers(1, 5)),
     )
     with limited_to(level):
-        assert_same(got, cpu.class_projections(*p, directional, None, {"int16": int16}))
+        assert_same(got, cpu.class_projections_forward(*p, directional, None, {"int16": int16}))
     if directional:
         narrow = int16 and level == "avx512bf16" and dtype != torch.float64
         Plain(p).assert_holds(Answer(*got), "int16" if narrow else "cpu", level)

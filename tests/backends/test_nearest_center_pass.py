@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from sslkernels import reference
 from sslkernels.backends.cpu import _C
-from sslkernels.backends.cpu.nearest_center import nearest_center as cpu_pass
-from sslkernels.backends.torch.nearest_center import nearest_center as torch_pass
+from sslkernels.backends.cpu.nearest_center import nearest_center_forward as cpu_pass
+from sslkernels.backends.torch.nearest_center import nearest_center_forward as torch_pass
 from tests.inputs import DTYPES, LAYOUTS, lay_out
 from tests.isa import DETECTED
 

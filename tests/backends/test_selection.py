@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import sslkernels as ssk
-from sslkernels.backends import cpu, select
+from sslkernels.backends import cpu
+from sslkernels.passes.selection import select
 
 
 def test_every_backend_says_how_or_why_not():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sslkernels.backends import cpu
 from sslkernels.backends import torch as plain
-from sslkernels.ops.sigreg import SIGRegSettings
+from sslkernels.passes.sigreg import SIGRegSettings
 from tests.backends.plans import (
     BLOCK,
     OTHER_DTYPES,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sslkernels.backends import torch as plain
-from sslkernels.ops.sigreg import SIGRegSettings
+from sslkernels.passes.sigreg import SIGRegSettings
 
 few = settings(max_examples=25, deadline=None)
 sizes, cuts = st.integers(1, 12), st.integers(1, 14)
@@ -55,8 +55,8 @@ def test_class_projections(n, d, c, block, columns, pair_chunk):
     centers[c // 2] = centers[-1] + 1e-9
     known = (z, classes, centers, counts, True)
     how = {"block": block, "columns": columns, "pair_chunk": pair_chunk}
-    rank, alone, spread = plain.class_projections(*known, **how)
-    whole = plain.class_projections(*known)
+    rank, alone, spread = plain.class_projections_forward(*known, **how)
+    whole = plain.class_projections_forward(*known)
     assert torch.equal(rank, whole[0]) and torch.equal(alone, whole[1])
     # Projections in float64 on a line between centers 1e-9 apart keep 7 digits, less some terms.
     torch.testing.assert_close(spread, whole[2], rtol=1e-6, atol=0, equal_nan=True)
@@ -68,8 +68,8 @@ def test_nearest_center(n, d, c, elements):
     z, centers = normal(n, d), normal(c, d)
     centers[c // 2] = centers[0]
     z[n // 2, 0] = torch.nan
-    got = plain.nearest_center(z, centers, True, elements=elements)
-    assert torch.equal(got, plain.nearest_center(z, centers, True))
+    got = plain.nearest_center_forward(z, centers, True, elements=elements)
+    assert torch.equal(got, plain.nearest_center_forward(z, centers, True))
 
 
 @few
@@ -122,4 +122,4 @@ def test_sigreg(n, d, slices, at_once):
 @given(n=sizes, d=sizes, block=cuts)
 def test_unit_moments(n, d, block):
     z = normal(n, d)
-    same(plain.unit_moments(z, block=block), plain.unit_moments(z))
+    same(plain.unit_moments_forward(z, block=block), plain.unit_moments_forward(z))

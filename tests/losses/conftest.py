@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sslkernels.backends import use_backend
+from sslkernels.passes.selection import use_backend
 from tests.losses.common import BACKENDS
 
 

@@ -10,8 +10,8 @@ import torch
 from torch.autograd import forward_ad
 
 from sslkernels import losses
-from sslkernels.backends import use_backend
 from sslkernels.losses import BarlowTwinsLoss, NTXentLoss, SIGReg, VICRegLoss
+from sslkernels.passes.selection import use_backend
 from tests.losses.common import BACKENDS, make_view
 
 

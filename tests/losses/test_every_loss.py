@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from sslkernels.backends import use_backend
 from sslkernels.losses import barlow_twins_loss, nt_xent_loss, sigreg_loss, vicreg_loss
+from sslkernels.passes.selection import use_backend
 from tests.losses.common import BACKENDS, make_view
 
 

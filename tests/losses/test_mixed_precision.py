@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslkernels.backends import use_backend
 from sslkernels.losses import barlow_twins_loss, nt_xent_loss, sigreg_loss, vicreg_loss
+from sslkernels.passes.selection import use_backend
 from sslkernels.reference.sigreg import slices
 
 Views = tuple[torch.Tensor, torch.Tensor]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.library import opcheck
 
 from sslkernels import reference
-from sslkernels.backends import use_backend
 from sslkernels.losses import NTXentLoss, nt_xent_loss
+from sslkernels.passes.selection import use_backend
 from tests.inputs import DTYPES
 from tests.losses import common
 from tests.losses.common import layouts, make_view

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch.library import opcheck
 
 from sslkernels import reference
-from sslkernels.backends import use_backend
 from sslkernels.losses import SIGReg, sigreg_loss
+from sslkernels.passes.selection import use_backend
 from sslkernels.reference.sigreg import philox, slices
 from tests.inputs import DTYPES
 from tests.losses import common

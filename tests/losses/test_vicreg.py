@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from sslkernels.backends import cpu, use_backend
+from sslkernels.backends import cpu
 from sslkernels.losses import (
     VICRegLoss,
     covariance_loss,
@@ -13,6 +13,7 @@ from sslkernels.losses import (
     variance_loss,
     vicreg_loss,
 )
+from sslkernels.passes.selection import use_backend
 from sslkernels.reference import vicreg as reference
 from tests.compare import assert_as_good
 from tests.inputs import DTYPES

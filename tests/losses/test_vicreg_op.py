@@ -8,7 +8,7 @@ import torch
 import torch._dynamo.testing
 from torch.library import opcheck
 
-from sslkernels.backends import cpu, use_backend
+from sslkernels.backends import cpu
 from sslkernels.losses import (
     VICRegLoss,
     covariance_loss,
@@ -16,7 +16,8 @@ from sslkernels.losses import (
     variance_loss,
     vicreg_loss,
 )
-from sslkernels.ops.vicreg import wide
+from sslkernels.passes.selection import use_backend
+from sslkernels.passes.vicreg import wide
 from tests.losses.vicreg_cases import make_view
 
 SHAPES = [(5, 3), (3, 5), (7, 2, 7), (4, 2, 2, 9)]

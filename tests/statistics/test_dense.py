@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import sslkernels as ssk
-from sslkernels.backends import select
+from sslkernels.passes.selection import select
 from sslkernels.statistics._dense import side_by_side
 
 

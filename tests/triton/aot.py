@@ -43,7 +43,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sslkernels.backends.triton.launch import AotCase, Device
+from sslkernels.backends.triton.core.launch import AotCase, Device
 
 package = importlib.import_module("sslkernels.backends.triton")
 
@@ -100,14 +100,15 @@ class Result(NamedTuple):
 
 
 def modules() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    return sorted(module.name for module in found)
 
 
 def cases(target: str) -> Iterator[tuple[str, int, AotCase]]:
     """What to compile for a target, with the module and index by which a worker finds it again."""
     shown: set[tuple[Any, ...]] = set()
     for name in modules():
-        module = importlib.import_module(f"{package.__name__}.{name}")
+        module = importlib.import_module(name)
         declare = getattr(module, "aot_cases", None)
         for index, case in enumerate(declare(DEVICES[target]) if declare else ()):
             values = itertools.chain(case.signature.items(), case.constexprs.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from sslkernels.backends.triton import tiles
+from sslkernels.backends.triton.product import tiles
 
 # Few, and those that fail not made smaller: the interpreter takes a second for some.
 few = settings(

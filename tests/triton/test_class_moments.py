@@ -8,8 +8,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from sslkernels.backends.triton import class_moments as passes
-from sslkernels.backends.triton import class_tiles
+from sslkernels.backends.triton.class_moments import update as passes
+from sslkernels.backends.triton.core import class_tiles
 from tests.inputs import lay_out
 from tests.triton.class_cases import DTYPES
 

@@ -14,7 +14,9 @@ pytest.importorskip("triton")
 
 from sslkernels.backends import torch as plain
 from sslkernels.backends import triton as kernels
-from sslkernels.backends.triton import class_tiles, nearest_centers, tiles
+from sslkernels.backends.triton.core import class_tiles
+from sslkernels.backends.triton.nearest_center import search as nearest_centers
+from sslkernels.backends.triton.product import tiles
 from tests.triton import plans
 
 IGNORE = -100
@@ -69,8 +71,8 @@ def test_class_moments(n: int, d: int, c: int, rows: int, block_tiles: int, narr
 )
 def test_unit_moments(n: int, d: int, block: int, stretches: int) -> None:
     z = normal(n, d)
-    ours = kernels.unit_moments(z, tiles.Stream(block, 16, 4, 1), stretches)
-    close(ours, plain.unit_moments(z), 1e-13)
+    ours = kernels.unit_moments_forward(z, tiles.Stream(block, 16, 4, 1), stretches)
+    close(ours, plain.unit_moments_forward(z), 1e-13)
 
 
 @plans.few
@@ -112,7 +114,7 @@ def test_nearest_centers(
     for got, centers in zip(
         nearest_centers.nearest_centers(z, sets, True, cuts), sets, strict=True
     ):
-        assert torch.equal(got, plain.nearest_center(z, centers, True))
+        assert torch.equal(got, plain.nearest_center_forward(z, centers, True))
 
 
 @plans.few
@@ -134,7 +136,7 @@ def test_class_projections(
     tile = class_tiles.CenterTile(16, columns, 16, 4, 1)
     cuts = class_tiles.ProjectionCuts(tile, 16 * blocks, whole)
     known = (z, classes, centers, counts, directional)
-    rank, alone, spread = kernels.class_projections(*known, cuts=cuts)
-    wanted = plain.class_projections(*known)
+    rank, alone, spread = kernels.class_projections_forward(*known, cuts=cuts)
+    wanted = plain.class_projections_forward(*known)
     assert torch.equal(rank, wanted[0]) and torch.equal(alone, wanted[1])
     torch.testing.assert_close(spread, wanted[2], rtol=1e-4, atol=1e-5)

@@ -11,7 +11,8 @@ pytest.importorskip("triton")
 
 import sslkernels as ssk
 from sslkernels.backends import torch as dense
-from sslkernels.backends.triton import class_tiles, projections
+from sslkernels.backends.triton.class_projections import project as projections
+from sslkernels.backends.triton.core import class_tiles
 from tests.inputs import lay_out
 from tests.triton.class_cases import DTYPES, SHAPES, Shape
 
@@ -63,7 +64,7 @@ def check(
     rtol: float = 1e-5,
 ) -> None:
     for directional in (True, False):
-        got = projections.class_projections(z, classes, centers, counts, directional)
+        got = projections.class_projections_forward(z, classes, centers, counts, directional)
         rank, alone, spread = twin(z, classes, centers, counts, directional)
         assert got[0].dtype == torch.int64 and got[1].dtype == torch.bool
         np.testing.assert_array_equal(got[0].cpu().numpy(), rank)
@@ -116,16 +117,16 @@ def test_by_parts(whole: bool, device: torch.device, monkeypatch: pytest.MonkeyP
 def test_agrees_with_the_torch_backend(directional: bool, device: torch.device) -> None:
     """Rows of one class are many, and most of them are mistaken for others."""
     inputs = [t.to(device) for t in problem(60, 24, 6, torch.bfloat16, separation=0.2)]
-    got = projections.class_projections(*inputs, directional)
-    expected = dense.class_projections(*inputs, directional)
+    got = projections.class_projections_forward(*inputs, directional)
+    expected = dense.class_projections_forward(*inputs, directional)
     assert torch.equal(got[0], expected[0]) and torch.equal(got[1], expected[1])
     torch.testing.assert_close(got[2], expected[2], rtol=1e-6, atol=0)
 
 
 def test_repetition_gives_the_same_bits(device: torch.device) -> None:
     z, classes, centers, counts = (t.to(device) for t in problem(30, 33, 12, torch.bfloat16))
-    first = projections.class_projections(z, classes, centers, counts, True)
-    second = projections.class_projections(z, classes, centers, counts, True)
+    first = projections.class_projections_forward(z, classes, centers, counts, True)
+    second = projections.class_projections_forward(z, classes, centers, counts, True)
     for one, two in zip(first, second, strict=True):
         assert torch.equal(one, two)
 
@@ -221,18 +222,18 @@ def test_does_not_wait_and_can_be_captured(
     if not whole:
         monkeypatch.setattr(class_tiles, "PROJECTION_TABLE", 0)
     inputs = [t.cuda() for t in problem(20_000, 256, 300, torch.bfloat16, separation=0.1)]
-    projections.class_projections(*inputs, directional)  # compiles
+    projections.class_projections_forward(*inputs, directional)  # compiles
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        eager = projections.class_projections(*inputs, directional)
+        eager = projections.class_projections_forward(*inputs, directional)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = projections.class_projections(*inputs, directional)
+        captured = projections.class_projections_forward(*inputs, directional)
     graph.replay()
-    expected = dense.class_projections(*inputs, directional)
+    expected = dense.class_projections_forward(*inputs, directional)
     for one, two in zip(captured, eager, strict=True):
         assert torch.equal(one, two)
     assert torch.equal(eager[0], expected[0]) and torch.equal(eager[1], expected[1])
@@ -248,6 +249,6 @@ def test_more_than_2_to_the_31_elements() -> None:
     classes[-5:] = 1
     centers = torch.stack([torch.zeros(d), torch.full((d,), 1.5)]).double().cuda()
     counts = torch.tensor([n - 5, 5], device="cuda")
-    rank, alone, spread = projections.class_projections(z, classes, centers, counts, True)
+    rank, alone, spread = projections.class_projections_forward(z, classes, centers, counts, True)
     assert not rank.any() and alone.all()
     np.testing.assert_allclose(spread.cpu().numpy(), [0.0, 5 / 9], rtol=1e-6)

@@ -10,8 +10,9 @@ import pytest
 import torch
 import triton
 
-from sslkernels.backends.triton import column_moments, launch, tuning, vicreg
-from sslkernels.ops.vicreg import VICRegSettings
+from sslkernels.backends.triton.core import column_moments, launch, tuning
+from sslkernels.backends.triton.vicreg import forward as vicreg
+from sslkernels.passes.vicreg import VICRegSettings
 
 pytestmark = pytest.mark.device_only
 
@@ -45,7 +46,7 @@ def test_more_than_2_31_elements() -> None:
     torch.testing.assert_close(mean[0, 0], true_mean, rtol=0, atol=1e-6)
     torch.testing.assert_close(var[0, 0], true_var, rtol=1e-5, atol=0)
     _, grad_x, _ = step(x, None, torch.ones(4, device="cuda"))
-    # Far from every other row, the last one's gradient is the covariance term's: see ops/vicreg.py.
+    # Far from every other row, the last one's gradient is the covariance term's.
     rows = torch.tensor([0, n // 2, n - 1], device="cuda")
     s = sum((c.double() - true_mean).T @ (c.double() - true_mean) for c in chunks)
     s.fill_diagonal_(0)
@@ -136,8 +137,8 @@ def test_no_stray_access() -> None:
         pytest.skip("compute-sanitizer is not installed")
     script = """
 import torch
-from sslkernels.backends.triton import vicreg
-from sslkernels.ops.vicreg import VICRegSettings
+from sslkernels.backends.triton.vicreg import forward as vicreg
+from sslkernels.passes.vicreg import VICRegSettings
 for n, d in ((33, 77), (77, 33), (130, 1000)):
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.randn(1, n, d, device="cuda", dtype=dtype)

@@ -10,11 +10,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from sslkernels.backends.triton import barlow_twins, nt_xent, sigreg
-from sslkernels.backends.triton.barlow_twins_gradient import barlow_twins_backward
-from sslkernels.backends.triton.nt_xent_gradient import nt_xent_backward
-from sslkernels.backends.triton.sigreg_gradient import sigreg_backward
-from sslkernels.ops.sigreg import SIGRegSettings
+from sslkernels.backends.triton.barlow_twins import forward as barlow_twins
+from sslkernels.backends.triton.barlow_twins.gradient import barlow_twins_backward
+from sslkernels.backends.triton.nt_xent import forward as nt_xent
+from sslkernels.backends.triton.nt_xent.gradient import nt_xent_backward
+from sslkernels.backends.triton.sigreg import forward as sigreg
+from sslkernels.backends.triton.sigreg.gradient import sigreg_backward
+from sslkernels.passes.sigreg import SIGRegSettings
 from tests.triton.loss_cases import views as cpu_views
 
 pytestmark = pytest.mark.device_only

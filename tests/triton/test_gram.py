@@ -8,7 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton import gram, launch, tiles
+from sslkernels.backends.triton.core import launch
+from sslkernels.backends.triton.product import gram, tiles
 
 
 @triton.jit

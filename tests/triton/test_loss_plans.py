@@ -15,9 +15,9 @@ pytest.importorskip("triton")
 
 from sslkernels.backends import torch as plain
 from sslkernels.backends import triton as kernels
-from sslkernels.backends.triton import tiles
-from sslkernels.ops.sigreg import SIGRegSettings
-from sslkernels.ops.vicreg import VICRegSettings
+from sslkernels.backends.triton.product import tiles
+from sslkernels.passes.sigreg import SIGRegSettings
+from sslkernels.passes.vicreg import VICRegSettings
 from tests.triton import plans
 from tests.triton.loss_cases import FLOOR, views
 

@@ -11,10 +11,14 @@ import torch
 pytest.importorskip("triton")
 
 import sslkernels as ssk
-from sslkernels.backends.triton import center_filter as filtering
-from sslkernels.backends.triton import class_tiles, launch
-from sslkernels.backends.triton import nearest_centers as passes
-from sslkernels.backends.triton.center_table import CenterTable, center_table, usable_centers
+from sslkernels.backends.triton.core import class_tiles, launch
+from sslkernels.backends.triton.nearest_center import filter as filtering
+from sslkernels.backends.triton.nearest_center import search as passes
+from sslkernels.backends.triton.nearest_center.table import (
+    CenterTable,
+    center_table,
+    usable_centers,
+)
 from tests.inputs import lay_out
 from tests.triton.class_cases import DTYPES, SHAPES, Shape
 
@@ -59,7 +63,7 @@ def test_is_the_float64_argmin(shape: Shape, dtype: torch.dtype, device: torch.d
     centers = shape.separation * normal(shape.c, shape.d, seed=1)
     z = lay_out(normal(shape.n, shape.d).to(dtype), shape.layout).to(device)
     mu = (centers if dtype == torch.float32 else centers.float()).to(device)
-    check(z, mu, passes.nearest_center(z, mu, True))
+    check(z, mu, passes.nearest_center_forward(z, mu, True))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -76,7 +80,7 @@ def test_near_ties(dtype: torch.dtype, device: torch.device) -> None:
     centers[5] = centers[4]
     centers[20] = centers[4]  # 20 - 4: the same group of columns in the filter
     z, centers = z.to(device), centers.to(device)
-    check(z, centers, passes.nearest_center(z, centers, True))
+    check(z, centers, passes.nearest_center_forward(z, centers, True))
 
 
 @pytest.mark.parametrize(("dtype", "offset"), [(DTYPES[0], 1e6), (DTYPES[1], 50), (DTYPES[2], 500)])
@@ -84,7 +88,7 @@ def test_large_common_offset(dtype: torch.dtype, offset: float, device: torch.de
     centers = normal(40, 20) + offset
     z = (centers[torch.arange(50) % 40] + normal(50, 20, seed=4)).to(dtype).to(device)
     centers = centers.to(device)
-    check(z, centers, passes.nearest_center(z, centers, True))
+    check(z, centers, passes.nearest_center_forward(z, centers, True))
 
 
 def test_float64_decides_only_what_fp32_cannot(
@@ -106,7 +110,7 @@ def test_float64_decides_only_what_fp32_cannot(
     recheck = passes._recheck
     monkeypatch.setattr(passes, "center_table", poisoned)
     monkeypatch.setattr(passes, "_recheck", counting)
-    check(z, centers, passes.nearest_center(z, centers, True))
+    check(z, centers, passes.nearest_center_forward(z, centers, True))
     assert rechecked[0] > 5
 
 
@@ -133,7 +137,7 @@ def test_every_center_is_the_same(device: torch.device) -> None:
     """Every center ties for every row: the list of candidates overflows twice."""
     z = normal(30, 12).float().to(device)
     centers = normal(1, 12, seed=5).expand(50, 12).contiguous().to(device)
-    assert not passes.nearest_center(z, centers, True).any()
+    assert not passes.nearest_center_forward(z, centers, True).any()
 
 
 def test_extreme_scales(device: torch.device) -> None:
@@ -141,7 +145,7 @@ def test_extreme_scales(device: torch.device) -> None:
     for scale in (1e-30, 1e25):
         z = (scale * normal(20, 9)).float().to(device)
         centers = (scale * normal(12, 9, seed=6)).float().to(device)
-        check(z, centers, passes.nearest_center(z, centers, True))
+        check(z, centers, passes.nearest_center_forward(z, centers, True))
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -151,14 +155,14 @@ def test_rows_and_centers_that_are_not_finite(exact: bool, device: torch.device)
     z[20:] = centers[torch.arange(20) % 7].float()
     centers[0], centers[4, 2] = torch.nan, torch.inf
     z, centers = z.to(device), centers.to(device)
-    got = passes.nearest_center(z, centers, exact)
+    got = passes.nearest_center_forward(z, centers, exact)
     if exact:
         check(z, centers, got)
     assert got[[3, 8]].tolist() == [-1, -1] and not (got == 0).any() and not (got == 4).any()
     nothing = torch.full_like(centers, torch.nan)
-    assert (passes.nearest_center(z, nothing, exact) == -1).all()
-    assert (passes.nearest_center(z, centers[:0], exact) == -1).all()
-    assert passes.nearest_center(z[:0], centers, exact).shape == (0,)
+    assert (passes.nearest_center_forward(z, nothing, exact) == -1).all()
+    assert (passes.nearest_center_forward(z, centers[:0], exact) == -1).all()
+    assert passes.nearest_center_forward(z[:0], centers, exact).shape == (0,)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -174,7 +178,7 @@ def test_sets_of_centers_in_one_launch(dtype: torch.dtype, device: torch.device)
 def test_rows_in_parts(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     monkeypatch.setattr(class_tiles, "CENTER_WORKSPACE", 0)
     z, centers = normal(1100, 2).half().to(device), normal(5, 2, seed=8).to(device)
-    check(z, centers, passes.nearest_center(z, centers, True))
+    check(z, centers, passes.nearest_center_forward(z, centers, True))
 
 
 def test_small_problems_are_scanned(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
@@ -183,7 +187,7 @@ def test_small_problems_are_scanned(monkeypatch: pytest.MonkeyPatch, device: tor
     z[2, 3], centers[1] = torch.inf, torch.nan
     z, centers = z.to(device), centers.to(device)
     for exact in (True, False):
-        check(z, centers, passes.nearest_center(z, centers, exact))
+        check(z, centers, passes.nearest_center_forward(z, centers, exact))
 
 
 def test_public_calls(device: torch.device) -> None:
@@ -197,7 +201,7 @@ def test_public_calls(device: torch.device) -> None:
 def test_fast_is_nearly_nearest(device: torch.device) -> None:
     z, centers = normal(50, 30).float().to(device), normal(60, 30, seed=10).to(device)
     d2 = distances(z, centers)
-    got = passes.nearest_center(z, centers, False).cpu().numpy()
+    got = passes.nearest_center_forward(z, centers, False).cpu().numpy()
     # bf16 operands: 2^-8 of ||x|| ||m|| each, on either side.
     slack = 4 * 2.0**-8 * np.linalg.norm(z.cpu(), axis=1) * 2 * d2.max() ** 0.5
     assert (d2[np.arange(50), got] <= d2.min(1) + slack).all()
@@ -237,11 +241,11 @@ def test_the_bound_holds(dtype: torch.dtype, device: torch.device) -> None:
 def test_does_not_wait() -> None:
     z = normal(4096, 256).bfloat16().cuda()
     centers = normal(1000, 256).cuda()
-    passes.nearest_center(z, centers, True)
+    passes.nearest_center_forward(z, centers, True)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        got = passes.nearest_center(z, centers, True)
+        got = passes.nearest_center_forward(z, centers, True)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     check(z, centers, got)
@@ -251,7 +255,7 @@ def test_does_not_wait() -> None:
 def test_bits_repeat() -> None:
     z = normal(20_000, 512).bfloat16().cuda()
     centers = 0.03 * normal(2000, 512).cuda()
-    runs = [passes.nearest_center(z, centers, True) for _ in range(3)]
+    runs = [passes.nearest_center_forward(z, centers, True) for _ in range(3)]
     assert all(torch.equal(runs[0], other) for other in runs)
 
 
@@ -261,5 +265,5 @@ def test_more_than_2_to_the_31_elements() -> None:
     z = torch.zeros(n, d, dtype=torch.float16, device="cuda")
     z[-5:] = 2.0
     centers = torch.stack([torch.zeros(d), torch.full((d,), 1.5)]).cuda()
-    got = passes.nearest_center(z, centers, True)
+    got = passes.nearest_center_forward(z, centers, True)
     assert not got[:-5].any() and got[-5:].all()

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 import sslkernels as ssk
 from sslkernels import reference
-from sslkernels.backends.triton import nt_xent, tiles
+from sslkernels.backends.triton.nt_xent import forward as nt_xent
+from sslkernels.backends.triton.product import tiles
 from tests.triton import loss_cases
 from tests.triton.loss_cases import DTYPES, FLOOR, LAYOUTS, array, error, strided, views
 

@@ -10,7 +10,7 @@ import sslkernels as ssk
 
 pytest.importorskip("triton")
 
-from sslkernels.backends.triton import pairs
+from sslkernels.backends.triton.mean_pairs import pairs
 from tests.class_means import moments, want_cdnv, want_cosines
 
 

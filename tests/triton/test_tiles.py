@@ -8,7 +8,8 @@ import pytest
 import torch
 import triton
 
-from sslkernels.backends.triton import arithmetic, launch, tiles, tuning
+from sslkernels.backends.triton.core import arithmetic, launch, tuning
+from sslkernels.backends.triton.product import tiles
 
 H100 = launch.Device("cuda", 90, 32, 132, 232448)
 

@@ -9,14 +9,14 @@ import torch
 pytest.importorskip("triton")
 
 import sslkernels as ssk
-from sslkernels.backends.triton import class_tiles, launch
-from sslkernels.backends.triton import unit_row_moments as passes
+from sslkernels.backends.triton.core import class_tiles, launch
+from sslkernels.backends.triton.unit_moments import rows as passes
 from tests.inputs import LAYOUTS, lay_out
 from tests.triton.class_cases import DTYPES
 
 
 def check(z: torch.Tensor) -> None:
-    mean, m2 = passes.unit_moments(z)
+    mean, m2 = passes.unit_moments_forward(z)
     x = z.double().cpu().numpy()
     length = np.sqrt((x * x).sum(1, keepdims=True))
     u = x / np.where(length == 0, 1, length)
@@ -57,9 +57,9 @@ def test_extreme_scales_zeros_and_what_is_not_finite(device: torch.device) -> No
     check(z.to(device))
     for value in (torch.nan, torch.inf):
         z[5, 3] = value
-        mean, m2 = passes.unit_moments(z.to(device))
+        mean, m2 = passes.unit_moments_forward(z.to(device))
         assert mean.isnan().all() and m2.isnan().all()
-    mean, m2 = passes.unit_moments(torch.empty(0, 4, device=device))
+    mean, m2 = passes.unit_moments_forward(torch.empty(0, 4, device=device))
     assert not mean.any() and not m2.any()
 
 
@@ -81,16 +81,16 @@ def test_stretches_fill_the_device() -> None:
 @pytest.mark.device_only
 def test_does_not_wait_and_can_be_captured() -> None:
     z = normal(5000, 300).bfloat16().cuda()
-    passes.unit_moments(z)
+    passes.unit_moments_forward(z)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        eager = passes.unit_moments(z)
+        eager = passes.unit_moments_forward(z)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = passes.unit_moments(z)
+        captured = passes.unit_moments_forward(z)
     graph.replay()
     for one, two in zip(captured, eager, strict=True):
         assert torch.equal(one, two)
@@ -101,7 +101,7 @@ def test_more_than_2_to_the_31_elements() -> None:
     n, d = (1 << 31) // 64 + 4, 64
     z = torch.zeros(n, d, dtype=torch.float16, device="cuda")
     z[-4:, 1] = 3.0
-    mean, m2 = (t.cpu() for t in passes.unit_moments(z))
+    mean, m2 = (t.cpu() for t in passes.unit_moments_forward(z))
     np.testing.assert_allclose(mean[1], 4 / n, rtol=1e-9)
     np.testing.assert_allclose(m2[1], 4 - 16 / n, rtol=1e-9)
     assert int(mean.count_nonzero()) == int(m2.count_nonzero()) == 1

@@ -14,8 +14,9 @@ import torch
 
 import sslkernels as ssk
 from sslkernels import reference
-from sslkernels.backends.triton import tiles, vicreg
-from sslkernels.ops.vicreg import VICRegSettings, wide
+from sslkernels.backends.triton.product import tiles
+from sslkernels.backends.triton.vicreg import forward as vicreg
+from sslkernels.passes.vicreg import VICRegSettings, wide
 from sslkernels.reference import vicreg as exact
 from tests.triton.loss_cases import DTYPES, FLOOR
 

@@ -15,13 +15,13 @@ from sslkernels.backends.cpu.barlow_twins import (  # noqa: F401
     barlow_twins_forward,
 )
 from sslkernels.backends.cpu.class_moments import class_moments_update  # noqa: F401
-from sslkernels.backends.cpu.class_projections import class_projections  # noqa: F401
+from sslkernels.backends.cpu.class_projections import class_projections_forward  # noqa: F401
 from sslkernels.backends.cpu.mean_pairs import cdnv_sum, cosine_gap_sum  # noqa: F401
-from sslkernels.backends.cpu.nearest_center import nearest_center  # noqa: F401
+from sslkernels.backends.cpu.nearest_center import nearest_center_forward  # noqa: F401
 from sslkernels.backends.cpu.nt_xent import nt_xent_backward, nt_xent_forward  # noqa: F401
 from sslkernels.backends.cpu.scatter import scatter_update  # noqa: F401
 from sslkernels.backends.cpu.sigreg import sigreg_backward, sigreg_forward  # noqa: F401
-from sslkernels.backends.cpu.unit_moments import unit_moments  # noqa: F401
+from sslkernels.backends.cpu.unit_moments import unit_moments_forward  # noqa: F401
 from sslkernels.backends.cpu.vicreg import vicreg_backward, vicreg_forward  # noqa: F401
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

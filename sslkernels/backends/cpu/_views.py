@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from sslkernels.backends.selection import Misaligned
+from sslkernels.passes.selection import Misaligned
 
 _CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 

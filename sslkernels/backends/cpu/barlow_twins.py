@@ -1,4 +1,4 @@
-"""Barlow Twins on the CPU: one call into ``csrc/barlow_twins_*.cpp`` forward, one backward."""
+"""Barlow Twins on the CPU: one call into ``csrc/barlow_twins/`` forward, one backward."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import pointer, view
-from sslkernels.ops.vicreg import result_dtype, wide
+from sslkernels.passes.vicreg import result_dtype, wide
 
 
 def barlow_twins_forward(

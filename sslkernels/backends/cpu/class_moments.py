@@ -1,5 +1,5 @@
-"""``class_moments_update`` in C++: the ways through the data are in ``csrc/class_moments.cpp``, the
-arithmetic in ``csrc/class_moments_run.cpp``."""
+"""``class_moments_update`` in C++: the ways through the data are in
+``csrc/class_moments/class_moments.cpp``, the arithmetic in ``run.cpp`` there."""
 
 from __future__ import annotations
 

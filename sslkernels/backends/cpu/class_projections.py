@@ -1,5 +1,5 @@
 """``class_projections`` in C++: the method and its error bound are in
-``csrc/class_projections.h``."""
+``csrc/class_projections/class_projections.h``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import pointer, view
 
 
-def class_projections(
+def class_projections_forward(
     z: torch.Tensor,  # [N, D] embeddings, any strides
     classes: torch.Tensor,  # int64 [N] contiguous, -1 for rows to skip
     centers: torch.Tensor,  # float64 [C, D] contiguous

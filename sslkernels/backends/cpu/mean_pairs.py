@@ -1,5 +1,5 @@
 """Sums over pairs of class means in C++: the method and its error bounds are in
-``csrc/mean_pairs.h``."""
+``csrc/mean_pairs/mean_pairs.h``."""
 
 from __future__ import annotations
 

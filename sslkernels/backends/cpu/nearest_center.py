@@ -1,4 +1,5 @@
-"""``nearest_center`` in C++: the method and its error bound are in ``csrc/nearest_center.h``."""
+"""``nearest_center_forward`` in C++: the method and its error bound are in
+``csrc/nearest_center/nearest_center.h``."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import pointer, view
 
 
-def nearest_center(
+def nearest_center_forward(
     z: torch.Tensor,  # [N, D] embeddings, any strides
     centers: torch.Tensor,  # [C, D] contiguous, float32 or float64
     exact: bool,

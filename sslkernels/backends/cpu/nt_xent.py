@@ -1,4 +1,4 @@
-"""NT-Xent on the CPU: one call into ``csrc/nt_xent_*.cpp`` forward, one backward."""
+"""NT-Xent on the CPU: one call into ``csrc/nt_xent/`` forward, one backward."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import pointer, view
-from sslkernels.ops.vicreg import result_dtype
+from sslkernels.passes.vicreg import result_dtype
 
 
 def nt_xent_forward(

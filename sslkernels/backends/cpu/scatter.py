@@ -1,4 +1,4 @@
-"""The pooled scatter in C++: the method is in ``csrc/scatter.h``."""
+"""The pooled scatter in C++: the method is in ``csrc/scatter/scatter.h``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGReg's sums on the CPU: one call into ``csrc/sigreg.cpp`` forward, one backward."""
+"""SIGReg's sums on the CPU: one call into ``csrc/sigreg/sigreg.cpp`` forward, one backward."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import pointer, view
-from sslkernels.ops.sigreg import SIGRegSettings
+from sslkernels.passes.sigreg import SIGRegSettings
 
 
 def _raw(settings: SIGRegSettings, step: Tensor) -> tuple[int, int, float, float, int, int]:

@@ -1,4 +1,4 @@
-"""``unit_moments`` in C++: ``csrc/unit_moments.cpp``."""
+"""``unit_moments`` in C++: ``csrc/unit_moments/unit_moments.cpp``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import pointer, view
 
 
-def unit_moments(
+def unit_moments_forward(
     z: torch.Tensor, cuts: Mapping[str, int] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and scatter per column of ``z / ||z||``, float64 [D] each, in one read of z [N, D].

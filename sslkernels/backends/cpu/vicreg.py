@@ -1,4 +1,4 @@
-"""VICReg on the CPU: one call into ``csrc/vicreg_*.cpp`` forward, one backward."""
+"""VICReg on the CPU: one call into ``csrc/vicreg/`` forward, one backward."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import _CODES, address, pointer
-from sslkernels.ops.vicreg import VICRegSettings, empty_results, wide
+from sslkernels.passes.vicreg import VICRegSettings, empty_results, wide
 
 Problems = tuple[int, int, int, int, int, int, int, int]
 

@@ -1,12 +1,12 @@
 """Barlow Twins in dense torch operations: any device, the algebra of
-``sslkernels/ops/barlow_twins.py``."""
+``sslkernels/passes/barlow_twins.py``."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from sslkernels.ops.vicreg import result_dtype, wide
+from sslkernels.passes.vicreg import result_dtype, wide
 
 
 def _centered(z: Tensor, mean: Tensor) -> Tensor:

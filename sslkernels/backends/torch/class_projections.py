@@ -22,7 +22,7 @@ _COLUMNS = 1024  # centers per tile: 16 MB of float64 projections for a block of
 _PAIR_CHUNK = 4096  # comparisons made again at a time: 4096 x D differences
 
 
-def class_projections(
+def class_projections_forward(
     z: torch.Tensor,  # [N, D] embeddings, any strides
     classes: torch.Tensor,  # int64 [N], -1 for rows to skip
     centers: torch.Tensor,  # float64 [C, D]; a row that is not finite is an empty class

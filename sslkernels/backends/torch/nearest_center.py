@@ -16,7 +16,7 @@ import torch
 _BLOCK_ELEMENTS = 1 << 22  # of the largest temporary: 32 MiB in float64
 
 
-def nearest_center(
+def nearest_center_forward(
     z: torch.Tensor,  # [N, D] embeddings
     centers: torch.Tensor,  # [C, D] float32 or float64
     exact: bool,

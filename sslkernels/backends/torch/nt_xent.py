@@ -1,5 +1,5 @@
 """NT-Xent in dense torch operations, some rows at a time: the algebra of
-``sslkernels/ops/nt_xent.py``."""
+``sslkernels/passes/nt_xent.py``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sslkernels.ops.nt_xent import MIN_NORM
-from sslkernels.ops.vicreg import result_dtype
+from sslkernels.passes.nt_xent import MIN_NORM
+from sslkernels.passes.vicreg import result_dtype
 
 _LOGITS = 2**22  # logits in memory at once
 

@@ -1,5 +1,5 @@
 """SIGReg's sums in dense torch operations, some rows at a time: the algebra of
-``sslkernels/ops/sigreg.py``."""
+``sslkernels/passes/sigreg.py``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from sslkernels.ops.sigreg import SIGRegSettings
-from sslkernels.ops.vicreg import result_dtype
+from sslkernels.passes.sigreg import SIGRegSettings
+from sslkernels.passes.vicreg import result_dtype
 
 _PROJECTIONS = 2**21  # in memory at once
 _LOW = 0xFFFFFFFF

@@ -7,7 +7,9 @@ import torch
 _BLOCK = 2048  # rows at a time: 32 MB of float64 at D = 2048
 
 
-def unit_moments(z: torch.Tensor, *, block: int = _BLOCK) -> tuple[torch.Tensor, torch.Tensor]:
+def unit_moments_forward(
+    z: torch.Tensor, *, block: int = _BLOCK
+) -> tuple[torch.Tensor, torch.Tensor]:
     """``(mean, m2)``, float64 [D] each, of ``z / ||z||`` for z [N, D]; m2 is the sum of squared
     differences to the mean.
 

@@ -1,11 +1,11 @@
-"""VICReg in dense torch operations: any device, the algebra of ``sslkernels/ops/vicreg.py``."""
+"""VICReg in dense torch operations: any device, the algebra of ``sslkernels/passes/vicreg.py``."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from sslkernels.ops.vicreg import VICRegSettings, empty_results, result_dtype, wide
+from sslkernels.passes.vicreg import VICRegSettings, empty_results, result_dtype, wide
 
 
 def _centered(z: Tensor, mean: Tensor) -> Tensor:

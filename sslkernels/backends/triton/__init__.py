@@ -19,21 +19,21 @@ _PRODUCTS = ("barlow_twins", "cdnv_sum", "cosine_gap_sum", "nt_xent", "sigreg", 
 # Pass name -> the module that implements it; imported when first asked for, so that a process
 # without triton, or one that never meets a GPU, does not pay for it.
 _PASSES = {
-    "barlow_twins_forward": "barlow_twins",
-    "barlow_twins_backward": "barlow_twins_gradient",
-    "cdnv_sum": "pairs",
-    "class_moments_update": "class_moments",
-    "class_projections": "projections",
-    "cosine_gap_sum": "pairs",
-    "nearest_center": "nearest_centers",  # a module of the same name would hide the function
-    "nt_xent_forward": "nt_xent",
-    "nt_xent_backward": "nt_xent_gradient",
-    "scatter_update": "scatter",
-    "sigreg_forward": "sigreg",
-    "sigreg_backward": "sigreg_gradient",
-    "unit_moments": "unit_row_moments",
-    "vicreg_forward": "vicreg",
-    "vicreg_backward": "vicreg_gradient",
+    "barlow_twins_forward": "barlow_twins.forward",
+    "barlow_twins_backward": "barlow_twins.gradient",
+    "cdnv_sum": "mean_pairs.pairs",
+    "class_moments_update": "class_moments.update",
+    "class_projections_forward": "class_projections.project",
+    "cosine_gap_sum": "mean_pairs.pairs",
+    "nearest_center_forward": "nearest_center.search",
+    "nt_xent_forward": "nt_xent.forward",
+    "nt_xent_backward": "nt_xent.gradient",
+    "scatter_update": "scatter.update",
+    "sigreg_forward": "sigreg.forward",
+    "sigreg_backward": "sigreg.gradient",
+    "unit_moments_forward": "unit_moments.rows",
+    "vicreg_forward": "vicreg.forward",
+    "vicreg_backward": "vicreg.gradient",
 }
 
 # What a caller asks for: an operator's passes are served together.

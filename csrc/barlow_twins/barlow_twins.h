@@ -1,0 +1,63 @@
+// Barlow Twins, forward and backward: the passes that sslkernels/passes/barlow_twins.py specifies.
+#pragma once
+
+#include "core/cpu_features.h"
+#include "core/cuts.h"
+#include "core/views.h"
+
+namespace ssk {
+
+// What the forward pass leaves per column: all [D].
+struct BarlowColumns {
+    double *mean[2], *factor[2];  // of each view; factor = 1 / sqrt(variance + eps)
+    double* correlation;          // the diagonal of the cross-correlation
+};
+
+// Both views are [N, D] of one dtype, any strides. `terms` holds loss, on_diagonal, off_diagonal.
+// `gram` is of the arithmetic type: [2, N, N] if `wide`, else [D, D]. Cuts: `threads`, `columns` of
+// a chunk, `parts` of a block's contraction. Throws std::bad_alloc.
+using BarlowForward = void(const MatrixView& x, const MatrixView& y, double lambda, double eps,
+                           bool wide, int threads, const Cuts& cuts, double* terms,
+                           const BarlowColumns& columns, void* gram);
+
+// `grad` holds the gradients of the three terms; `grads`, contiguous [N, D] of x's dtype, may be
+// null. Cuts: `threads`, `span` columns (rows unless wide) that are multiplied at a time, `columns`
+// whose mean(g a) is taken at a time unless wide.
+using BarlowBackward = void(const double* grad, const MatrixView& x, const MatrixView& y,
+                            double lambda, bool wide, int threads, const Cuts& cuts,
+                            const BarlowColumns& columns, const void* gram, void* const* grads);
+
+namespace portable {
+BarlowForward barlow_forward;
+BarlowBackward barlow_backward;
+}  // namespace portable
+#if defined(__x86_64__)
+namespace avx2 {
+BarlowForward barlow_forward;
+BarlowBackward barlow_backward;
+}  // namespace avx2
+namespace avx512 {
+BarlowForward barlow_forward;
+BarlowBackward barlow_backward;
+}  // namespace avx512
+#endif
+
+inline BarlowForward* barlow_forward(Isa isa) {
+#if defined(__x86_64__)
+    if (isa >= Isa::avx512) return avx512::barlow_forward;
+    if (isa >= Isa::avx2) return avx2::barlow_forward;
+#endif
+    (void)isa;
+    return portable::barlow_forward;
+}
+
+inline BarlowBackward* barlow_backward(Isa isa) {
+#if defined(__x86_64__)
+    if (isa >= Isa::avx512) return avx512::barlow_backward;
+    if (isa >= Isa::avx2) return avx2::barlow_backward;
+#endif
+    (void)isa;
+    return portable::barlow_backward;
+}
+
+}  // namespace ssk

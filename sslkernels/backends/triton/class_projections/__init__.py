@@ -1,0 +1,1 @@
+"""Rows in class order against all class means."""

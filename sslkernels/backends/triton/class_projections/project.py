@@ -1,0 +1,334 @@
+"""Every row against every class center at the accuracy of fp32, decided in float64 where that does
+not tell: the rank of the own center, leave-one-out, sums of directional variance.
+
+``projection_kernels.py`` has the mathematics. Once per call: centers to operands, rows in class
+order (a stable sort on the device). Then for as many rows at a time as a bounded workspace takes:
+
+1. rows to operands, and all that float64 knows of a row by itself;
+2. directional only: products of the centers of these rows' classes and all centers, once for all
+   rows where C x C of them are small;
+3. products of these rows and all centers;
+4. ranks, leave-one-out and directional sums per row, float64 where the products do not tell;
+
+and at the end sums of rows by class. Nothing is N x C, nothing waits for the device, every sum has
+a fixed order. Rows without a class come first in the order, and their tiles cost no product.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import triton
+
+from sslkernels.backends.triton.class_projections import kernels
+from sslkernels.backends.triton.core import arithmetic, class_tiles, launch
+from sslkernels.backends.triton.mean_pairs import pairs
+from sslkernels.backends.triton.nearest_center.table import usable_centers
+from sslkernels.backends.triton.product import tiles
+from sslkernels.backends.triton.product.operands import PAD
+
+_ROW_BLOCK = 512
+_CLASS_BLOCK = 1024
+_OPEN_BLOCK = 256
+_SPREAD_BLOCK = 1024
+_PITCH = 64  # columns of an operand: whole steps of the product
+_CHOSEN = class_tiles.ProjectionCuts()
+
+
+def class_projections_forward(
+    z: torch.Tensor,
+    classes: torch.Tensor,
+    centers: torch.Tensor,
+    counts: torch.Tensor | None,
+    directional: bool,
+    between: torch.Tensor | None = None,
+    cuts: class_tiles.ProjectionCuts = _CHOSEN,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where every row stands among the class centers.
+
+    Args:
+        z: [N, D] fp16, bf16 or fp32. Columns must be contiguous to stay so: anything else is copied
+            (``launch.unit_columns``).
+        classes: int64 [N], -1 for rows to skip.
+        centers: float64 [C, D], contiguous. A center that is not finite is an empty class.
+        counts: int64 [C], rows per class, for leave-one-out; None to leave that out.
+        directional: whether ``spread`` is wanted.
+        between: not read: distances are products of their own here.
+        cuts: how the work is cut.
+
+    Returns:
+        ``rank`` int64 [N]: how many centers come before the own one in the order of (float64
+        distance, class); C for rows that are not finite or whose own center is empty, -1 for
+        skipped rows. ``alone`` bool [N]: the own center is the nearest after the row has left its
+        class. ``spread`` float64 [C]: the sum over the rows of a class and over the other centers
+        of ((z - mu_c).(mu_j - mu_c))^2 / ||mu_j - mu_c||^4; NaN where a row is not finite or two
+        centers are the same.
+    """
+    n, c = len(z), len(centers)
+    rank = torch.full((n,), -1, dtype=torch.int64, device=z.device)
+    alone = torch.zeros(n, dtype=torch.uint8, device=z.device)
+    spread = torch.zeros(c, dtype=torch.float64, device=z.device)
+    if n and c:
+        z = launch.unit_columns(z)
+        with launch.on_device(z):
+            table = _centers(centers, counts)
+            ordered, order = torch.sort(classes, stable=True)
+            sums = _rows(z, ordered, order, table, directional, rank, alone, cuts)
+            if directional:
+                bounds = torch.searchsorted(ordered, torch.arange(c + 1, device=z.device))
+                kernels.projection_spread_kernel[(c,)](
+                    sums, bounds, spread, BLOCK=_SPREAD_BLOCK, num_warps=4
+                )
+    return rank, alone.bool(), spread
+
+
+class _Centers(NamedTuple):
+    """All that the kernels need of the centers; scaled by ``power`` but for ``given`` and ``g``."""
+
+    given: torch.Tensor  # [C, D] float64
+    usable: torch.Tensor  # [C] uint8
+    g: torch.Tensor  # [D] float64
+    power: torch.Tensor  # float64 0-d
+    rows: torch.Tensor  # [planes, C padded, pitch] fp16: v, each of its own scale
+    unscale: torch.Tensor  # [C] fp32
+    half: torch.Tensor  # [C] fp32: ||v||^2 / 2
+    length: torch.Tensor  # [C] fp32: ||v||, rounded up
+    factor: torch.Tensor  # [C] float64: (n / (n - 1))^2; infinite without counts
+
+
+def _centers(centers: torch.Tensor, counts: torch.Tensor | None) -> _Centers:
+    c, d = centers.shape
+    usable = usable_centers(centers)
+    filled = usable.bool()
+    finite = centers.where(filled.unsqueeze(1), 0.0)
+    g, norm = pairs.center(finite, filled, filled.sum())
+    norm = norm.where(filled, 0.0)
+    power = pairs.scale_of(norm, filled)
+    norm = norm * power * power
+    unscale = torch.exp2(torch.floor(torch.log2(norm.sqrt().clamp(min=2.0**-100))) - 13)
+    # Tiles read past the last class.
+    shape = (triton.cdiv(c, tiles.LARGEST) * tiles.LARGEST, triton.cdiv(d, _PITCH) * _PITCH)
+    rows = centers.new_empty((arithmetic.HALVES.planes, *shape), dtype=arithmetic.HALVES.dtype)
+    pairs.centered_rows(finite, g, (power / unscale).where(filled, 0.0), rows, arithmetic.HALVES)
+    factor = torch.full_like(norm, torch.inf)
+    if counts is not None:
+        factor = (counts.double() / (counts - 1)).square()
+    return _Centers(
+        centers,
+        usable,
+        g,
+        power,
+        rows,
+        unscale.float(),
+        (norm / 2).float(),
+        (norm.sqrt() * (1 + 2.0**-20)).float(),
+        factor,
+    )
+
+
+def _rows(
+    z: torch.Tensor,
+    ordered: torch.Tensor,  # [N] int64: classes, ascending
+    order: torch.Tensor,  # [N] int64: their rows
+    table: _Centers,
+    directional: bool,
+    rank: torch.Tensor,
+    alone: torch.Tensor,
+    cuts: class_tiles.ProjectionCuts,
+) -> torch.Tensor:
+    """Fills ``rank`` and ``alone``; returns the rows' sums in class order, float64 [N]."""
+    (n, d), c = z.shape, len(table.given)
+    device = launch.device_of(z)
+    tile = cuts.tile or class_tiles.projections_tile(device)
+    planes, _, pitch = table.rows.shape
+    row_bytes = planes * pitch * table.rows.element_size()
+    part, whole = class_tiles.projection_rows(n, c, row_bytes, tile, device)
+    part = cuts.rows or part
+    whole = whole if cuts.whole is None else cuts.whole
+    out_pitch = triton.cdiv(c, PAD) * PAD
+    a = table.rows.new_empty((planes, part, pitch))
+    own = table.g.new_empty(part)
+    unscale, *facts = z.new_empty((5, part), dtype=torch.float32)
+    products = z.new_empty((part, out_pitch), dtype=torch.float32)
+    spread = own.new_empty(n if directional else 1)
+    gram, slots = products, ordered  # not read unless directional
+    if directional:
+        gram = products.new_empty((c if whole else min(part, c), out_pitch))
+        slots = ordered.clamp(min=0).int()
+        if whole:
+            every = torch.arange(c, dtype=torch.int32, device=z.device)
+            _multiply(
+                table.rows, table.unscale, table, gram, tile, (every, every.new_full((1,), c))
+            )
+    vec = launch.vector_width(z)
+    for begin in range(0, n, part):
+        here = slice(begin, min(begin + part, n))
+        rows, classes, slot = order[here], ordered[here], slots[here]
+        kernels.projection_rows_kernel[(len(rows),)](
+            z,
+            rows,
+            classes,
+            table.given,
+            table.usable,
+            table.factor,
+            table.length,
+            table.g,
+            table.power,
+            a,
+            own,
+            unscale,
+            *facts,
+            d,
+            z.stride(0),
+            pitch,
+            a.stride(0),
+            DIRECTIONAL=directional,
+            ROUNDING=arithmetic.HALVES.rounding,
+            VEC=vec,
+            PAD=PAD,
+            BLOCK=_ROW_BLOCK,
+            num_warps=4,
+        )
+        if directional and not whole:
+            slot, runs = _runs(slot)
+            listed = (runs, slot[-1:] + 1)
+            _multiply(table.rows, table.unscale, table, gram, tile, listed)
+        _multiply(a, unscale, table, products[: len(rows)], tile, None)
+        kernels.projection_decide_kernel[(len(rows),)](
+            z,
+            rows,
+            classes,
+            table.given,
+            table.usable,
+            table.factor,
+            table.half,
+            table.length,
+            products,
+            gram,
+            slot,
+            own,
+            *facts,
+            rank,
+            alone,
+            spread[here] if directional else spread,
+            c,
+            d,
+            z.stride(0),
+            out_pitch,
+            DIRECTIONAL=directional,
+            VEC=vec,
+            PAD=PAD,
+            BLOCK_C=_CLASS_BLOCK,
+            BLOCK_D=_OPEN_BLOCK,
+            BLOCK_K=tile.block_k,
+            num_warps=4,
+        )
+    return spread
+
+
+def _runs(classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """For sorted int32 classes, the number of each one's run, and the classes of the runs."""
+    starts = torch.ones_like(classes)
+    starts[1:] = classes[1:] != classes[:-1]
+    slot = starts.cumsum(0, dtype=torch.int32) - 1
+    # All rows of a run write one and the same class.
+    return slot, torch.zeros_like(classes).scatter_(0, slot.long(), classes)
+
+
+def _multiply(
+    a: torch.Tensor,  # [planes, rows padded, pitch] fp16
+    unscale: torch.Tensor,  # fp32, one for each row of a
+    table: _Centers,
+    out: torch.Tensor,  # [rows, out_pitch] fp32
+    tile: class_tiles.CenterTile,
+    listed: tuple[torch.Tensor, torch.Tensor] | None,  # which rows of a, int32, and how many
+) -> None:
+    """Products of rows and all centers, one launch."""
+    c = len(table.given)
+    row_tiles, col_tiles = triton.cdiv(len(out), tile.block_n), triton.cdiv(c, tile.block_c)
+    rows, count = (out, out) if listed is None else listed
+    kernels.projection_kernel[(row_tiles * col_tiles,)](
+        a,
+        table.rows,
+        unscale,
+        table.unscale,
+        rows,
+        count,
+        out,
+        len(out),
+        c,
+        row_tiles,
+        col_tiles,
+        tiles.GROUP,
+        a.stride(1),
+        a.stride(0),
+        table.rows.stride(0),
+        out.stride(0),
+        LISTED=listed is not None,
+        PAD=PAD,
+        **tile.constexprs,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )
+
+
+def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
+    """Every configuration that the launchers can pick, for aligned rows."""
+    tile = class_tiles.projections_tile(device)
+    for (dtype, name), directional in itertools.product(launch.TRITON_TYPE.items(), (True, False)):
+        label = f"{name} {'directional' if directional else 'ranks'}"
+        given = {"z_ptr": f"*{name}", **dict.fromkeys(("order_ptr", "class_ptr"), "*i64")}
+        given |= dict.fromkeys(("centers_ptr", "factor_ptr", "own_ptr"), "*fp64")
+        facts = ("length_ptr", "reach_ptr", "limit_ptr", "without_ptr", "slack_ptr")
+        given |= dict.fromkeys(facts, "*fp32") | {"usable_ptr": "*u8"}
+        asked = {"DIRECTIONAL": directional, "PAD": PAD, "VEC": 16 // dtype.itemsize}
+        yield launch.AotCase(
+            kernels.projection_rows_kernel,
+            label,
+            given
+            | {"g_ptr": "*fp64", "power_ptr": "*fp64", "a_ptr": "*fp16", "unscale_ptr": "*fp32"}
+            | dict.fromkeys(kernels.ROWS_SIZES, "i32"),
+            asked | {"ROUNDING": arithmetic.HALVES.rounding, "BLOCK": _ROW_BLOCK},
+            4,
+            3,
+            "streaming",
+        )
+        yield launch.AotCase(
+            kernels.projection_decide_kernel,
+            label,
+            given
+            | dict.fromkeys(("half_ptr", "product_ptr", "table_ptr"), "*fp32")
+            | {"slot_ptr": "*i32" if directional else "*i64"}
+            | {"rank_ptr": "*i64", "alone_ptr": "*u8", "spread_ptr": "*fp64"}
+            | dict.fromkeys(kernels.DECIDE_SIZES, "i32"),
+            asked | {"BLOCK_C": _CLASS_BLOCK, "BLOCK_D": _OPEN_BLOCK, "BLOCK_K": tile.block_k},
+            4,
+            3,
+            "other",
+        )
+    for listed in (False, True):
+        index = "*i32" if listed else "*fp32"
+        yield launch.AotCase(
+            kernels.projection_kernel,
+            f"{arithmetic.HALVES} {tile}{' of centers' if listed else ''}",
+            dict.fromkeys(("a_ptr", "v_ptr"), "*fp16")
+            | dict.fromkeys(("a_unscale_ptr", "v_unscale_ptr", "out_ptr"), "*fp32")
+            | {"list_ptr": index, "count_ptr": index}
+            | dict.fromkeys(kernels.PRODUCT_SIZES, "i32"),
+            {"LISTED": listed, "PAD": PAD, **tile.constexprs},
+            tile.num_warps,
+            tile.num_stages,
+            "product",
+        )
+    yield launch.AotCase(
+        kernels.projection_spread_kernel,
+        str(_SPREAD_BLOCK),
+        {"spread_ptr": "*fp64", "bounds_ptr": "*i64", "out_ptr": "*fp64"},
+        {"BLOCK": _SPREAD_BLOCK},
+        4,
+        3,
+        "other",
+    )

@@ -1,0 +1,1 @@
+"""What every kernel shares: the device, launching, arithmetic, tiles."""

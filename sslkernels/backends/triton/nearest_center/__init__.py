@@ -1,0 +1,1 @@
+"""The nearest center of every row, exactly: filter, candidates, choice."""

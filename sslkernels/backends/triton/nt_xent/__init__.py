@@ -1,0 +1,1 @@
+"""NT-Xent: forward, gradient."""

@@ -1,0 +1,179 @@
+r"""The gradient of NT-Xent. Mathematics in ``ops/nt_xent.py``, accuracy and memory in
+``nt_xent.py``.
+
+The weights of the other rows, ``W_ij = exp(s_ij - lse_i) + exp(s_ij - lse_j)`` off the diagonal and
+the pairs, are formed again from the unit rows for as many rows at a time as stay in the L2 cache,
+and multiplied by the unit rows from there: two products in all, however large D is. The pairs,
+whose weight may be far larger or the small rest of a difference, are added by the last kernel in
+fp32 from the rows themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+
+from sslkernels.backends.triton.core import arithmetic, launch
+from sslkernels.backends.triton.nt_xent.rows import finish_rows, unit_rows, unit_workspace
+from sslkernels.backends.triton.product import gram as symmetric
+from sslkernels.backends.triton.product import operands, tiles
+from sslkernels.backends.triton.product import plain as products
+
+_LOG2E = tl.constexpr(math.log2(math.e))
+
+_SIZES = (
+    *("N", "M", "K", "first", "last", "stride_unit", "unit_plane"),
+    *("stride_weights", "weights_plane"),
+)
+
+
+@triton.jit
+def load_relative(rows_ptr, rows, M, inverse):
+    """Log-sum-exps as the logits are counted (``nt_xent.py``): base 2, less 1 / temperature."""
+    lse = tl.load(rows_ptr + rows, mask=rows < M, other=0.0)
+    return ((lse - inverse) * _LOG2E).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=_SIZES)
+def nt_xent_weights_kernel(
+    unit_ptr,  # [planes, M and more, K] unit rows, padded
+    rows_ptr,  # float64 [2, M]
+    weights_ptr,  # [planes, last - first, M padded] out
+    N,
+    M,  # 2 N
+    K,
+    first,  # rows to do
+    last,
+    stride_unit,
+    unit_plane,
+    stride_weights,
+    weights_plane,
+    scale,  # log2(e) / temperature
+    inverse,  # 1 / temperature
+    SEGMENTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROUNDING: tl.constexpr,
+    VEC: tl.constexpr,
+    PAD: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    K = K // VEC * VEC
+    stride_unit = stride_unit // VEC * VEC
+    unit_plane = unit_plane // VEC * VEC
+    stride_weights = stride_weights // PAD * PAD
+    weights_plane = weights_plane // PAD * PAD
+    begin = tl.program_id(1) * BLOCK  # of the weights' rows
+    top = first + begin
+    left = tl.program_id(0) * BLOCK
+    acc = symmetric.whole_tile(
+        *(unit_ptr, unit_ptr, top, left, stride_unit, stride_unit, unit_plane, unit_plane),
+        *(K, SEGMENTS, PRECISION, BLOCK, BLOCK_K),
+    )
+    r = tl.arange(0, BLOCK)
+    rows = top + r
+    cols = left + r
+    own = load_relative(rows_ptr, rows, M, inverse)
+    other = load_relative(rows_ptr, cols, M, inverse)
+    t = acc * scale - scale
+    weight = tl.exp2(t - own[:, None]) + tl.exp2(t - other[None, :])
+    apart = tl.abs(cols[None, :] - rows[:, None])  # N: the other view of the same sample
+    apart = tl.where((cols < M)[None, :], apart, 0)
+    weight = tl.where((apart == 0) | (apart == N), 0.0, weight)
+    # 64-bit arithmetic for the tile's corner, 32-bit within: half the address registers.
+    weights_ptr += begin.to(tl.int64) * stride_weights + left
+    mask = (rows < last)[:, None] & (cols < stride_weights)[None, :]
+    at = r[:, None] * stride_weights + r[None, :]
+    operands.store_operand(weights_ptr, at, weight, mask, weights_plane, ROUNDING)
+
+
+def nt_xent_backward(
+    grad: torch.Tensor,  # [3]
+    x: torch.Tensor,  # [N, D]
+    y: torch.Tensor,
+    rows: torch.Tensor,  # [2, 2N]
+    temperature: float,
+    need_x: bool,
+    need_y: bool,
+    cuts: tiles.Cuts = tiles.CHOSEN,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    with launch.on_device(x):
+        device = launch.device_of(x)
+        grad_x = x.new_empty(x.shape) if need_x else None
+        grad_y = x.new_empty(x.shape) if need_y else None
+        if not (need_x or need_y):
+            return None, None
+        x, y = launch.unit_columns(x), launch.unit_columns(y)
+        n, d = x.shape
+        m = 2 * n
+        begin, end = (0 if need_x else n), (m if need_y else n)
+        op = arithmetic.operand(x.dtype, device)
+        stride = operands.padded(m)
+        units = unit_workspace(x, op)
+        turned = x.new_empty((op.planes, d, stride), dtype=op.dtype)
+        norm = x.new_empty(m, dtype=torch.float64)
+        unit_rows(x, y, units, (turned, norm), op.rounding, cuts)
+
+        row_bytes = op.planes * stride * op.dtype.itemsize
+        at_once = min(end - begin, cuts.at_once or tiles.rows_at_once(row_bytes))
+        weights = x.new_empty((op.planes, at_once, stride), dtype=op.dtype)
+        splits = products.splits(at_once, d, stride, op, device, cuts)
+        part = x.new_empty((splits, end - begin, d), dtype=torch.float32)
+        tile = cuts.gram or tiles.logits(m, op, device)[0]
+        for first in range(begin, end, at_once):
+            last = min(first + at_once, end)
+            grid = (triton.cdiv(m, tile.block), triton.cdiv(last - first, tile.block))
+            nt_xent_weights_kernel[grid](
+                units,
+                rows,
+                weights,
+                n,
+                m,
+                units.shape[2],
+                first,
+                last,
+                units.stride(1),
+                units.stride(0),
+                weights.stride(1),
+                weights.stride(0),
+                math.log2(math.e) / temperature,
+                1.0 / temperature,
+                **op.constexprs,
+                ROUNDING=op.rounding,
+                PAD=operands.PAD,
+                **tile.constexprs,
+                num_warps=tile.num_warps,
+                num_stages=tile.num_stages,
+            )
+            here = slice(first - begin, last - begin)
+            products.product(weights[:, : last - first], turned, part[:, here], op, device, cuts)
+        finish_rows(grad, x, y, rows, norm, part, grad_x, grad_y, begin, temperature, cuts)
+    return grad_x, grad_y
+
+
+def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
+    for op in arithmetic.operands(device):
+        for tile in tiles.logits_candidates(op, device):
+            operand = f"*{launch.TRITON_TYPE[op.dtype]}"
+            yield launch.AotCase(
+                nt_xent_weights_kernel,
+                f"{op} {tile}",
+                {
+                    **{"unit_ptr": operand, "rows_ptr": "*fp64", "weights_ptr": operand},
+                    **dict.fromkeys(_SIZES, "i32"),
+                    **{"scale": "fp32", "inverse": "fp32"},
+                },
+                {
+                    **op.constexprs,
+                    "ROUNDING": op.rounding,
+                    "PAD": operands.PAD,
+                    **tile.constexprs,
+                },
+                tile.num_warps,
+                tile.num_stages,
+                "product",
+            )

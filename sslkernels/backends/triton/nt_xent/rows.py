@@ -1,0 +1,322 @@
+"""NT-Xent's passes over rows: unit rows as a product reads them, and gradients by the rows from
+gradients by the unit rows. Mathematics in ``ops/nt_xent.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+
+from sslkernels.backends.triton.core import arithmetic, launch, numerics
+from sslkernels.backends.triton.product import tiles
+from sslkernels.backends.triton.product.operands import PAD, padded, store_tile
+from sslkernels.passes.nt_xent import MIN_NORM
+
+_MIN_NORM = tl.constexpr(MIN_NORM)
+
+
+@triton.jit
+def load_rows(x_ptr, y_ptr, stride_xn, stride_yn, rows, cols, N, D):
+    """fp32 rows of both views, numbered through; zero where there is none."""
+    inside = (cols < D)[None, :]
+    at = rows.to(tl.int64)[:, None]
+    of_x = (rows >= 0) & (rows < N)
+    of_y = (rows >= N) & (rows < 2 * N)
+    x = tl.load(x_ptr + (at * stride_xn + cols[None, :]), mask=of_x[:, None] & inside, other=0.0)
+    at = (rows - N).to(tl.int64)[:, None]
+    y = tl.load(y_ptr + (at * stride_yn + cols[None, :]), mask=of_y[:, None] & inside, other=0.0)
+    return tl.where(of_x[:, None], x, y).to(tl.float32)
+
+
+@triton.jit
+def load_norms(norm_ptr, rows, first, last):
+    """(norm, what rows are divided by), float64."""
+    norm = tl.load(norm_ptr + rows, mask=(rows >= first) & (rows < last), other=1.0)
+    return norm, tl.where(norm < _MIN_NORM, _MIN_NORM, norm)  # keeps a NaN
+
+
+_UNIT_SIZES = (
+    *("N", "D", "stride_xn", "stride_yn"),
+    *("stride_unit", "unit_plane", "stride_turned", "turned_plane"),
+)
+
+
+@triton.jit(do_not_specialize=_UNIT_SIZES)
+def unit_rows_kernel(
+    x_ptr,  # [N, D]
+    y_ptr,
+    unit_ptr,  # [planes, 2N and more, D padded] out
+    turned_ptr,  # [planes, D, 2N padded] out, if TRANSPOSE
+    norm_ptr,  # float64 [2N] out, if TRANSPOSE
+    N,
+    D,
+    stride_xn,
+    stride_yn,
+    stride_unit,
+    unit_plane,
+    stride_turned,
+    turned_plane,
+    TRANSPOSE: tl.constexpr,
+    ROUNDING: tl.constexpr,
+    VEC: tl.constexpr,
+    PAD: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    D = D // VEC * VEC
+    stride_xn = stride_xn // VEC * VEC
+    stride_yn = stride_yn // VEC * VEC
+    stride_unit = stride_unit // PAD * PAD
+    unit_plane = unit_plane // PAD * PAD
+    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    square = tl.zeros((BLOCK_N,), tl.float64)
+    for left in range(0, D, BLOCK_D):
+        cols = left + tl.arange(0, BLOCK_D)
+        z = load_rows(x_ptr, y_ptr, stride_xn, stride_yn, rows, cols, N, D).to(tl.float64)
+        square += tl.sum(z * z, axis=1)
+    norm = tl.sqrt(square)
+    factor = 1.0 / tl.where(norm < _MIN_NORM, _MIN_NORM, norm)  # keeps a NaN
+    for left in range(0, stride_unit, BLOCK_D):
+        cols = left + tl.arange(0, BLOCK_D)
+        z = load_rows(x_ptr, y_ptr, stride_xn, stride_yn, rows, cols, N, D).to(tl.float64)
+        unit = (z * factor[:, None]).to(tl.float32)
+        place = (rows, cols, 2 * N, D)
+        store_tile(unit_ptr, unit, *place, stride_unit, unit_plane, False, ROUNDING)
+        if TRANSPOSE:
+            stride_turned = stride_turned // PAD * PAD
+            turned_plane = turned_plane // PAD * PAD
+            store_tile(turned_ptr, unit, *place, stride_turned, turned_plane, True, ROUNDING)
+    if TRANSPOSE:
+        tl.store(norm_ptr + rows, norm, mask=rows < 2 * N)
+
+
+def unit_workspace(x: torch.Tensor, op: arithmetic.Operand) -> torch.Tensor:
+    """[planes, 2N and more, D padded]: a tile that begins at any row ends inside."""
+    n, d = x.shape
+    return x.new_empty((op.planes, 2 * n + tiles.LARGEST, padded(d)), dtype=op.dtype)
+
+
+def unit_rows(
+    x: torch.Tensor,  # [N, D] unit column stride
+    y: torch.Tensor,
+    units: torch.Tensor,  # unit_workspace's
+    turned: tuple[torch.Tensor, torch.Tensor] | None,  # [planes, D, 2N padded], norms [2N]
+    rounding: str,
+    cuts: tiles.Cuts = tiles.CHOSEN,
+) -> None:
+    """Rows of both views divided by max(norm, 1e-12). One launch."""
+    n, d = x.shape
+    tile = cuts.rows or tiles.ROWS
+    transposed, norm = turned or (units, units)
+    unit_rows_kernel[(triton.cdiv(2 * n, tile.block_n),)](
+        x,
+        y,
+        units,
+        transposed,
+        norm,
+        n,
+        d,
+        x.stride(0),
+        y.stride(0),
+        units.stride(1),
+        units.stride(0),
+        transposed.stride(1),
+        transposed.stride(0),
+        TRANSPOSE=turned is not None,
+        ROUNDING=rounding,
+        VEC=launch.vector_width(x, y),
+        PAD=PAD,
+        **tile.constexprs,
+        num_warps=tile.num_warps,
+    )
+
+
+@triton.jit
+def missing_share(rows_ptr, rows, M):
+    """1 - exp(-loss) of a row, the share of its softmax that its positive lacks, in float64."""
+    loss = tl.load(rows_ptr + M.to(tl.int64) + rows, mask=(rows >= 0) & (rows < M), other=0.0)
+    # By the series where the difference would lose digits; the next term is below 1e-17.
+    series = 1.0 - loss * (1.0 / 5.0)
+    for k in tl.static_range(4, 1, -1):
+        series = 1.0 - loss * (1.0 / k) * series
+    return tl.where(loss < 1e-3, loss * series, 1.0 - tl.exp(-loss))
+
+
+@triton.jit
+def on_units(
+    x_ptr, y_ptr, part_ptr, stride_xn, stride_yn, rows, cols, partner, N, D,
+    first, last, splits, factor, partner_factor, on_lse, on_partner,
+):  # fmt: skip
+    """(unit rows, 2N temperature times their gradient), fp32 [BLOCK_N, BLOCK_D]."""
+    mask = (rows < last)[:, None] & (cols < D)[None, :]
+    at = (rows - first).to(tl.int64)[:, None] * D + cols[None, :]
+    plane = (last - first).to(tl.int64) * D
+    total = tl.load(part_ptr + at, mask=mask, other=0.0)
+    for s in range(1, splits):
+        total += tl.load(part_ptr + s * plane + at, mask=mask, other=0.0)
+    z = load_rows(x_ptr, y_ptr, stride_xn, stride_yn, rows, cols, N, D)
+    unit = (z.to(tl.float64) * factor[:, None]).to(tl.float32)
+    z = load_rows(x_ptr, y_ptr, stride_xn, stride_yn, partner, cols, N, D)
+    other = (z.to(tl.float64) * partner_factor[:, None]).to(tl.float32)
+    return unit, total * on_lse + other * on_partner[:, None]
+
+
+_FINISH_SIZES = ("N", "D", "stride_xn", "stride_yn", "stride_grad", "first", "last", "splits")
+
+
+@triton.jit(do_not_specialize=_FINISH_SIZES)
+def nt_xent_finish_kernel(
+    grad_ptr,  # fp32 [3], of the terms
+    x_ptr,  # [N, D]
+    y_ptr,
+    rows_ptr,  # float64 [2, 2N]
+    norm_ptr,  # float64 [2N]
+    part_ptr,  # fp32 [splits, last - first, D]: products of weights and unit rows
+    grad_x_ptr,  # [N, D] out, if first < N
+    grad_y_ptr,  # [N, D] out, if last > N
+    N,
+    D,
+    stride_xn,
+    stride_yn,
+    stride_grad,
+    first,  # rows to do
+    last,
+    splits,
+    inverse,  # 1 / (2N temperature)
+    VEC: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """The pairs' part of the gradient by the unit rows, and the gradient by the rows."""
+    D = D // VEC * VEC
+    stride_xn = stride_xn // VEC * VEC
+    stride_yn = stride_yn // VEC * VEC
+    on_loss = tl.load(grad_ptr)
+    on_alignment = tl.load(grad_ptr + stride_grad)
+    on_uniformity = tl.load(grad_ptr + 2 * stride_grad)
+    on_lse = on_loss + on_uniformity
+
+    rows = first + tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    partner = tl.where(rows < N, rows + N, rows - N)
+    norm, length = load_norms(norm_ptr, rows, 0, last)
+    _, partner_length = load_norms(norm_ptr, partner, 0, 2 * N)
+    factor = 1.0 / length
+    partner_factor = 1.0 / partner_length
+    missing = missing_share(rows_ptr, rows, 2 * N) + missing_share(rows_ptr, partner, 2 * N)
+    on_partner = (2.0 * (on_uniformity - on_alignment) - on_lse * missing).to(tl.float32)
+
+    inside = tl.zeros((BLOCK_N,), tl.float64)
+    for left in range(0, D, BLOCK_D):
+        cols = left + tl.arange(0, BLOCK_D)
+        unit, on_unit = on_units(
+            *(x_ptr, y_ptr, part_ptr, stride_xn, stride_yn, rows, cols, partner, N, D),
+            *(first, last, splits, factor, partner_factor, on_lse, on_partner),
+        )
+        inside += tl.sum(unit.to(tl.float64) * on_unit.to(tl.float64), axis=1)
+    inside = tl.where(norm < _MIN_NORM, 0.0, inside)
+    scale = (inverse * factor).to(tl.float32)
+    for left in range(0, D, BLOCK_D):
+        cols = left + tl.arange(0, BLOCK_D)
+        unit, on_unit = on_units(
+            *(x_ptr, y_ptr, part_ptr, stride_xn, stride_yn, rows, cols, partner, N, D),
+            *(first, last, splits, factor, partner_factor, on_lse, on_partner),
+        )
+        # In float64: what is left may be a small part of both.
+        rest = (on_unit.to(tl.float64) - inside[:, None] * unit.to(tl.float64)).to(tl.float32)
+        out = numerics.narrow(rest * scale[:, None], grad_x_ptr.dtype.element_ty)
+        at = rows.to(tl.int64)[:, None] * D + cols[None, :]
+        mask = (cols < D)[None, :] & (rows < last)[:, None]
+        tl.store(grad_x_ptr + at, out, mask=mask & (rows < N)[:, None])
+        at = (rows - N).to(tl.int64)[:, None] * D + cols[None, :]
+        tl.store(grad_y_ptr + at, out, mask=mask & (rows >= N)[:, None])
+
+
+def finish_rows(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    rows: torch.Tensor,
+    norm: torch.Tensor,
+    part: torch.Tensor,  # fp32 [splits, last - first, D]
+    grad_x: torch.Tensor | None,
+    grad_y: torch.Tensor | None,
+    first: int,
+    temperature: float,
+    cuts: tiles.Cuts = tiles.CHOSEN,
+) -> None:
+    n, d = x.shape
+    splits, count, _ = part.shape
+    vec = launch.vector_width(x, y)
+    tile = cuts.rows or tiles.finish_rows(vec > 1)
+    nt_xent_finish_kernel[(triton.cdiv(count, tile.block_n),)](
+        grad,
+        x,
+        y,
+        rows,
+        norm,
+        part,
+        x if grad_x is None else grad_x,
+        y if grad_y is None else grad_y,
+        n,
+        d,
+        x.stride(0),
+        y.stride(0),
+        grad.stride(0),
+        first,
+        first + count,
+        splits,
+        1.0 / (2 * n * temperature),
+        VEC=vec,
+        **tile.constexprs,
+        num_warps=tile.num_warps,
+    )
+
+
+def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
+    for dtype, name in launch.TRITON_TYPE.items():
+        views = dict.fromkeys(("x_ptr", "y_ptr"), f"*{name}")
+        served = [op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)]
+        plain = [(op, turned, True) for op in served for turned in (False, True)]
+        for op, turned, aligned in (*plain, (served[-1], True, False)):
+            tile = tiles.ROWS
+            out = f"*{launch.TRITON_TYPE[op.dtype]}"
+            yield launch.AotCase(
+                unit_rows_kernel,
+                f"{name} to {op}{' and transposed' if turned else ''}"
+                f"{'' if aligned else ' unaligned'}",
+                {
+                    **views,
+                    **{"unit_ptr": out, "turned_ptr": out},
+                    **{"norm_ptr": "*fp64" if turned else out},
+                    **dict.fromkeys(_UNIT_SIZES, "i32"),
+                },
+                {
+                    "TRANSPOSE": turned,
+                    "ROUNDING": op.rounding,
+                    "VEC": 16 // dtype.itemsize if aligned else 1,
+                    "PAD": PAD,
+                    **tile.constexprs,
+                },
+                tile.num_warps,
+                3,
+                "streaming" if aligned else "other",
+            )
+        for aligned in (True, False):
+            tile = tiles.finish_rows(aligned)
+            yield launch.AotCase(
+                nt_xent_finish_kernel,
+                f"{name}{'' if aligned else ' unaligned'}",
+                {
+                    **{"grad_ptr": "*fp32", **views, "rows_ptr": "*fp64", "norm_ptr": "*fp64"},
+                    "part_ptr": "*fp32",
+                    **dict.fromkeys(("grad_x_ptr", "grad_y_ptr"), f"*{name}"),
+                    **dict.fromkeys(_FINISH_SIZES, "i32"),
+                    "inverse": "fp32",
+                },
+                {"VEC": 16 // dtype.itemsize if aligned else 1, **tile.constexprs},
+                tile.num_warps,
+                3,
+                "streaming" if aligned else "other",
+            )

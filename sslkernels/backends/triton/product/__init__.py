@@ -1,0 +1,1 @@
+"""Tiled products: symmetric, plain, and what goes into and comes out of them."""

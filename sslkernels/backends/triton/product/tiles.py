@@ -1,0 +1,224 @@
+"""Tile, warp and stage counts, from shape, dtype and device: what all kernels share and those of
+the losses; those of the statistics are in ``class_tiles.py``.
+
+Each function returns the candidates for one kernel, best guess first. A launcher takes the first;
+with the environment variable ``SSLKERNELS_AUTOTUNE=1`` it times all of them the first time a shape
+is seen and keeps the fastest for the process (never while a CUDA graph is being captured; see
+``tuning.py``). The candidates are few on purpose: ahead-of-time compilation proves every one of
+them on every target (no spills, shared memory within the limit, tensor cores, wide loads).
+
+The unfused path, vendor products and separate reductions on any device, is the ``torch`` backend:
+``sslkernels.use_backend("torch")`` takes it, and the GPU benchmarks time it beside the kernels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from sslkernels.backends.triton.core.arithmetic import Operand
+from sslkernels.backends.triton.core.launch import GRID, Device
+
+# ---- symmetric products and VICReg (gram.py, vicreg.py) ----
+
+GROUP = 8  # tile rows that share the L2 cache, see gram.tile_of
+
+
+class Gram(NamedTuple):
+    """Square tiles of a symmetric product."""
+
+    block: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+    @property
+    def constexprs(self) -> dict[str, int]:
+        return {"BLOCK": self.block, "BLOCK_K": self.block_k}
+
+    def __str__(self) -> str:
+        return f"{self.block}x{self.block}x{self.block_k}"
+
+
+def _stages(bytes_per_stage: int, device: Device, most: int) -> int:
+    """As many pipeline stages as fit, up to ``most`` and at least two.
+
+    AMD's pipeline keeps one stage in registers, so two stages take one buffer.
+    """
+    if device.backend == "hip":
+        return 2
+    return max(2, min(most, device.shared_memory // bytes_per_stage))
+
+
+def gram(m: int, dtype: torch.dtype, device: Device) -> tuple[Gram, ...]:
+    """128 x 128 tiles, or 64 x 64 where one such tile covers the matrix."""
+    large, small = gram_candidates(dtype, device)
+    return (small,) if m <= small.block else (large, small)
+
+
+def gram_candidates(dtype: torch.dtype, device: Device) -> tuple[Gram, Gram]:
+    # 128 bytes of the contraction per row and step: one swizzled line of shared memory.
+    block_k = 128 // dtype.itemsize
+    return (
+        Gram(128, block_k, 8, _stages(2 * 128 * 128, device, 4)),
+        Gram(64, block_k, 4, _stages(2 * 64 * 128, device, 4)),
+    )
+
+
+def splits(programs: int, steps: int, device: Device) -> int:
+    """Into how many parts to cut a contraction of ``steps`` steps: one program per processor, and
+    at least eight steps each, so that the pipeline fills."""
+    return max(1, min(device.processors // programs, steps // 8))
+
+
+class Stream(NamedTuple):
+    """A tile of rows and columns that a memory-bound kernel walks over."""
+
+    block_n: int
+    block_d: int
+    num_warps: int
+    num_stages: int
+
+    @property
+    def constexprs(self) -> dict[str, int]:
+        return {"BLOCK_N": self.block_n, "BLOCK_D": self.block_d}
+
+
+CENTER = Stream(64, 64, 8, 1)
+
+
+def moments(device: Device) -> Stream:
+    """One 128-bit load per thread and view in bf16. Four stages of them, of both views, keep 16 KB
+    in flight per program, which one program per processor needs to cover memory's latency. AMD
+    keeps the stages in registers, which hold two."""
+    return Stream(device.warp_size // 2, 64, 4, 2 if device.backend == "hip" else 4)
+
+
+def row_splits(programs: int, rows: int, device: Device) -> int:
+    """Into how many parts to cut the rows: two programs per processor, but at least 512 rows each,
+    below which the second launch costs more than the parallelism saves."""
+    return max(1, min(2 * device.processors // programs, rows // 512))
+
+
+def problems_at_once(count: int, size: int) -> int:
+    """How many problems (of ``size`` bytes of operands each) share a launch: as many as stay in the
+    L2 cache from the kernel that writes the operands to the one that reads them. It also bounds
+    the workspace: large problems reuse one buffer in turn. Problems are a grid's second axis."""
+    return max(1, min(count, (32 << 20) // size, GRID))
+
+
+class Backward(NamedTuple):
+    """A tile of the gradient: BLOCK_R steps of the contraction, or none without a product."""
+
+    block_n: int
+    block_d: int
+    block_r: int
+    num_warps: int
+    num_stages: int
+
+    @property
+    def constexprs(self) -> dict[str, int]:
+        return {"BLOCK_N": self.block_n, "BLOCK_D": self.block_d, "BLOCK_R": self.block_r}
+
+    def __str__(self) -> str:
+        return f"{self.block_n}x{self.block_d}x{self.block_r}"
+
+
+def backward_candidates(dtype: torch.dtype, device: Device, product: bool) -> tuple[Backward, ...]:
+    if not product:
+        return (Backward(16, 128, 16, 4, 1),)
+    block_r = 128 // dtype.itemsize
+    return (
+        Backward(128, 128, block_r, 8, _stages(2 * 128 * 128, device, 4)),
+        Backward(64, 64, block_r, 4, _stages(2 * 64 * 128, device, 3)),
+    )
+
+
+def backward(
+    n: int, d: int, dtype: torch.dtype, device: Device, product: bool, aligned: bool
+) -> tuple[Backward, ...]:
+    """The small tile where the large one would leave processors idle, and for inputs without
+    128-bit loads, whose addresses do not fit the registers beside a large tile."""
+    large, *rest = backward_candidates(dtype, device, product)
+    if not rest:
+        return (large,)
+    if not aligned:
+        return tuple(rest)
+    tiles = -(-n // large.block_n) * -(-d // large.block_d)
+    return (*rest, large) if 2 * tiles < device.processors else (large, *rest)
+
+
+# ---- what a caller may set ----
+
+
+class Cuts(NamedTuple):
+    """How the passes of a loss cut their work. What is None they choose, by the functions here;
+    tests set it, so that every branch of every kernel runs at small sizes.
+
+    Sides of tiles are powers of two, at least 16 and at most LARGEST.
+    """
+
+    moments: Stream | None = None  # column moments
+    row_splits: int | None = None  # parts of the rows there
+    center: Stream = CENTER  # operands
+    rows: Stream | None = None  # unit rows and their gradients, sums over matrices
+    gram: Gram | None = None  # symmetric products, logits, projections
+    backward: Backward | None = None  # gradients, plain products
+    splits: int | None = None  # parts of a contraction, or of the logits' columns
+    at_once: int | None = None  # problems, or rows, or tiles of rows that share a workspace
+    group: int = GROUP
+
+
+CHOSEN = Cuts()
+
+
+# ---- logits and plain products (nt_xent.py, sigreg.py, products.py) ----
+
+ROWS = Stream(16, 128, 4, 1)
+WORKSPACE = 32 << 20  # bytes that stay in the L2 cache from the kernel that writes to its reader
+
+
+def finish_rows(aligned: bool) -> Stream:
+    """Without 128-bit loads every element of three inputs has an address of its own."""
+    return ROWS if aligned else Stream(16, 32, 4, 1)
+
+
+LARGEST = 128  # side of the largest tile of logits
+
+
+def logits(m: int, op: Operand, device: Device) -> tuple[Gram, ...]:
+    """Tiles of an m x m matrix: 64 x 64 where larger ones would leave processors idle."""
+    *large, small = logits_candidates(op, device)
+    few = (-(-m // LARGEST)) ** 2 < device.processors
+    return (small,) if few else (*large, small)
+
+
+def logits_candidates(op: Operand, device: Device) -> tuple[Gram, ...]:
+    """128 x 128 and 64 x 64; the second alone where the first spills: on AMD, and where three
+    products leave its exponentials no registers."""
+    large, small = gram_candidates(op.dtype, device)
+    full = device.backend == "hip" or (op.planes == 2 and int(device.arch) >= 100)
+    return (small,) if full else (large, small)
+
+
+def projections(op: Operand, device: Device) -> Gram:
+    """64 x 64 and eight warps: a tile of projections, cosines and sines of two angles and their sum
+    share the registers."""
+    return gram_candidates(op.dtype, device)[1]._replace(num_warps=8)
+
+
+def column_splits(side: int, device: Device) -> int:
+    """Into how many parts to cut the columns of ``side`` tiles, for two programs per processor."""
+    return max(1, min(2 * device.processors // side, side))
+
+
+def rows_at_once(row_bytes: int) -> int:
+    """How many rows of a matrix to form at a time: whole tiles."""
+    return max(1, WORKSPACE // row_bytes // 128) * 128
+
+
+def product(n: int, d: int, dtype: torch.dtype, device: Device) -> Backward:
+    large, small = backward_candidates(dtype, device, True)
+    tiles = -(-n // large.block_n) * -(-d // large.block_d)
+    return small if 2 * tiles < device.processors else large

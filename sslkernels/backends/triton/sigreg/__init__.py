@@ -1,0 +1,1 @@
+"""SIGReg: forward, gradient."""

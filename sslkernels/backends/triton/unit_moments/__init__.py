@@ -1,0 +1,1 @@
+"""Column moments of unit rows."""

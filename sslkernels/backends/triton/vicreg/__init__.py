@@ -1,0 +1,1 @@
+"""VICReg: forward, gradient."""
