@@ -59,7 +59,9 @@ def main() -> None:
 
     dist.init_process_group("gloo")
     if args.batch % dist.get_world_size():
-        parser.error(f"--batch: takes a multiple of {dist.get_world_size()}, the number of ranks")
+        parser.error(
+            f"--batch: expected a multiple of {dist.get_world_size()}, the number of ranks"
+        )
     images, _ = digits()
     names = ["lightly", "sslkernels"] if args.loss == "all" else [args.loss]
     base, seconds = train(ONE_PROCESS, args, images)

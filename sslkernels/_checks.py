@@ -33,7 +33,7 @@ def as_tensor(value: Any, name: str) -> torch.Tensor:
         return _from_numpy(value, name)
     if hasattr(value, "__dlpack__"):
         return plain(torch.from_dlpack(value), name)
-    raise TypeError(f"{name}: takes a torch tensor or a NumPy array, got {type(value).__name__}")
+    raise TypeError(f"{name}: expected a torch tensor or a NumPy array, got {type(value).__name__}")
 
 
 def _from_numpy(value: np.ndarray, name: str) -> torch.Tensor:
@@ -63,10 +63,10 @@ def embeddings(z: torch.Tensor, name: str = "z") -> torch.Tensor:
     """A floating-point [N, D] tensor with D >= 1."""
     if z.dtype not in FLOAT_DTYPES:
         raise TypeError(
-            f"{name}: takes float16, bfloat16, float32 or float64, got {str(z.dtype)[6:]}"
+            f"{name}: expected float16, bfloat16, float32 or float64, got {str(z.dtype)[6:]}"
         )
     if z.ndim != 2:
-        raise ValueError(f"{name}: takes shape [N, D], got {list(z.shape)}")
+        raise ValueError(f"{name}: expected shape [N, D], got {list(z.shape)}")
     if z.shape[1] == 0:
         raise ValueError(f"{name}: needs at least one column, got shape {list(z.shape)}")
     return z
@@ -79,12 +79,12 @@ def labelings(
     values. ``suffix`` is that of both names."""
     name = "labels" + suffix
     if labels.dtype not in INT_DTYPES:
-        raise TypeError(f"{name}: takes integers, got {str(labels.dtype)[6:]}")
+        raise TypeError(f"{name}: expected integers, got {str(labels.dtype)[6:]}")
     rows = labels.unsqueeze(0) if labels.ndim == 1 and count == 1 else labels
     if rows.shape != (count, z.shape[0]):
         wanted = f"[{z.shape[0]}]" if count == 1 else f"[{count}, {z.shape[0]}]"
         raise ValueError(
-            f"{name}: takes shape {wanted} to match z{suffix}, got {list(labels.shape)}"
+            f"{name}: expected shape {wanted} to match z{suffix}, got {list(labels.shape)}"
         )
     if labels.device != z.device:
         raise ValueError(f"{name}: is on {labels.device}, z{suffix} is on {z.device}")
@@ -103,15 +103,15 @@ def as_int64(integers: torch.Tensor, name: str) -> torch.Tensor:
 
 def positive_int(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: takes an int, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if value < 1:
-        raise ValueError(f"{name}: takes a positive int, got {value}")
+        raise ValueError(f"{name}: expected a positive int, got {value}")
     return int(value)
 
 
 def one_of(value: str, name: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
-        raise ValueError(f"{name}: takes one of {', '.join(map(repr, allowed))}, got {value!r}")
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
     return value
 
 

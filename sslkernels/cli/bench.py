@@ -82,5 +82,5 @@ def run(sizes: Sizes, device: torch.device, seconds: float) -> list[Comparison]:
 def _shape(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)[x,](\d+)", text)
     if not match or int(match[1]) < 2 or int(match[2]) < 2:
-        raise OptionError(f"--vicreg {text}: takes NxD such as 256x2048, each at least 2")
+        raise OptionError(f"--vicreg {text}: expected NxD such as 256x2048, each at least 2")
     return int(match[1]), int(match[2])

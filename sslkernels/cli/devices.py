@@ -17,7 +17,7 @@ def choose(wanted: str) -> tuple[torch.device, str | None]:
         try:
             device = torch.device(wanted)
             if device.type not in ("cpu", "cuda"):
-                raise OptionError(f"--device {wanted}: takes auto, cpu, cuda or cuda:N")
+                raise OptionError(f"--device {wanted}: expected auto, cpu, cuda or cuda:N")
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]

@@ -64,7 +64,7 @@ def matched(option: str, values: Sequence[str], trains: Sequence[str]) -> dict[s
         if name not in trains or name not in paths:
             listed = ", ".join(map(repr, trains))
             raise OptionError(
-                f"{option}: takes one for each TRAIN, {option} NAME=PATH with the names {listed}; "
+                f"{option}: expected one for each TRAIN, {option} NAME=PATH, names {listed}; "
                 f"got {', '.join(map(repr, paths))}"
             )
     return paths

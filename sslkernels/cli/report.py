@@ -250,7 +250,7 @@ def _numbers(option: str, values: str) -> list[int]:
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 1:
-        raise OptionError(f"{option} {values}: takes positive integers with commas between")
+        raise OptionError(f"{option} {values}: expected positive integers with commas between")
     return numbers
 
 

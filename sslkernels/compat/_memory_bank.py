@@ -46,9 +46,11 @@ class MemoryBank(torch.nn.Module):
         super().__init__()
         self.size = (size,) if isinstance(size, int) else tuple(size)
         if any(s < 0 for s in self.size):
-            raise ValueError(f"memory_bank_size: takes no negative number, got {size}")
+            raise ValueError(
+                f"memory_bank_size: expected a number that is not negative, got {size}"
+            )
         if self.size != (0,) and len(self.size) != 2:
-            raise ValueError(f"memory_bank_size: takes (rows, dim), or 0 for none, got {size}")
+            raise ValueError(f"memory_bank_size: expected (rows, dim), or 0 for none, got {size}")
         bank = torch.empty(0)
         if len(self.size) == 2:
             bank = F.normalize(torch.randn(self.size), dim=-1)
@@ -58,7 +60,7 @@ class MemoryBank(torch.nn.Module):
     def check(self, z: Tensor, name: str) -> None:
         if z.shape[1] != self.size[1]:
             raise ValueError(
-                f"{name}: takes {self.size[1]} columns to match the memory bank, "
+                f"{name}: expected {self.size[1]} columns to match the memory bank, "
                 f"got shape {list(z.shape)}"
             )
 

@@ -114,7 +114,7 @@ def barlow_twins(
 def matrix(z: Tensor, name: str) -> None:
     """Middle dimensions are a meaning of ours and lightly's: the other originals refuse them."""
     if z.ndim != 2:
-        raise ValueError(f"{name}: takes shape [N, D], got {list(z.shape)}")
+        raise ValueError(f"{name}: expected shape [N, D], got {list(z.shape)}")
 
 
 def all_rows(batch: Batch, own: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ def _of_every_term(reducer: Any) -> Any:
         from pytorch_metric_learning import reducers
     except ImportError as error:
         raise ImportError(
-            "reducer: takes one of pytorch_metric_learning.reducers: "
+            "reducer: expected one of pytorch_metric_learning.reducers: "
             "pip install pytorch-metric-learning"
         ) from error
     if isinstance(reducer, (reducers.MultipleReducers, reducers.DoNothingReducer)):

@@ -53,7 +53,7 @@ class VICReg(torch.nn.Module):
     ) -> None:
         super().__init__()
         if batch_size < 2:
-            raise ValueError(f"batch_size: takes at least 2, got {batch_size}")
+            raise ValueError(f"batch_size: expected at least 2, got {batch_size}")
         self.batch_size = batch_size
         self.sim_coeff = sim_coeff
         self.std_coeff = std_coeff

@@ -98,12 +98,12 @@ class NearestClassCenter(ClassifierMixin, BaseEstimator):
         _checks.one_of(self.precision, "precision", ("exact", "fast"))
         first = not hasattr(self, "classes_")
         if first and classes is None:
-            raise ValueError("classes: takes every label there will be at the first partial_fit")
+            raise ValueError("classes: expected every label there will be at the first partial_fit")
         if classes is not None:
             classes = unique_labels(classes)
             if not first and not np.array_equal(classes, self.classes_):
                 raise ValueError(
-                    f"classes: takes those of the first call, {self.classes_}, got {classes}"
+                    f"classes: expected those of the first call, {self.classes_}, got {classes}"
                 )
         X, y = validate_data(self, X, y, dtype=_DTYPES, reset=first)
         check_classification_targets(y)
@@ -111,7 +111,7 @@ class NearestClassCenter(ClassifierMixin, BaseEstimator):
         strange = np.setdiff1d(y, known)
         if len(strange):
             raise ValueError(
-                f"y: takes labels among classes {known}, got {strange[:1].tolist()[0]!r}"
+                f"y: expected labels among classes {known}, got {strange[:1].tolist()[0]!r}"
             )
         if first:
             self._start(known, X.shape[1])

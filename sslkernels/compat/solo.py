@@ -134,9 +134,9 @@ def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float | Tensor = 0
 def _check_simclr(z: Tensor, indexes: Tensor, temperature: float | Tensor) -> None:
     _checks.view(z, "z", 1)
     if indexes.dtype not in INT_DTYPES:
-        raise TypeError(f"indexes: takes integers, got {str(indexes.dtype)[6:]}")
+        raise TypeError(f"indexes: expected integers, got {str(indexes.dtype)[6:]}")
     if indexes.shape != z.shape[:1]:
         raise ValueError(
-            f"indexes: takes shape [{z.shape[0]}] to match z, got {list(indexes.shape)}"
+            f"indexes: expected shape [{z.shape[0]}] to match z, got {list(indexes.shape)}"
         )
     _checks.weight(temperature, "temperature", MIN_TEMPERATURE)

@@ -227,7 +227,9 @@ class NeuralCollapse(_ClassStatistic):
     ) -> None:
         super().__init__(num_classes, dim, bool(nc1), ignore_index, **kwargs)
         if weight is not None and weight.shape != (num_classes, dim):
-            raise ValueError(f"weight: takes shape {[num_classes, dim]}, got {list(weight.shape)}")
+            raise ValueError(
+                f"weight: expected shape {[num_classes, dim]}, got {list(weight.shape)}"
+            )
         self._weight = None if weight is None else weight.detach()
 
     def compute(self) -> dict[str, Tensor]:
@@ -278,7 +280,7 @@ class NCCAccuracy(_Statistic):
         self.top_k = top_k
         self.average = _checks.one_of(average, "average", ("micro", "macro", "none"))
         if average != "micro" and top_k != 1:
-            raise ValueError(f"average: {average!r} takes top_k=1, got {top_k}")
+            raise ValueError(f"average: {average!r} needs top_k=1, got {top_k}")
         self.ignore_index = ignore_index
         self._ks = (top_k,) if isinstance(top_k, int) else tuple(top_k)
         given = centers.centers() if isinstance(centers, ClassMoments) else centers

@@ -173,7 +173,7 @@ class ShardSource(Source):
 
     def part(self, rank: int, world: int, rows: int) -> ShardSource:
         if not 0 <= rank < world:
-            raise ValueError(f"rank: takes 0 to {world - 1}, got {rank}")
+            raise ValueError(f"rank: expected 0 to {world - 1}, got {rank}")
         _check_rows(rows)
         begin, end = (self._border(self.rows * r // world, rows) for r in (rank, rank + 1))
         pieces, start = [], 0
@@ -224,4 +224,4 @@ class ShardSource(Source):
 
 def _check_rows(rows: int) -> None:
     if rows < 1:
-        raise ValueError(f"rows: takes a positive int, got {rows}")
+        raise ValueError(f"rows: expected a positive int, got {rows}")

@@ -66,7 +66,9 @@ class NpyFile:
                 raise DataError(f"{name}: truncated: the .npy header is cut short")
             version = (start[6], start[7])
             if version not in _HEADERS:
-                raise DataError(f"{name}: .npy format {version[0]}.{version[1]}: takes 1.0 and 2.0")
+                raise DataError(
+                    f"{name}: .npy format {version[0]}.{version[1]}: expected 1.0 or 2.0"
+                )
             shape, fortran_order, dtype = _HEADERS[version](handle)
             offset = handle.tell()
         if any(length < 0 for length in shape):

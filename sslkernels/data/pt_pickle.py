@@ -68,7 +68,7 @@ def described(content: bytes) -> Mapping[str, Stored | _Other]:
     if isinstance(found, (Stored, _Other)):
         return {"": found}
     if not isinstance(found, dict):
-        raise TypeError(f"takes a tensor or a dict of tensors, got {type(found).__name__}")
+        raise TypeError(f"expected a tensor or a dict of tensors, got {type(found).__name__}")
     return {str(k): each for k, each in found.items() if isinstance(each, (Stored, _Other))}
 
 

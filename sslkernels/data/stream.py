@@ -169,7 +169,7 @@ def _pair(batch: Any, where: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]
     """``(embeddings [n, D], {name: labels int64 [n]})`` of one batch."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         got = f"{len(batch)} items" if isinstance(batch, (tuple, list)) else type(batch).__name__
-        raise DataError(f"{where}: takes pairs (embeddings, labels), got {got}")
+        raise DataError(f"{where}: expected pairs (embeddings, labels), got {got}")
     z = tensor_of(batch[0], f"{where}: embeddings")
     if z.ndim == 2 and not len(z):
         return z, {}

@@ -87,7 +87,7 @@ def valid_group(group: Any) -> Any:
         if group is dist.GroupMember.NON_GROUP_MEMBER:
             raise ValueError("group: this rank is not a member of it")
     raise TypeError(
-        'group: takes None, "world" or a torch.distributed process group, got '
+        'group: expected None, "world" or a torch.distributed process group, got '
         + (repr(group) if isinstance(group, str) else type(group).__name__)
     )
 
@@ -176,7 +176,7 @@ def _device_types(group: Any) -> list[str]:
 
 def _check_device(z: Tensor, device_types: list[str]) -> None:
     if hasattr(z, "to_local"):
-        raise TypeError("group: takes plain tensors, got a DTensor: pass its to_local()")
+        raise TypeError("group: expected plain tensors, got a DTensor: pass its to_local()")
     if z.device.type not in device_types:
         raise ValueError(
             f"group: its backends send tensors on {' and '.join(device_types)}, and the views are "

@@ -138,7 +138,7 @@ def _matched(
     """Test rows or views for every set of training rows."""
     if set(others) != set(trains):
         raise ValueError(
-            f"{what}: takes the same sets of embeddings as z, {_listed(trains)}; "
+            f"{what}: expected the same sets of embeddings as z, {_listed(trains)}; "
             f"got {_listed(others)}"
         )
     return others

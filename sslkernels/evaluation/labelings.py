@@ -104,12 +104,12 @@ def _superclasses(
     p = _checks.as_tensor(given, f"superclasses: {name!r}").cpu()
     if p.dtype not in _checks.INT_DTYPES or p.shape != (first.num_classes,):
         raise ValueError(
-            f"superclasses: {name!r} takes {first.num_classes} integers, one for each class of "
+            f"superclasses: {name!r}: expected {first.num_classes} integers, one for each class of "
             f"{first.name!r}, got shape {list(p.shape)} of {str(p.dtype)[6:]}"
         )
     above = _checks.as_int64(p, f"superclasses: {name!r}").numpy()
     if above.min() < 0:
-        raise ValueError(f"superclasses: {name!r} takes integers from 0, got {above.min()}")
+        raise ValueError(f"superclasses: {name!r}: expected integers from 0, got {above.min()}")
 
     def merged(labels: np.ndarray | None) -> np.ndarray | None:
         if labels is None:
@@ -135,7 +135,7 @@ def _sizes(names: list[str], num_classes: Any) -> dict[str, int]:
     elif isinstance(num_classes, Sequence):
         if len(num_classes) != len(names):
             raise ValueError(
-                f"num_classes: takes {len(names)} ints, one per labeling, got {len(num_classes)}"
+                f"num_classes: expected {len(names)} ints, one per labeling, got {len(num_classes)}"
             )
         items = dict(zip(names, num_classes, strict=True))
     else:
@@ -172,7 +172,7 @@ def _in_range(where: str, labels: np.ndarray, size: int, ignore_index: int) -> N
     if bad.any():
         row = int(bad.argmax())
         raise DataError(
-            f"{where}: row {row} holds {labels[row]}: takes 0 to {size - 1}, "
+            f"{where}: row {row} holds {labels[row]}: expected 0 to {size - 1}, "
             f"or {ignore_index} for rows to skip"
         )
 

@@ -124,7 +124,7 @@ def planned(
     for option, wanted in (("checkpoint", checkpoint), ("few_shot", settings.few_shot)):
         if wanted and any(job.streamed for job in jobs.values()):
             raise ValueError(
-                f"{option}: takes files or arrays, whose rows can be found again; "
+                f"{option}: expected files or arrays, whose rows can be found again; "
                 "spool keeps a one-shot iterator in files"
             )
     if settings.few_shot and ranks > 1 and any(job.private for job in jobs.values()):

@@ -54,7 +54,7 @@ def checked(
     """The options as :class:`Settings`, or an error that names the wrong one."""
     low, high = (positive(rank, "alpha_ranks") for rank in alpha_ranks)
     if low >= high:
-        raise ValueError(f"alpha_ranks: takes a first rank below the last, got {(low, high)}")
+        raise ValueError(f"alpha_ranks: expected a first rank below the last, got {(low, high)}")
     shots = [few_shot] if isinstance(few_shot, int) else few_shot
     return Settings(
         top_k=tuple(sorted({1, *(positive(k, "top_k") for k in top_k)})),
@@ -106,7 +106,7 @@ def _by_name(value: Any, what: str, names: Sequence[str]) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         if len(names) != 1:
-            raise ValueError(f"{what}: takes a mapping from labeling to array for {list(names)}")
+            raise ValueError(f"{what}: expected a mapping from labeling to array for {list(names)}")
         return {names[0]: value}
     for name in value:
         if name not in names:
@@ -116,7 +116,7 @@ def _by_name(value: Any, what: str, names: Sequence[str]) -> dict[str, Any]:
 
 def natural(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ValueError(f"{name}: takes an int that is not negative, got {value!r}")
+        raise ValueError(f"{name}: expected an int that is not negative, got {value!r}")
     return _bounded(int(value), name)
 
 

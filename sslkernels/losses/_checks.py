@@ -16,7 +16,7 @@ from sslkernels._checks import embeddings
 
 def view(z: Any, name: str, min_rows: int) -> None:
     if not isinstance(z, Tensor):
-        raise TypeError(f"{name}: takes a torch tensor, got {type(z).__name__}")
+        raise TypeError(f"{name}: expected a torch tensor, got {type(z).__name__}")
     embeddings(z, name)
     if z.shape[0] < min_rows:
         rows = "one row" if min_rows == 1 else f"{min_rows} rows"
@@ -34,8 +34,8 @@ def pair(
     first, second = names
     view(x, first, min_rows)
     if not isinstance(y, Tensor):
-        raise TypeError(f"{second}: takes a torch tensor, got {type(y).__name__}")
-    wanted = f"{second}: takes {first}'s"
+        raise TypeError(f"{second}: expected a torch tensor, got {type(y).__name__}")
+    wanted = f"{second}: expected {first}'s"
     if y.dtype != x.dtype:
         raise TypeError(f"{wanted} dtype {str(x.dtype)[6:]}, got {str(y.dtype)[6:]}")
     if y.shape != x.shape:
@@ -50,13 +50,13 @@ def number(value: Any, name: str, least: float = -math.inf) -> float:
         return value  # what nearly all calls give
     if isinstance(value, Tensor):
         raise TypeError(
-            f"{name}: takes a number, got {type(value).__name__}: no gradient would flow to it"
+            f"{name}: expected a number, got {type(value).__name__}: no gradient would flow to it"
         )
     _check_real(value, name)
     # Comparisons only: math.isfinite refuses the numbers that change in a compiled graph.
     if not -math.inf < value < math.inf or value < least:
         wanted = "a finite number" + (f" of at least {least:g}" if least > -math.inf else "")
-        raise ValueError(f"{name}: takes {wanted}, got {value}")
+        raise ValueError(f"{name}: expected {wanted}, got {value}")
     return float(value)
 
 
@@ -72,15 +72,15 @@ def weight(value: Any, name: str, least: float = -math.inf) -> float | Tensor:
         _check_real(value, name)
         return value
     if value.dtype.is_complex or value.dtype == torch.bool:
-        raise TypeError(f"{name}: takes a number or a real tensor, got {str(value.dtype)[6:]}")
+        raise TypeError(f"{name}: expected a number or a real tensor, got {str(value.dtype)[6:]}")
     if value.numel() != 1:
-        raise ValueError(f"{name}: takes a tensor of one number, got shape {list(value.shape)}")
+        raise ValueError(f"{name}: expected a tensor of one number, got shape {list(value.shape)}")
     return value
 
 
 def _check_real(value: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: takes a number, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
 
 
 def agreed(option: Any) -> Any:

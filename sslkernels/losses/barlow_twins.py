@@ -115,7 +115,7 @@ class BarlowTwinsLoss(torch.nn.Module):
 def _options(lambda_: float | Tensor, name: str, eps: float) -> tuple[float | Tensor, float]:
     eps = _checks.number(eps, "eps", 0.0)
     if eps == 0:
-        raise ValueError("eps: takes a positive number, got 0: a constant column would be 0 / 0")
+        raise ValueError("eps: expected a positive number, got 0: a constant column would be 0 / 0")
     return _checks.weight(lambda_, name), eps
 
 

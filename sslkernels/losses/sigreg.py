@@ -159,16 +159,16 @@ def _checked(
         raise ValueError(f"num_knots: needs at least 2 knots, got {num_knots}")
     t_min, t_max = _checks.number(t_min, "t_min"), _checks.number(t_max, "t_max")
     if t_max <= t_min:
-        raise ValueError(f"t_max: takes a number above t_min = {t_min:g}, got {t_max:g}")
+        raise ValueError(f"t_max: expected a number above t_min = {t_min:g}, got {t_max:g}")
     _position(seed, "seed")
     return SIGRegSettings(positive_int(num_slices, "num_slices"), num_knots, t_min, t_max, seed)
 
 
 def _position(value: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: takes an int, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if not 0 <= value < 2**63:
-        raise ValueError(f"{name}: takes an int in [0, 2^63), got {value}")
+        raise ValueError(f"{name}: expected an int in [0, 2^63), got {value}")
 
 
 def _as_tensor(step: int | Tensor) -> Tensor:
@@ -189,7 +189,7 @@ def _terms(
             _position(step, "step")
         elif step.dtype != torch.int64 or step.ndim != 0:
             raise TypeError(
-                f"step: takes an int or an int64 tensor of no dimension, got {str(step.dtype)[6:]} "
+                f"step: expected an int or a 0-d int64 tensor, got {str(step.dtype)[6:]} "
                 f"of shape {list(step.shape)}"
             )
         _checks.view(z, "z", min_rows=1)

@@ -255,18 +255,18 @@ def _terms(x: Tensor, y: Tensor | None, settings: VICRegSettings) -> Tensor:
 
 def _check_view(z: Any, name: str, min_rows: int) -> None:
     if not isinstance(z, Tensor):
-        raise TypeError(f"{name}: takes a torch tensor, got {type(z).__name__}")
+        raise TypeError(f"{name}: expected a torch tensor, got {type(z).__name__}")
     if z.dtype not in FLOAT_DTYPES:
         raise TypeError(
-            f"{name}: takes float16, bfloat16, float32 or float64, got {str(z.dtype)[6:]}"
+            f"{name}: expected float16, bfloat16, float32 or float64, got {str(z.dtype)[6:]}"
         )
     if z.ndim < 2:
-        raise ValueError(f"{name}: takes shape [N, D] or [N, ..., D], got {list(z.shape)}")
+        raise ValueError(f"{name}: expected shape [N, D] or [N, ..., D], got {list(z.shape)}")
     if z.shape[0] < min_rows:
         rows = "one row" if min_rows == 1 else f"{min_rows} rows"
         raise ValueError(f"{name}: needs at least {rows}, got shape {list(z.shape)}")
     if 0 in z.shape:
-        raise ValueError(f"{name}: takes no empty dimension, got shape {list(z.shape)}")
+        raise ValueError(f"{name}: expected no dimension of size 0, got shape {list(z.shape)}")
 
 
 _check_pair = partial(_checks.pair, view=_check_view)

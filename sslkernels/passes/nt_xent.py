@@ -58,7 +58,7 @@ def _forward(x: Tensor, y: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]
     value = temperature.item()
     if not MIN_TEMPERATURE <= value < math.inf:
         raise ValueError(
-            f"temperature: takes a finite number of at least {MIN_TEMPERATURE:g}, got {value}"
+            f"temperature: expected a finite number of at least {MIN_TEMPERATURE:g}, got {value}"
         )
     return select("nt_xent", x).nt_xent_forward(x, y, value)
 

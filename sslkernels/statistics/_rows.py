@@ -38,7 +38,7 @@ def checked(
 def fits(rows: torch.Tensor, dim: int, device: torch.device) -> None:
     """The rows go with class centers of ``dim`` columns on ``device``."""
     if rows.shape[1] != dim:
-        raise ValueError(f"z: takes {dim} columns to match the centers, got {list(rows.shape)}")
+        raise ValueError(f"z: expected {dim} columns to match the centers, got {list(rows.shape)}")
     if rows.device != device:
         raise ValueError(f"z: is on {rows.device}, the centers are on {device}")
 

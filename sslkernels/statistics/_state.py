@@ -48,5 +48,5 @@ def load_state(state: Mapping[str, Any], own: Mapping[str, torch.Tensor]) -> Non
 def _fitting(value: Any, name: str, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
     t = _checks.as_tensor(value, name)
     if t.dtype != dtype or t.shape != tuple(shape):
-        raise ValueError(f"{name} takes {dtype} {list(shape)}, got {t.dtype} {list(t.shape)}")
+        raise ValueError(f"{name}: expected {dtype} {list(shape)}, got {t.dtype} {list(t.shape)}")
     return t

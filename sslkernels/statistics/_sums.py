@@ -27,7 +27,7 @@ class Sums:
     def merge(self: _Self, other: _Self) -> _Self:
         """Add the sums of other rows, taken with the same moments, in place; return ``self``."""
         if type(other) is not type(self):
-            raise TypeError(f"other: takes {type(self).__name__}, got {type(other).__name__}")
+            raise TypeError(f"other: expected {type(self).__name__}, got {type(other).__name__}")
         check_state(other._sums, self._sums, "other")
         for name, total in self._sums.items():
             total += other._sums[name]
@@ -60,5 +60,5 @@ class Sums:
 
 def class_moments_of(value: Any, name: str = "m") -> ClassMoments:
     if not isinstance(value, ClassMoments):
-        raise TypeError(f"{name}: takes ClassMoments, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected ClassMoments, got {type(value).__name__}")
     return value

@@ -53,7 +53,7 @@ def alignment(x: Any, y: Any, *, alpha: float = 2.0) -> Any:
     a = _checks.embeddings(_checks.as_tensor(x, "x"), "x")
     b = _checks.embeddings(_checks.as_tensor(y, "y"), "y")
     if a.shape != b.shape:
-        raise ValueError(f"y: takes shape {list(a.shape)} to match x, got {list(b.shape)}")
+        raise ValueError(f"y: expected shape {list(a.shape)} to match x, got {list(b.shape)}")
     if a.device != b.device:
         raise ValueError(f"y: is on {b.device}, x is on {a.device}")
     power = _positive(alpha, "alpha") / 2
@@ -122,7 +122,7 @@ def _potentials(
 
 def _positive(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: takes a number, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     if not 0 < value < float("inf"):
-        raise ValueError(f"{name}: takes a positive number, got {value}")
+        raise ValueError(f"{name}: expected a positive number, got {value}")
     return float(value)

@@ -45,7 +45,7 @@ def cdnv(m: ClassMoments, *, reduction: str = "mean", convention: str = "galanti
         0.01
     """
     if not isinstance(m, ClassMoments):
-        raise TypeError(f"m: takes ClassMoments, got {type(m).__name__}")
+        raise TypeError(f"m: expected ClassMoments, got {type(m).__name__}")
     _checks.one_of(reduction, "reduction", ("mean", "none"))
     scale = {"galanti": 0.5, "sum": 1.0}[
         _checks.one_of(convention, "convention", ("galanti", "sum"))

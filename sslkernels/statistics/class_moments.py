@@ -77,7 +77,7 @@ class ClassMoments:
         """
         c, d = _checks.positive_int(num_classes, "num_classes"), _checks.positive_int(dim, "dim")
         if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"dtype: takes torch.float32 or torch.float64, got {dtype}")
+            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
         return cls(
             torch.zeros(c, dtype=torch.int64, device=device),
             torch.zeros(c, d, dtype=torch.float64, device=device),
@@ -143,10 +143,10 @@ class ClassMoments:
     def merge(self, other: ClassMoments) -> ClassMoments:
         """Add the moments of other data over the same classes, in place, and return ``self``."""
         if not isinstance(other, ClassMoments):
-            raise TypeError(f"other: takes ClassMoments, got {type(other).__name__}")
+            raise TypeError(f"other: expected ClassMoments, got {type(other).__name__}")
         if other._mean.shape != self._mean.shape:
             raise ValueError(
-                f"other: takes {self.num_classes} classes of dimension {self.dim}, "
+                f"other: expected {self.num_classes} classes of dimension {self.dim}, "
                 f"got {other.num_classes} of {other.dim}"
             )
         if other.device != self.device:
@@ -184,7 +184,7 @@ class ClassMoments:
         size = high + 1 if num_classes is None else _checks.positive_int(num_classes, "num_classes")
         if low < 0 or high >= size:
             raise ValueError(
-                f"parents: takes values in [0, {size}), got {low if low < 0 else high}"
+                f"parents: expected values in [0, {size}), got {low if low < 0 else high}"
             )
         out = ClassMoments.empty(size, self.dim, device=self.device, dtype=self.dtype)
         n = self.counts
@@ -263,7 +263,7 @@ class ClassMoments:
         )
         if p.dtype not in _checks.INT_DTYPES or p.shape != (self.num_classes,):
             raise ValueError(
-                f"parents: takes {self.num_classes} integers, "
+                f"parents: expected {self.num_classes} integers, "
                 f"got shape {list(p.shape)} of {str(p.dtype)[6:]}"
             )
         return _checks.as_int64(p, "parents").to(self.device)
@@ -296,7 +296,7 @@ def update_all(
     rows = _checks.labelings(_checks.as_tensor(labels, "labels"), len(moments), z)
     for m in moments:
         if m.dim != z.shape[1]:
-            raise ValueError(f"z: takes {m.dim} columns, got shape {list(z.shape)}")
+            raise ValueError(f"z: expected {m.dim} columns, got shape {list(z.shape)}")
         if m.device != z.device:
             raise ValueError(f"z: is on {z.device}, the moments are on {m.device}")
     states = [(m._counts, m._mean, m._m2) for m in moments]
@@ -346,13 +346,13 @@ def class_moments(
     several = not isinstance(num_classes, int) and hasattr(num_classes, "__len__")
     if several != (labels.ndim == 2):
         raise ValueError(
-            "num_classes: takes one int for labels of shape [N], K ints for [K, N]; "
+            "num_classes: expected one int for labels of shape [N], K ints for [K, N]; "
             f"got {num_classes!r} with labels of shape {list(labels.shape)}"
         )
     sizes = list(num_classes) if several else [num_classes]  # type: ignore[arg-type]
     if several and len(sizes) != labels.shape[0]:
         raise ValueError(
-            f"num_classes: takes {labels.shape[0]} ints, one per labeling, got {len(sizes)}"
+            f"num_classes: expected {labels.shape[0]} ints, one per labeling, got {len(sizes)}"
         )
     dtype = torch.float64 if z.dtype == torch.float64 else torch.float32
     moments = tuple(

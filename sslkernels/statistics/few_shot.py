@@ -84,7 +84,7 @@ def few_shot_ncc(
     repeats = _checks.positive_int(repeats, "repeats")
     exact = _checks.one_of(precision, "precision", ("exact", "fast")) == "exact"
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed: takes an int that is not negative, got {seed!r}")
+        raise ValueError(f"seed: expected an int that is not negative, got {seed!r}")
     if (z_test is None) != (labels_test is None):
         raise ValueError("z_test, labels_test: go together")
     rows, classes = _rows.checked(z, labels, size, ignore_index)
@@ -93,7 +93,7 @@ def few_shot_ncc(
         test, target = _rows.checked(z_test, labels_test, size, ignore_index, suffix="_test")
         if test.shape[1] != rows.shape[1]:
             raise ValueError(
-                f"z_test: takes {rows.shape[1]} columns to match z, got {list(test.shape)}"
+                f"z_test: expected {rows.shape[1]} columns to match z, got {list(test.shape)}"
             )
         if test.device != rows.device:
             raise ValueError(f"z_test: is on {test.device}, z is on {rows.device}")

@@ -99,7 +99,7 @@ def _means(centers: Any, z: torch.Tensor) -> torch.Tensor:
         c = _checks.embeddings(_checks.as_tensor(centers, "centers"), "centers")
         c = c if c.dtype == torch.float64 else c.float()
     if c.shape[1] != z.shape[1]:
-        raise ValueError(f"centers: takes {z.shape[1]} columns to match z, got {list(c.shape)}")
+        raise ValueError(f"centers: expected {z.shape[1]} columns to match z, got {list(c.shape)}")
     if c.device != z.device:
         raise ValueError(f"centers: is on {c.device}, z is on {z.device}")
     return c.contiguous()

@@ -317,7 +317,7 @@ def _classifier(
     if weight is not None:
         return checked_classifier(weight, bias, m.num_classes, m.dim, m.device)
     if bias is not None:
-        raise ValueError("bias: takes a weight beside it")
+        raise ValueError("bias: expected a weight beside it")
     return None
 
 
@@ -327,11 +327,11 @@ def checked_classifier(
     """Weight [C, D] and bias [C] of a classifier on ``dim`` columns, in float64."""
     w = _checks.embeddings(_checks.as_tensor(weight, "weight"), "weight")
     if w.shape != (num_classes, dim):
-        raise ValueError(f"weight: takes shape {[num_classes, dim]}, got {list(w.shape)}")
+        raise ValueError(f"weight: expected shape {[num_classes, dim]}, got {list(w.shape)}")
     b = w.new_zeros(len(w)) if bias is None else _checks.as_tensor(bias, "bias")
     if b.shape != (num_classes,) or not b.dtype.is_floating_point:
         raise ValueError(
-            f"bias: takes {num_classes} floating-point numbers, "
+            f"bias: expected {num_classes} floating-point numbers, "
             f"got shape {list(b.shape)} of {str(b.dtype)[6:]}"
         )
     for name, tensor in (("weight", w), ("bias", b)):

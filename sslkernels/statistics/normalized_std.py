@@ -93,7 +93,7 @@ class NormalizedMoments:
     def merge(self, other: NormalizedMoments) -> NormalizedMoments:
         """Add the moments of other data, in place, and return ``self``."""
         if not isinstance(other, NormalizedMoments):
-            raise TypeError(f"other: takes NormalizedMoments, got {type(other).__name__}")
+            raise TypeError(f"other: expected NormalizedMoments, got {type(other).__name__}")
         check_state(other.state_dict(), self.state_dict(), "other")
         self._add(other.count, other.mean, other.m2)
         return self

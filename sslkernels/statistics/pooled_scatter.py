@@ -116,7 +116,7 @@ class PooledScatter:
     def merge(self, other: PooledScatter) -> PooledScatter:
         """Add the scatter of other data over the same classes, in place, and return ``self``."""
         if not isinstance(other, PooledScatter):
-            raise TypeError(f"other: takes PooledScatter, got {type(other).__name__}")
+            raise TypeError(f"other: expected PooledScatter, got {type(other).__name__}")
         before = self.moments.state_dict()
         self.moments.merge(other.moments)
         fresh = (other.moments.counts > 0).nonzero().squeeze(1)
@@ -172,7 +172,7 @@ class PooledScatter:
         """
         if m.dim != self.moments.dim or int(m.counts.sum()) != self.num_rows:
             raise ValueError(
-                f"m: takes moments of the same {self.num_rows} rows of {self.moments.dim} columns, "
+                f"m: expected moments of the {self.num_rows} rows of {self.moments.dim} columns, "
                 f"got {int(m.counts.sum())} of {m.dim}"
             )
         upper = self.total()._upper

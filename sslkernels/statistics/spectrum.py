@@ -93,7 +93,7 @@ def spectrum(
     """
     low, high = (_checks.positive_int(r, "alpha_ranks") for r in alpha_ranks)
     if low >= high:
-        raise ValueError(f"alpha_ranks: takes a first rank below the last, got {(low, high)}")
+        raise ValueError(f"alpha_ranks: expected a first rank below the last, got {(low, high)}")
     if isinstance(z, PooledScatter):
         if labels is not None or num_classes is not None:
             raise ValueError("labels, num_classes: the scatter holds its own; leave them out")

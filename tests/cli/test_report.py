@@ -113,7 +113,7 @@ def test_superclasses_from_a_file(command, data, tmp_path):
     a, b = (written(tmp_path / out) for out in "ab")
     assert labeling(a, "over") == labeling(b, "over")
     code, _, err = command(*given, "--superclasses", "over=over.npy")
-    assert code == 2 and "--superclasses: 'over' takes" in err
+    assert code == 2 and "--superclasses: 'over': expected" in err
 
 
 def test_a_labeling_without_test_labels(command, data):

@@ -131,7 +131,7 @@ def test_what_is_no_number_is_refused(name):
     x, y = views((12, 20))
     entry = TABLE[name]
     for option in entry.refused:
-        with pytest.raises(TypeError, match=f"{option}: takes a number, got"):
+        with pytest.raises(TypeError, match=f"{option}: expected a number, got"):
             entry.build(entry.ours, {option: torch.tensor(1e-4, requires_grad=True)})(x, y)
     for option in entry.weights:
         with pytest.raises((TypeError, ValueError, RuntimeError)):

@@ -199,9 +199,9 @@ def test_no_memory_bank(lightly, size):
 def test_errors_name_the_arguments(loss, names):
     x, y = views((4, 6))
     first, second = names
-    with pytest.raises(TypeError, match=f"{first}: takes float16, .* got int64"):
+    with pytest.raises(TypeError, match=f"{first}: expected float16, .* got int64"):
         loss()(x.long(), y.long())
-    with pytest.raises(TypeError, match=f"{second}: takes {first}'s dtype float32, got float64"):
+    with pytest.raises(TypeError, match=f"{second}: expected {first}'s dtype float32, got float64"):
         loss()(x, y.double())
 
 

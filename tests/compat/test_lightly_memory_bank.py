@@ -151,11 +151,11 @@ def test_bad_size(lightly, size):
 def test_bad_views(lightly):
     x, y = views((5, 4))
     ours, theirs = banks(lightly, memory_bank_size=[9, 6])
-    with pytest.raises(ValueError, match=r"out0: takes 6 columns to match the memory bank, got"):
+    with pytest.raises(ValueError, match=r"out0: expected 6 columns to match the memory bank, got"):
         ours(x, y)
     with pytest.raises(RuntimeError):
         theirs(x, y)
-    with pytest.raises(ValueError, match=r"out1: takes out0's shape \[5, 4\], got \[4, 4\]"):
+    with pytest.raises(ValueError, match=r"out1: expected out0's shape \[5, 4\], got \[4, 4\]"):
         ours(x, y[1:])
 
 

@@ -142,5 +142,5 @@ def test_errors_name_the_arguments():
     for loss in (VICRegLoss(), VICRegLoss(reducer=torch.nn.Identity())):
         with pytest.raises(ValueError, match=r"embeddings: needs at least 2 rows"):
             loss(x[:1], ref_emb=x[:1])
-        with pytest.raises(TypeError, match="ref_emb: takes embeddings's dtype float32"):
+        with pytest.raises(TypeError, match="ref_emb: expected embeddings's dtype float32"):
             loss(x, ref_emb=x.double())

@@ -57,7 +57,7 @@ def test_defaults_are_the_flags():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="batch_size: takes at least 2, got 1"):
+    with pytest.raises(ValueError, match="batch_size: expected at least 2, got 1"):
         VICReg(batch_size=1)
-    with pytest.raises(ValueError, match=r"x: takes shape \[N, D\], got \[2, 3, 4\]"):
+    with pytest.raises(ValueError, match=r"x: expected shape \[N, D\], got \[2, 3, 4\]"):
         VICReg()(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4))

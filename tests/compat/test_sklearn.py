@@ -130,14 +130,14 @@ def test_another_default_device():
 
 def test_bad_input():
     X, y, names = data()
-    with pytest.raises(ValueError, match="classes: takes every label"):
+    with pytest.raises(ValueError, match="classes: expected every label"):
         NearestClassCenter().partial_fit(X, y)
-    with pytest.raises(ValueError, match=r"y: takes labels among classes .* got 'class 6'"):
+    with pytest.raises(ValueError, match=r"y: expected labels among classes .* got 'class 6'"):
         NearestClassCenter().partial_fit(X, y, classes=names[:-1])
     clf = NearestClassCenter().partial_fit(X, y, classes=names)
-    with pytest.raises(ValueError, match="classes: takes those of the first call"):
+    with pytest.raises(ValueError, match="classes: expected those of the first call"):
         clf.partial_fit(X, y, classes=names[:-1])
-    with pytest.raises(ValueError, match="precision: takes one of 'exact', 'fast', got 'low'"):
+    with pytest.raises(ValueError, match="precision: expected one of 'exact', 'fast', got 'low'"):
         NearestClassCenter(precision="low").fit(X, y)
     with pytest.raises(ValueError, match="no center is finite"):
         NearestClassCenter().fit([[1.7e308], [-1.7e308]], [0, 0]).predict([[1.0]])

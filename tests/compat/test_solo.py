@@ -185,16 +185,16 @@ def test_simclr_where_the_original_overflows():
 
 def test_bad_input():
     z = torch.randn(3, 4)
-    with pytest.raises(ValueError, match=r"indexes: takes shape \[3\] to match z, got \[2\]"):
+    with pytest.raises(ValueError, match=r"indexes: expected shape \[3\] to match z, got \[2\]"):
         simclr_loss_func(z, torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(TypeError, match="indexes: takes integers, got float32"):
+    with pytest.raises(TypeError, match="indexes: expected integers, got float32"):
         simclr_loss_func(z, torch.zeros(3))
-    with pytest.raises(ValueError, match=r"temperature: takes .* one number, got shape \[2\]"):
+    with pytest.raises(ValueError, match=r"temperature: expected .* one number, got shape \[2\]"):
         simclr_loss_func(z, torch.zeros(3, dtype=torch.int64), torch.ones(2))
-    with pytest.raises(ValueError, match=r"z1: takes shape \[N, D\], got \[3, 4, 1\]"):
+    with pytest.raises(ValueError, match=r"z1: expected shape \[N, D\], got \[3, 4, 1\]"):
         vicreg_loss_func(z[..., None], z[..., None])
     for loss in (vicreg_loss_func, barlow_loss_func):
-        with pytest.raises(ValueError, match=r"z2: takes z1's shape \[3, 4\], got \[2, 4\]"):
+        with pytest.raises(ValueError, match=r"z2: expected z1's shape \[3, 4\], got \[2, 4\]"):
             loss(z, z[1:])
-    with pytest.raises(TypeError, match=r"z: takes float16, .* got int64"):
+    with pytest.raises(TypeError, match=r"z: expected float16, .* got int64"):
         simclr_loss_func(z[:2].long(), torch.zeros(2, dtype=torch.int64))

@@ -288,20 +288,20 @@ def test_bad_label_adds_nothing(make):
     with pytest.raises(ValueError, match="labels: row 7 holds 5"):
         metric.update(data.z, labels)
     assert all(torch.equal(metric.metric_state[name], total) for name, total in before.items())
-    with pytest.raises(ValueError, match="z: takes 8 columns"):
+    with pytest.raises(ValueError, match="z: expected 8 columns"):
         metric.update(data.z[:, 1:], data.labels)
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="num_classes: takes a positive int, got 0"):
+    with pytest.raises(ValueError, match="num_classes: expected a positive int, got 0"):
         CDNV(0, D)
-    with pytest.raises(ValueError, match="convention: takes one of"):
+    with pytest.raises(ValueError, match="convention: expected one of"):
         CDNV(C, D, convention="half")
-    with pytest.raises(ValueError, match=r"weight: takes shape \[5, 8\], got \[8, 5\]"):
+    with pytest.raises(ValueError, match=r"weight: expected shape \[5, 8\], got \[8, 5\]"):
         NeuralCollapse(C, D, weight=WEIGHT.T)
-    with pytest.raises(ValueError, match="average: 'macro' takes top_k=1, got 5"):
+    with pytest.raises(ValueError, match="average: 'macro' needs top_k=1, got 5"):
         NCCAccuracy(CENTERS, top_k=5, average="macro")
-    with pytest.raises(ValueError, match="average: takes one of"):
+    with pytest.raises(ValueError, match="average: expected one of"):
         NCCAccuracy(CENTERS, average="weighted")
     with pytest.raises(ValueError, match="Unexpected keyword arguments: `dims`"):
         CDNV(C, D, dims=3)

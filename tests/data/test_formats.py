@@ -95,7 +95,7 @@ def test_bad_pt(tmp_path):
     path.write_bytes(b"")
     refused(path, "cannot be read")
     torch.save([torch.zeros(2, 2)], path)
-    refused(path, "takes a tensor or a dict of tensors, got list")
+    refused(path, "expected a tensor or a dict of tensors, got list")
     torch.save({"model": torch.nn.Linear(2, 2)}, path)
     refused(path, "holds more than tensors")
     torch.save(torch.zeros(3, 2), path)

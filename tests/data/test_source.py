@@ -243,7 +243,7 @@ def test_identity_changes_with_the_files(tmp_path):
 
 @pytest.mark.parametrize("world, rank", [(2, 2), (2, -1)])
 def test_ranks_outside_the_world(world, rank):
-    with pytest.raises(ValueError, match="rank: takes 0 to 1"):
+    with pytest.raises(ValueError, match="rank: expected 0 to 1"):
         open_source(Z).part(rank, world, 4)
 
 

@@ -87,8 +87,8 @@ def test_a_batch_without_rows_is_passed_over():
     [
         ([], "the iterable yields no rows"),
         ([(Z[:0], Y[:0])], "the iterable yields no rows"),
-        ([Z], "takes pairs (embeddings, labels), got Tensor"),
-        ([(Z, Y, Y)], "takes pairs (embeddings, labels), got 3 items"),
+        ([Z], "expected pairs (embeddings, labels), got Tensor"),
+        ([(Z, Y, Y)], "expected pairs (embeddings, labels), got 3 items"),
         (
             [(Z, Y), (Z[:, :3], Y)],
             "z: batch 1 (from row 12): 3 columns of float32 with labels, ear",
@@ -100,7 +100,7 @@ def test_a_batch_without_rows_is_passed_over():
         ([(Z, Z[:, 0])], "labels are integers, got float32"),
         ([(Z.int(), Y)], "embeddings are float16"),
         ([(Z[0], Y)], "got [5]"),
-        ([("a", Y)], "takes a torch tensor or a NumPy array, got str"),
+        ([("a", Y)], "expected a torch tensor or a NumPy array, got str"),
     ],
 )
 def test_bad_batches(batches, reason):
@@ -173,7 +173,9 @@ def test_a_one_shot_iterator_is_kept_in_a_folder(tmp_path, monkeypatch, kind, dt
 def test_a_folder_that_is_not_empty(tmp_path):
     (tmp_path / "z").mkdir()
     (tmp_path / "z" / "mine.txt").write_text("mine")
-    with pytest.raises(DataError, match="spool takes a new or empty folder; to use rows kept ear"):
+    with pytest.raises(
+        DataError, match="spool: expected a new or empty folder; to use rows kept ear"
+    ):
         open_source(iter(Loader()), spool=tmp_path)
 
 

@@ -93,9 +93,9 @@ def test_superclasses_have_no_labels_of_their_own():
 @pytest.mark.parametrize(
     ("parents", "words"),
     [
-        ([0, 1], "superclasses: 'over' takes 5 integers"),
-        ([0.5] * 5, "superclasses: 'over' takes 5 integers"),
-        ([0, 1, -1, 0, 0], "superclasses: 'over' takes integers from 0, got -1"),
+        ([0, 1], "superclasses: 'over': expected 5 integers"),
+        ([0.5] * 5, "superclasses: 'over': expected 5 integers"),
+        ([0, 1, -1, 0, 0], "superclasses: 'over': expected integers from 0, got -1"),
     ],
 )
 def test_superclasses_that_do_not_fit(parents, words):
@@ -298,22 +298,26 @@ MISTAKES = {
     ),
     "view": ({"z_view": Z[1:]}, DataError, "z_view: 149 rows in z_view, 150 in z"),
     "view columns": ({"z_view": Z[:, 1:]}, DataError, "z_view: 5 columns"),
-    "layers of view": ({"z_view": {"a": Z}}, ValueError, "z_view: takes the same sets"),
+    "layers of view": ({"z_view": {"a": Z}}, ValueError, "z_view: expected the same sets"),
     "short labels": ({"labels": FINE[1:]}, DataError, "149 labels for the 150 rows of z"),
     "negative": ({"labels": FINE - 1}, DataError, r"labels: row \d+ holds -1"),
     "too few classes": ({"num_classes": 4}, DataError, r"labels 'labels': row \d+ holds 4"),
     "test beyond": (
         {"z_test": Z_TEST, "labels_test": FINE_TEST + 1, "num_classes": 5},
         DataError,
-        r"labels_test 'labels': row \d+ holds 5: takes 0 to 4",
+        r"labels_test 'labels': row \d+ holds 5: expected 0 to 4",
     ),
     "all ignored": ({"labels": FINE * 0 - 100}, DataError, "every label is -100"),
     "absurd label": ({"labels": FINE + 10**12}, DataError, "GiB; number the classes 0, 1, 2"),
-    "num_classes of two": ({"num_classes": [5, 5]}, ValueError, "num_classes: takes 1 int"),
+    "num_classes of two": ({"num_classes": [5, 5]}, ValueError, "num_classes: expected 1 int"),
     "num_classes by name": ({"num_classes": {"x": 5}}, ValueError, "num_classes: no labeling 'x'"),
     "num_classes zero": ({"num_classes": 0}, ValueError, "num_classes"),
     "top_k": ({"top_k": (0,)}, ValueError, "top_k"),
-    "alpha_ranks": ({"alpha_ranks": (5, 5)}, ValueError, "alpha_ranks: takes a first rank below"),
+    "alpha_ranks": (
+        {"alpha_ranks": (5, 5)},
+        ValueError,
+        "alpha_ranks: expected a first rank below",
+    ),
     "uniformity": ({"uniformity_rows": -1}, ValueError, "uniformity_rows"),
     "few_shot": ({"few_shot": 0}, ValueError, "few_shot"),
     "repeats": ({"few_shot": 1, "few_shot_repeats": 0}, ValueError, "few_shot_repeats"),
@@ -321,15 +325,15 @@ MISTAKES = {
     "chunk_rows": ({"chunk_rows": 0}, ValueError, "chunk_rows"),
     "chunk_bytes": ({"chunk_bytes": 0}, ValueError, "chunk_bytes"),
     "matrix": ({"cdnv_matrix": -1}, ValueError, "cdnv_matrix"),
-    "weight shape": ({"weight": WEIGHT[1:]}, ValueError, r"weight: takes shape \[5, 6\]"),
+    "weight shape": ({"weight": WEIGHT[1:]}, ValueError, r"weight: expected shape \[5, 6\]"),
     "weight of what": ({"weight": {"x": WEIGHT}}, ValueError, "weight: no labeling 'x'"),
     "weight of which": (
         {"labels": {"a": FINE, "b": FINE}, "weight": WEIGHT},
         ValueError,
-        r"weight: takes a mapping from labeling to array for \['a', 'b'\]",
+        r"weight: expected a mapping from labeling to array for \['a', 'b'\]",
     ),
     "bias alone": ({"bias": BIAS}, ValueError, "bias: labeling 'labels' has no weight"),
-    "bias shape": ({"weight": WEIGHT, "bias": BIAS[1:]}, ValueError, "bias: takes 5"),
+    "bias shape": ({"weight": WEIGHT, "bias": BIAS[1:]}, ValueError, "bias: expected 5"),
     "group": ({"group": "world"}, ValueError, "group: torch.distributed is not initialised"),
     "no path": ({"z": "no/such.npy"}, DataError, "no/such.npy"),
     "no embeddings": ({"z": {}}, DataError, "z: an empty dict"),
@@ -360,8 +364,8 @@ def test_streams_need_what_they_cannot_tell(tmp_path):
         table(found), expected(Z, {"labels": FINE}, classifiers={"labels": (WEIGHT, None)})
     )
     for more, words in (
-        ({"checkpoint": tmp_path / "c"}, "checkpoint: takes files or arrays"),
-        ({"few_shot": 1}, "few_shot: takes files or arrays"),
+        ({"checkpoint": tmp_path / "c"}, "checkpoint: expected files or arrays"),
+        ({"few_shot": 1}, "few_shot: expected files or arrays"),
     ):
         with pytest.raises(ValueError, match=words):
             ssk.evaluate(stream, num_classes=C, **more)

@@ -33,9 +33,11 @@ def disagreement_is_the_same_error_everywhere():
     loss = barlow_twins_loss if odd else nt_xent_loss
     raises(ValueError, "rank 0 has NT-Xent, rank 1 has Barlow Twins", loss, x, y, **both)
     # A rank that cannot take part at all says so before it raises.
-    words = "y: takes x's shape" if odd else "rank 1 refused its own input"
+    words = "y: expected x's shape" if odd else "rank 1 refused its own input"
     raises(ValueError, words, vicreg_loss, x, y[:2] if odd else y, **both)
-    kind, words = (TypeError, "x: takes a torch tensor") if odd else (ValueError, "rank 1 refused")
+    kind, words = (
+        (TypeError, "x: expected a torch tensor") if odd else (ValueError, "rank 1 refused")
+    )
     raises(kind, words, nt_xent_loss, None if odd else x, y, **both)
     hold(vicreg_loss, *views(equal(), 24), equal())  # and the group still serves
 

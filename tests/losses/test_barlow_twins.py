@@ -175,13 +175,13 @@ Z = torch.zeros(4, 3)
 @pytest.mark.parametrize(
     ("x", "y", "error", "message"),
     [
-        (np.zeros((4, 3)), Z, TypeError, "x: takes a torch tensor, got ndarray"),
-        (Z.long(), Z, TypeError, "x: takes float16, .* got int64"),
-        (torch.zeros(4, 2, 3), Z, ValueError, r"x: takes shape \[N, D\], got \[4, 2, 3\]"),
+        (np.zeros((4, 3)), Z, TypeError, "x: expected a torch tensor, got ndarray"),
+        (Z.long(), Z, TypeError, "x: expected float16, .* got int64"),
+        (torch.zeros(4, 2, 3), Z, ValueError, r"x: expected shape \[N, D\], got \[4, 2, 3\]"),
         (Z[:1], Z[:1], ValueError, r"x: needs at least 2 rows, got shape \[1, 3\]"),
-        (Z, Z.double(), TypeError, "y: takes x's dtype float32, got float64"),
-        (Z, torch.zeros(4, 2), ValueError, r"y: takes x's shape \[4, 3\], got \[4, 2\]"),
-        (Z, Z.to("meta"), ValueError, "y: takes x's device cpu, got meta"),
+        (Z, Z.double(), TypeError, "y: expected x's dtype float32, got float64"),
+        (Z, torch.zeros(4, 2), ValueError, r"y: expected x's shape \[4, 3\], got \[4, 2\]"),
+        (Z, Z.to("meta"), ValueError, "y: expected x's device cpu, got meta"),
     ],
 )
 def test_bad_views(x, y, error, message):
@@ -191,10 +191,10 @@ def test_bad_views(x, y, error, message):
 
 
 def test_bad_options():
-    with pytest.raises(ValueError, match="lambda_: takes a finite number, got nan"):
+    with pytest.raises(ValueError, match="lambda_: expected a finite number, got nan"):
         barlow_twins_loss(Z, Z, lambda_=math.nan)
-    with pytest.raises(TypeError, match="lambda_param: takes a number, got str"):
+    with pytest.raises(TypeError, match="lambda_param: expected a number, got str"):
         BarlowTwinsLoss("0.5")
     for eps in (0.0, -1.0):
-        with pytest.raises(ValueError, match="eps: takes a"):
+        with pytest.raises(ValueError, match="eps: expected a"):
             BarlowTwinsLoss(eps=eps)

@@ -81,7 +81,7 @@ def test_a_temperature_out_of_range(compiles):
         compiled(x, y, value)
     for bad in (-0.5, float("inf"), torch.tensor(0.0)):
         with pytest.raises(
-            ValueError, match="temperature: takes a finite number of at least 1e-06"
+            ValueError, match="temperature: expected a finite number of at least 1e-06"
         ):
             compiled(x, y, bad)
 

@@ -102,7 +102,7 @@ def losses(group):
 @pytest.mark.parametrize("group", [7, "World", object()])
 def test_what_a_group_is_not(group):
     for call in losses(group):
-        with pytest.raises(TypeError, match='group: takes None, "world" or a'):
+        with pytest.raises(TypeError, match='group: expected None, "world" or a'):
             call()
 
 

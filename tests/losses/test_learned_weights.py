@@ -125,7 +125,9 @@ REFUSED = {
 def test_tensors_that_would_get_no_gradient(name):
     option = name.split()[0]
     for tensor, kind in ((torch.tensor(1.0), "Tensor"), (torch.nn.Parameter(X[0, 0]), "Parameter")):
-        with pytest.raises(TypeError, match=f"{option}: takes a number, got {kind}: no gradient"):
+        with pytest.raises(
+            TypeError, match=f"{option}: expected a number, got {kind}: no gradient"
+        ):
             REFUSED[name](tensor)
 
 
@@ -141,12 +143,12 @@ TAKEN = {
 @pytest.mark.parametrize("name", TAKEN)
 def test_bad_weights(name):
     for bad, error, words in (
-        (torch.ones(2), ValueError, r"takes a tensor of one number, got shape \[2\]"),
-        (torch.tensor(1j), TypeError, "takes a number or a real tensor, got complex64"),
-        (torch.tensor(True), TypeError, "takes a number or a real tensor, got bool"),
-        ("1", TypeError, "takes a number, got str"),
-        (None, TypeError, "takes a number, got NoneType"),
-        (float("nan"), ValueError, "takes a finite number"),
+        (torch.ones(2), ValueError, r"expected a tensor of one number, got shape \[2\]"),
+        (torch.tensor(1j), TypeError, "expected a number or a real tensor, got complex64"),
+        (torch.tensor(True), TypeError, "expected a number or a real tensor, got bool"),
+        ("1", TypeError, "expected a number, got str"),
+        (None, TypeError, "expected a number, got NoneType"),
+        (float("nan"), ValueError, "expected a finite number"),
     ):
         with pytest.raises(error, match=f"{name}: {words}"):
             TAKEN[name](bad)
@@ -154,5 +156,5 @@ def test_bad_weights(name):
 
 @pytest.mark.parametrize("value", [0.0, -0.5, 1e-9, float("nan"), float("inf")])
 def test_a_temperature_out_of_range(backend, value):
-    with pytest.raises(ValueError, match="temperature: takes a finite number of at least 1e-06"):
+    with pytest.raises(ValueError, match="temperature: expected a finite number of at least 1e-06"):
         nt_xent_loss(X, Y, temperature=torch.tensor(value))

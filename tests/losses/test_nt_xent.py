@@ -185,14 +185,14 @@ Z = torch.zeros(4, 3)
 @pytest.mark.parametrize(
     ("x", "y", "error", "message"),
     [
-        (np.zeros((4, 3)), Z, TypeError, "x: takes a torch tensor, got ndarray"),
-        (Z.long(), Z, TypeError, "x: takes float16, .* got int64"),
-        (torch.zeros(4), Z, ValueError, r"x: takes shape \[N, D\], got \[4\]"),
+        (np.zeros((4, 3)), Z, TypeError, "x: expected a torch tensor, got ndarray"),
+        (Z.long(), Z, TypeError, "x: expected float16, .* got int64"),
+        (torch.zeros(4), Z, ValueError, r"x: expected shape \[N, D\], got \[4\]"),
         (torch.zeros(0, 3), Z, ValueError, r"x: needs at least one row, got shape \[0, 3\]"),
         (torch.zeros(4, 0), Z, ValueError, "x: needs at least one column"),
-        (Z, Z.double(), TypeError, "y: takes x's dtype float32, got float64"),
-        (Z, torch.zeros(5, 3), ValueError, r"y: takes x's shape \[4, 3\], got \[5, 3\]"),
-        (Z, Z.to("meta"), ValueError, "y: takes x's device cpu, got meta"),
+        (Z, Z.double(), TypeError, "y: expected x's dtype float32, got float64"),
+        (Z, torch.zeros(5, 3), ValueError, r"y: expected x's shape \[4, 3\], got \[5, 3\]"),
+        (Z, Z.to("meta"), ValueError, "y: expected x's device cpu, got meta"),
     ],
 )
 def test_bad_views(x, y, error, message):
@@ -203,9 +203,9 @@ def test_bad_views(x, y, error, message):
 
 @pytest.mark.parametrize("temperature", [0, -0.5, 1e-9, math.nan, math.inf])
 def test_bad_temperature(temperature):
-    message = "temperature: takes a finite number of at least 1e-06, got"
+    message = "temperature: expected a finite number of at least 1e-06, got"
     for call in (lambda t: nt_xent_loss(Z, Z, temperature=t), NTXentLoss):
         with pytest.raises(ValueError, match=message):
             call(temperature)
-    with pytest.raises(TypeError, match="temperature: takes a number, got str"):
+    with pytest.raises(TypeError, match="temperature: expected a number, got str"):
         NTXentLoss("0.5")

@@ -199,9 +199,9 @@ Z = torch.zeros(4, 3)
 @pytest.mark.parametrize(
     ("z", "error", "message"),
     [
-        (np.zeros((4, 3)), TypeError, "z: takes a torch tensor, got ndarray"),
-        (Z.long(), TypeError, "z: takes float16, .* got int64"),
-        (torch.zeros(2, 4, 3), ValueError, r"z: takes shape \[N, D\], got \[2, 4, 3\]"),
+        (np.zeros((4, 3)), TypeError, "z: expected a torch tensor, got ndarray"),
+        (Z.long(), TypeError, "z: expected float16, .* got int64"),
+        (torch.zeros(2, 4, 3), ValueError, r"z: expected shape \[N, D\], got \[2, 4, 3\]"),
         (torch.zeros(0, 3), ValueError, r"z: needs at least one row, got shape \[0, 3\]"),
     ],
 )
@@ -214,13 +214,13 @@ def test_bad_view(z, error, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"num_slices": 0}, ValueError, "num_slices: takes a positive int, got 0"),
+        ({"num_slices": 0}, ValueError, "num_slices: expected a positive int, got 0"),
         ({"num_knots": 1}, ValueError, "num_knots: needs at least 2 knots, got 1"),
-        ({"num_knots": 2.5}, TypeError, "num_knots: takes an int, got float"),
-        ({"t_max": 0.0}, ValueError, "t_max: takes a number above t_min = 0, got 0"),
-        ({"t_min": math.nan}, ValueError, "t_min: takes a finite number, got nan"),
-        ({"seed": -1}, ValueError, r"seed: takes an int in \[0, 2\^63\), got -1"),
-        ({"seed": "a"}, TypeError, "seed: takes an int, got str"),
+        ({"num_knots": 2.5}, TypeError, "num_knots: expected an int, got float"),
+        ({"t_max": 0.0}, ValueError, "t_max: expected a number above t_min = 0, got 0"),
+        ({"t_min": math.nan}, ValueError, "t_min: expected a finite number, got nan"),
+        ({"seed": -1}, ValueError, r"seed: expected an int in \[0, 2\^63\), got -1"),
+        ({"seed": "a"}, TypeError, "seed: expected an int, got str"),
     ],
 )
 def test_bad_options(options, error, message):
@@ -238,8 +238,8 @@ def test_backends_agree_on_a_step_that_wrapped():
 
 
 def test_bad_step():
-    with pytest.raises(ValueError, match="step: takes an int in"):
+    with pytest.raises(ValueError, match="step: expected an int in"):
         sigreg_loss(Z, step=-1)
     for step in (1.0, torch.tensor(1.0), torch.tensor([1])):
-        with pytest.raises(TypeError, match="step: takes an int"):
+        with pytest.raises(TypeError, match="step: expected an int"):
             sigreg_loss(Z, step=step)

@@ -12,13 +12,13 @@ from sslkernels.losses import (
 
 Z = torch.zeros(4, 3)
 BAD_VIEWS = [
-    (np.zeros((4, 3)), TypeError, "takes a torch tensor, got ndarray"),
-    (torch.zeros(4, 3, dtype=torch.int64), TypeError, "takes float16, .* got int64"),
-    (torch.zeros(4, 3, dtype=torch.complex64), TypeError, "takes float16, .* got complex64"),
-    (torch.zeros(4), ValueError, r"takes shape \[N, D\] or \[N, ..., D\], got \[4\]"),
-    (torch.zeros(()), ValueError, r"takes shape \[N, D\] or \[N, ..., D\], got \[\]"),
-    (torch.zeros(4, 0), ValueError, r"takes no empty dimension, got shape \[4, 0\]"),
-    (torch.zeros(4, 0, 3), ValueError, r"takes no empty dimension, got shape \[4, 0, 3\]"),
+    (np.zeros((4, 3)), TypeError, "expected a torch tensor, got ndarray"),
+    (torch.zeros(4, 3, dtype=torch.int64), TypeError, "expected float16, .* got int64"),
+    (torch.zeros(4, 3, dtype=torch.complex64), TypeError, "expected float16, .* got complex64"),
+    (torch.zeros(4), ValueError, r"expected shape \[N, D\] or \[N, ..., D\], got \[4\]"),
+    (torch.zeros(()), ValueError, r"expected shape \[N, D\] or \[N, ..., D\], got \[\]"),
+    (torch.zeros(4, 0), ValueError, r"expected no dimension of size 0, got shape \[4, 0\]"),
+    (torch.zeros(4, 0, 3), ValueError, r"expected no dimension of size 0, got shape \[4, 0, 3\]"),
 ]
 
 
@@ -33,11 +33,11 @@ def test_bad_view(bad, error, message):
 
 
 BAD_SECOND = [
-    (np.zeros((4, 3)), TypeError, "takes a torch tensor, got ndarray"),
-    (torch.zeros(4, 3).double(), TypeError, "takes x's dtype float32, got float64"),
-    (torch.zeros(4, 2), ValueError, r"takes x's shape \[4, 3\], got \[4, 2\]"),
-    (torch.zeros(1, 3), ValueError, r"takes x's shape \[4, 3\], got \[1, 3\]"),
-    (torch.zeros(4, 3, device="meta"), ValueError, "takes x's device cpu, got meta"),
+    (np.zeros((4, 3)), TypeError, "expected a torch tensor, got ndarray"),
+    (torch.zeros(4, 3).double(), TypeError, "expected x's dtype float32, got float64"),
+    (torch.zeros(4, 2), ValueError, r"expected x's shape \[4, 3\], got \[4, 2\]"),
+    (torch.zeros(1, 3), ValueError, r"expected x's shape \[4, 3\], got \[1, 3\]"),
+    (torch.zeros(4, 3, device="meta"), ValueError, "expected x's device cpu, got meta"),
 ]
 
 

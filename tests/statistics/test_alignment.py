@@ -70,15 +70,15 @@ def test_numpy_in_numpy_out():
 
 def test_bad_arguments():
     z = torch.zeros(4, 3)
-    with pytest.raises(ValueError, match=r"y: takes shape \[4, 3\] to match x, got \[3, 3\]"):
+    with pytest.raises(ValueError, match=r"y: expected shape \[4, 3\] to match x, got \[3, 3\]"):
         ssk.alignment(z, z[:3])
-    with pytest.raises(TypeError, match="y: takes float16"):
+    with pytest.raises(TypeError, match="y: expected float16"):
         ssk.alignment(z, z.long())
-    with pytest.raises(ValueError, match=r"x: takes shape \[N, D\]"):
+    with pytest.raises(ValueError, match=r"x: expected shape \[N, D\]"):
         ssk.alignment(z[0], z[0])
-    with pytest.raises(ValueError, match="alpha: takes a positive number, got 0"):
+    with pytest.raises(ValueError, match="alpha: expected a positive number, got 0"):
         ssk.alignment(z, z, alpha=0)
-    with pytest.raises(TypeError, match="t: takes a number, got str"):
+    with pytest.raises(TypeError, match="t: expected a number, got str"):
         ssk.uniformity(z, t="2")
-    with pytest.raises(ValueError, match="t: takes a positive number, got nan"):
+    with pytest.raises(ValueError, match="t: expected a positive number, got nan"):
         ssk.uniformity(z, t=float("nan"))

@@ -67,11 +67,11 @@ def test_fewer_than_two_classes(classes):
 
 def test_bad_arguments():
     m = ssk.ClassMoments.empty(2, 2)
-    with pytest.raises(TypeError, match="m: takes ClassMoments, got Tensor"):
+    with pytest.raises(TypeError, match="m: expected ClassMoments, got Tensor"):
         ssk.cdnv(torch.ones(2, 2))
-    with pytest.raises(ValueError, match="reduction: takes one of 'mean', 'none', got 'sum'"):
+    with pytest.raises(ValueError, match="reduction: expected one of 'mean', 'none', got 'sum'"):
         ssk.cdnv(m, reduction="sum")
-    with pytest.raises(ValueError, match="convention: takes one of"):
+    with pytest.raises(ValueError, match="convention: expected one of"):
         ssk.cdnv(m, convention="half")
 
 

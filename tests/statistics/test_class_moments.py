@@ -170,21 +170,21 @@ def test_a_row_with_nan_poisons_its_own_class_only(backend):
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"z": torch.zeros(4)}, ValueError, r"z: takes shape \[N, D\], got \[4\]"),
+        ({"z": torch.zeros(4)}, ValueError, r"z: expected shape \[N, D\], got \[4\]"),
         ({"z": torch.zeros(4, 0)}, ValueError, "z: needs at least one column"),
-        ({"z": torch.zeros(4, 2, dtype=torch.int32)}, TypeError, "z: takes float16.*got int32"),
-        ({"z": [[1.0]]}, TypeError, "z: takes a torch tensor or a NumPy array, got list"),
+        ({"z": torch.zeros(4, 2, dtype=torch.int32)}, TypeError, "z: expected float16.*got int32"),
+        ({"z": [[1.0]]}, TypeError, "z: expected a torch tensor or a NumPy array, got list"),
         ({"z": np.array([[None]])}, TypeError, "z: an array of dtype object"),
-        ({"labels": torch.zeros(3, dtype=torch.int64)}, ValueError, r"labels: takes.*got \[3\]"),
-        ({"labels": torch.zeros(4)}, TypeError, "labels: takes integers, got float32"),
-        ({"num_classes": 0}, ValueError, "num_classes: takes a positive int, got 0"),
-        ({"num_classes": 2.0}, TypeError, "num_classes: takes an int, got float"),
-        ({"num_classes": [2, 2]}, ValueError, "num_classes: takes one int"),
-        ({"labels": torch.zeros(2, 4).long()}, ValueError, "num_classes: takes one int"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, ValueError, r"labels: expected.*got \[3\]"),
+        ({"labels": torch.zeros(4)}, TypeError, "labels: expected integers, got float32"),
+        ({"num_classes": 0}, ValueError, "num_classes: expected a positive int, got 0"),
+        ({"num_classes": 2.0}, TypeError, "num_classes: expected an int, got float"),
+        ({"num_classes": [2, 2]}, ValueError, "num_classes: expected one int"),
+        ({"labels": torch.zeros(2, 4).long()}, ValueError, "num_classes: expected one int"),
         (
             {"labels": torch.zeros(2, 4, dtype=torch.int64), "num_classes": [2]},
             ValueError,
-            "num_classes: takes 2 ints",
+            "num_classes: expected 2 ints",
         ),
     ],
 )  # fmt: skip
@@ -196,21 +196,21 @@ def test_bad_arguments(change, error, match):
 
 def test_bad_merges_and_states():
     m = ssk.ClassMoments.empty(3, 2)
-    with pytest.raises(ValueError, match="other: takes 3 classes of dimension 2, got 4 of 2"):
+    with pytest.raises(ValueError, match="other: expected 3 classes of dimension 2, got 4 of 2"):
         m.merge(ssk.ClassMoments.empty(4, 2))
-    with pytest.raises(TypeError, match="other: takes ClassMoments"):
+    with pytest.raises(TypeError, match="other: expected ClassMoments"):
         m.merge(3)
     with pytest.raises(ValueError, match="state: lacks 'm2'"):
         m.load_state_dict({"counts": m.counts, "mean": m._mean})
     with pytest.raises(ValueError, match="state: mean takes"):
         m.load_state_dict(ssk.ClassMoments.empty(3, 5).state_dict())
-    with pytest.raises(ValueError, match="parents: takes 3 integers"):
+    with pytest.raises(ValueError, match="parents: expected 3 integers"):
         m.coarsen([0, 1])
-    with pytest.raises(ValueError, match=r"parents: takes values in \[0, 2\), got -1"):
+    with pytest.raises(ValueError, match=r"parents: expected values in \[0, 2\), got -1"):
         m.coarsen([0, 1, -1])
-    with pytest.raises(ValueError, match="z: takes 2 columns"):
+    with pytest.raises(ValueError, match="z: expected 2 columns"):
         m.update(torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64))
-    with pytest.raises(ValueError, match="dim: takes a positive int"):
+    with pytest.raises(ValueError, match="dim: expected a positive int"):
         ssk.ClassMoments.empty(3, 0)
 
 

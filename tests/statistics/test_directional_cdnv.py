@@ -157,18 +157,20 @@ def test_state_round_trip(tmp_path):
     again = ssk.DirectionalCDNVPass(m).load_state_dict(torch.load(tmp_path / "pass.pt"))
     half.update(data.z[30:], data.labels[30:])
     assert again.update(data.z[30:], data.labels[30:]).compute() == half.compute()
-    with pytest.raises(ValueError, match=r"other: sums takes torch.float64 \[4\], got .*\[4, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"other: sums: expected torch.float64 \[4\], got .*\[4, 4\]"
+    ):
         half.merge(ssk.DirectionalCDNVPass(m, reduction="none"))
 
 
 def test_bad_arguments():
     m = ssk.ClassMoments.empty(2, 3)
     z, labels = torch.zeros(4, 3), torch.tensor([0, 1, 1, 0])
-    with pytest.raises(TypeError, match="m: takes ClassMoments, got Tensor"):
+    with pytest.raises(TypeError, match="m: expected ClassMoments, got Tensor"):
         ssk.directional_cdnv(z, labels, torch.zeros(2, 3))
-    with pytest.raises(ValueError, match="reduction: takes one of 'mean', 'none', got 'sum'"):
+    with pytest.raises(ValueError, match="reduction: expected one of 'mean', 'none', got 'sum'"):
         ssk.directional_cdnv(z, labels, m, reduction="sum")
     with pytest.raises(ValueError, match="labels: row 3 holds 2, outside"):
         ssk.directional_cdnv(z, labels + torch.tensor([0, 0, 0, 2]), m)
-    with pytest.raises(ValueError, match="z: takes 3 columns to match the centers"):
+    with pytest.raises(ValueError, match="z: expected 3 columns to match the centers"):
         ssk.directional_cdnv(z[:, :2], labels, m)

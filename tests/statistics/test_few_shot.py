@@ -99,9 +99,9 @@ def test_test_rows_of_unknown_classes_are_wrong():
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"shots": 0}, ValueError, "shots: takes a positive int, got 0"),
-        ({"repeats": 1.5}, TypeError, "repeats: takes an int"),
-        ({"seed": -1}, ValueError, "seed: takes an int that is not negative, got -1"),
+        ({"shots": 0}, ValueError, "shots: expected a positive int, got 0"),
+        ({"repeats": 1.5}, TypeError, "repeats: expected an int"),
+        ({"seed": -1}, ValueError, "seed: expected an int that is not negative, got -1"),
         ({"z_test": torch.zeros(2, 3)}, ValueError, "z_test, labels_test: go together"),
         ({"labels": torch.tensor([0, 2, 0, 0])}, ValueError, "labels: row 1 holds 2"),
         (
@@ -112,9 +112,9 @@ def test_test_rows_of_unknown_classes_are_wrong():
         (
             {"z_test": torch.zeros(1, 2), "labels_test": torch.tensor([0])},
             ValueError,
-            "z_test: takes 3 columns to match z",
+            "z_test: expected 3 columns to match z",
         ),
-        ({"precision": "half"}, ValueError, "precision: takes one of"),
+        ({"precision": "half"}, ValueError, "precision: expected one of"),
     ],
 )
 def test_bad_arguments(change, error, match):

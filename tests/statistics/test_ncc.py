@@ -95,12 +95,12 @@ def test_operator_registration():
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"centers": torch.zeros(2, 4)}, ValueError, r"centers: takes 3 columns.*got \[2, 4\]"),
-        ({"centers": torch.zeros(2)}, ValueError, r"centers: takes shape \[N, D\], got \[2\]"),
-        ({"z": torch.zeros(4, 3, dtype=torch.int64)}, TypeError, "z: takes float16"),
-        ({"precision": "bf16"}, ValueError, "precision: takes one of.*got 'bf16'"),
+        ({"centers": torch.zeros(2, 4)}, ValueError, r"centers: expected 3 columns.*got \[2, 4\]"),
+        ({"centers": torch.zeros(2)}, ValueError, r"centers: expected shape \[N, D\], got \[2\]"),
+        ({"z": torch.zeros(4, 3, dtype=torch.int64)}, TypeError, "z: expected float16"),
+        ({"precision": "bf16"}, ValueError, "precision: expected one of.*got 'bf16'"),
         ({"labels": torch.tensor([0, 1, 2, 0])}, ValueError, r"row 2 holds 2, outside \[0, 2\)"),
-        ({"labels": torch.tensor([0, 1])}, ValueError, r"labels: takes shape \[4\]"),
+        ({"labels": torch.tensor([0, 1])}, ValueError, r"labels: expected shape \[4\]"),
     ],
 )  # fmt: skip
 def test_bad_arguments(change, error, match):

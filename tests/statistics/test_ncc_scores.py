@@ -147,12 +147,12 @@ def test_numpy_in_numpy_out_and_state(tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"centers": torch.zeros(2, 4)}, ValueError, "z: takes 4 columns to match the centers"),
-        ({"centers": torch.zeros(2)}, ValueError, r"centers: takes shape \[N, D\], got \[2\]"),
-        ({"top_k": (0,)}, ValueError, "top_k: takes a positive int, got 0"),
+        ({"centers": torch.zeros(2, 4)}, ValueError, "z: expected 4 columns to match the centers"),
+        ({"centers": torch.zeros(2)}, ValueError, r"centers: expected shape \[N, D\], got \[2\]"),
+        ({"top_k": (0,)}, ValueError, "top_k: expected a positive int, got 0"),
         ({"labels": torch.tensor([0, 1, 2, 0])}, ValueError, r"row 2 holds 2, outside \[0, 2\)"),
-        ({"labels": torch.tensor([0, 1])}, ValueError, r"labels: takes shape \[4\]"),
-        ({"z": torch.zeros(4, 3).long()}, TypeError, "z: takes float16"),
+        ({"labels": torch.tensor([0, 1])}, ValueError, r"labels: expected shape \[4\]"),
+        ({"z": torch.zeros(4, 3).long()}, TypeError, "z: expected float16"),
     ],
 )  # fmt: skip
 def test_bad_arguments(change, error, match):

@@ -178,22 +178,22 @@ def test_state_round_trip_and_rows_missing(tmp_path):
     assert again.update(data.z[30:], data.labels[30:]).compute() == half.compute()
     with pytest.raises(ValueError, match="state: lacks 'along'"):
         again.load_state_dict({"rows": torch.tensor(1)})
-    with pytest.raises(TypeError, match="other: takes NeuralCollapsePass, got int"):
+    with pytest.raises(TypeError, match="other: expected NeuralCollapsePass, got int"):
         again.merge(3)
 
 
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"weight": torch.zeros(3, 2)}, ValueError, r"weight: takes shape \[2, 3\], got \[3, 2\]"),
-        ({"weight": torch.zeros(2, 3).long()}, TypeError, "weight: takes float16"),
-        ({"bias": torch.zeros(2)}, ValueError, "bias: takes a weight"),
-        ({"weight": torch.zeros(2, 3), "bias": torch.zeros(3)}, ValueError, "bias: takes 2 float"),
+        ({"weight": torch.zeros(3, 2)}, ValueError, r"weight: expected shape \[2, 3\]"),
+        ({"weight": torch.zeros(2, 3).long()}, TypeError, "weight: expected float16"),
+        ({"bias": torch.zeros(2)}, ValueError, "bias: expected a weight"),
+        ({"weight": torch.zeros(2, 3), "bias": torch.zeros(3)}, ValueError, "bias: expected 2"),
         ({"labels": torch.tensor([0, 5, 1, 0])}, ValueError, "labels: row 1 holds 5"),
         ({"labels": None}, ValueError, "labels, num_classes: needed"),
-        ({"num_classes": 0}, ValueError, "num_classes: takes a positive int"),
+        ({"num_classes": 0}, ValueError, "num_classes: expected a positive int"),
         ({"z": ssk.ClassMoments.empty(2, 3)}, ValueError, "z holds its own"),
-        ({"z": [[0.0]]}, TypeError, "z: takes a torch tensor"),
+        ({"z": [[0.0]]}, TypeError, "z: expected a torch tensor"),
     ],
 )  # fmt: skip
 def test_bad_arguments(change, error, match):

@@ -51,13 +51,13 @@ def test_state_round_trip(tmp_path):
 
 def test_bad_arguments():
     m = ssk.NormalizedMoments.empty(3)
-    with pytest.raises(ValueError, match="z: takes 3 columns"):
+    with pytest.raises(ValueError, match="z: expected 3 columns"):
         m.update(torch.zeros(2, 4))
-    with pytest.raises(TypeError, match="other: takes NormalizedMoments, got int"):
+    with pytest.raises(TypeError, match="other: expected NormalizedMoments, got int"):
         m.merge(1)
     with pytest.raises(ValueError, match=r"other: mean takes torch.float64 \[3\]"):
         m.merge(ssk.NormalizedMoments.empty(4))
-    with pytest.raises(ValueError, match="dim: takes a positive int"):
+    with pytest.raises(ValueError, match="dim: expected a positive int"):
         ssk.NormalizedMoments.empty(0)
-    with pytest.raises(TypeError, match="z: takes float16"):
+    with pytest.raises(TypeError, match="z: expected float16"):
         ssk.normalized_std(torch.zeros(2, 3).int())

@@ -73,7 +73,7 @@ def test_within_other_classes_of_the_same_rows(data, other, seed):
 def test_within_takes_moments_of_the_same_rows():
     data = labelled(50, 6, 3)
     scatter = ssk.PooledScatter.empty(3, 6).update(data.z, data.labels)
-    with pytest.raises(ValueError, match=r"m: takes moments of the same \d+ rows of 6 columns"):
+    with pytest.raises(ValueError, match=r"m: expected moments of the \d+ rows of 6 columns"):
         scatter.within(ssk.class_moments(data.z[:20], data.labels[:20], 3))
 
 
@@ -107,11 +107,13 @@ def test_bad_arguments():
     s = ssk.PooledScatter.empty(2, 3)
     with pytest.raises(ValueError, match="labels: needed for 2 classes"):
         s.update(torch.zeros(4, 3))
-    with pytest.raises(ValueError, match=r"z: takes 3 columns to match the centers, got \[4, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"z: expected 3 columns to match the centers, got \[4, 2\]"
+    ):
         s.update(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(TypeError, match="other: takes PooledScatter"):
+    with pytest.raises(TypeError, match="other: expected PooledScatter"):
         s.merge(s.moments)
-    with pytest.raises(ValueError, match="other: takes 2 classes"):
+    with pytest.raises(ValueError, match="other: expected 2 classes"):
         s.merge(ssk.PooledScatter.empty(3, 3))
     with pytest.raises(ValueError, match="state: lacks 'scatter'"):
         s.load_state_dict(s.moments.state_dict())

@@ -133,11 +133,11 @@ def test_bad_arguments():
         ssk.spectrum(z, torch.zeros(4, dtype=torch.int64))
     with pytest.raises(ValueError, match="labels, num_classes: the scatter holds its own"):
         ssk.spectrum(s, num_classes=2)
-    with pytest.raises(ValueError, match="alpha_ranks: takes a first rank below the last"):
+    with pytest.raises(ValueError, match="alpha_ranks: expected a first rank below the last"):
         ssk.spectrum(z, alpha_ranks=(5, 5))
-    with pytest.raises(ValueError, match="alpha_ranks: takes a positive int, got 0"):
+    with pytest.raises(ValueError, match="alpha_ranks: expected a positive int, got 0"):
         ssk.spectrum(z, alpha_ranks=(0, 5))
     with pytest.raises(ValueError, match="labels: row 1 holds 3"):
         ssk.spectrum(z, torch.tensor([0, 3, 0, 0]), 2)
-    with pytest.raises(ValueError, match=r"z: takes shape \[N, D\]"):
+    with pytest.raises(ValueError, match=r"z: expected shape \[N, D\]"):
         ssk.spectrum(z[0])

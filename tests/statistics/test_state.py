@@ -55,8 +55,8 @@ def test_saved_tensors_load_whatever_their_layout(name, layout):
 @pytest.mark.parametrize(
     ("change", "error", "reason"),
     [
-        (lambda t: t.to(torch.float32), ValueError, r"takes .*, got torch.float32"),
-        (lambda t: t.unsqueeze(0), ValueError, r"takes .*, got torch.\w+ \[1"),
+        (lambda t: t.to(torch.float32), ValueError, r"expected .*, got torch.float32"),
+        (lambda t: t.unsqueeze(0), ValueError, r"expected .*, got torch.\w+ \[1"),
         (lambda t: t.to("meta"), TypeError, "got one on meta"),
         (lambda t: t.tolist(), TypeError, "got (list|int|float)"),
     ],
@@ -135,7 +135,9 @@ def test_moments_are_kept_as_passes_read_them():
     upper = torch.zeros(D, 2 * D, dtype=torch.float64)[:, ::2]
     scatter = ssk.PooledScatter(ssk.ClassMoments.empty(C, D), upper).update(Z, LABELS)
     assert_same(scatter.matrix, fed("PooledScatter", made("PooledScatter")).matrix)
-    with pytest.raises(ValueError, match=r"counts takes torch.int64 \[4\], got torch.int32 \[4\]"):
+    with pytest.raises(
+        ValueError, match=r"counts: expected torch.int64 \[4\], got torch.int32 \[4\]"
+    ):
         ssk.ClassMoments(state["counts"].int(), mean, state["m2"], m.dtype)
     with pytest.raises(ValueError, match=r"upper takes torch.float64 \[6, 6\]"):
         ssk.PooledScatter(m, torch.zeros(D, D))

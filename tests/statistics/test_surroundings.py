@@ -306,7 +306,7 @@ REFUSED = {
     ),
     "masked array": (masked_array, r"got a masked array with \d+ of them masked"),
     "object": (lambda: Z.numpy().astype(object), "dtype object holds no numbers"),
-    "list": (lambda: Z.tolist(), "takes a torch tensor or a NumPy array, got list"),
+    "list": (lambda: Z.tolist(), "expected a torch tensor or a NumPy array, got list"),
 }
 
 TAKE_Z = {

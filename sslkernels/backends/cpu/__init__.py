@@ -37,7 +37,7 @@ def describe() -> str:
 
 def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
     if tensor.device.type != "cpu":
-        return f"takes CPU tensors, got one on {tensor.device}"
+        return f"expected CPU tensors, got one on {tensor.device}"
     if tensor.dtype not in _DTYPES:
-        return f"takes float16, bfloat16, float32 and float64, got {tensor.dtype}"
+        return f"expected float16, bfloat16, float32 and float64, got {tensor.dtype}"
     return None

@@ -29,5 +29,5 @@ def describe() -> str:
 
 def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
     if not tensor.dtype.is_floating_point:
-        return f"takes floating-point tensors, got {tensor.dtype}"
+        return f"expected floating-point tensors, got {tensor.dtype}"
     return None

@@ -63,15 +63,15 @@ def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
         return f"has no {pass_name} kernel"
     if tensor.device.type == "cpu":
         if not INTERPRETED:
-            return "takes GPU tensors (CPU tensors only under TRITON_INTERPRET=1)"
+            return "expected GPU tensors (CPU tensors only under TRITON_INTERPRET=1)"
     elif tensor.device.type != "cuda":
-        return f"takes GPU tensors, got one on {tensor.device}"
+        return f"expected GPU tensors, got one on {tensor.device}"
     elif INTERPRETED:
-        return "TRITON_INTERPRET=1 was set when the kernels were imported: takes CPU tensors"
+        return "TRITON_INTERPRET=1 was set when the kernels were imported: expected CPU tensors"
     elif torch.version.hip is None:
         major, minor = torch.cuda.get_device_capability(tensor.device)
         if major < 8:
-            return f"takes compute capability 8.0 or newer, {tensor.device} has {major}.{minor}"
+            return f"expected compute capability 8.0 or newer, {tensor.device} has {major}.{minor}"
     if pass_name in _PRODUCTS:
         columns_only = pass_name == "sigreg"
         if max(tensor.shape[-1:] if columns_only else tensor.shape) > _LONGEST:
@@ -84,7 +84,7 @@ def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
     if tensor.dtype == torch.float64:
         return "GPUs have no fast float64 products: float64 is served through the torch backend"
     if tensor.dtype not in _DTYPES:
-        return f"takes float16, bfloat16 and float32, got {str(tensor.dtype)[6:]}"
+        return f"expected float16, bfloat16 and float32, got {str(tensor.dtype)[6:]}"
     return None
 
 
