@@ -109,7 +109,7 @@ def _spooled(stream: StreamSource, folder: str) -> ShardSource:
     """Write ``embeddings/embeddings_0.npy``, ... and ``labels/NAME/labels_0.npy``, ... ."""
     if os.path.isdir(folder) and os.listdir(folder):
         raise DataError(
-            f"{folder}: spool takes a new or empty folder; to use rows kept earlier, pass "
+            f"{folder}: spool: expected a new or empty folder; to use rows kept earlier, pass "
             f"{os.path.join(folder, 'embeddings')} in place of the iterator"
         )
     paths: list[str] = []
