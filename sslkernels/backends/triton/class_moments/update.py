@@ -40,7 +40,7 @@ labeling: merge, commit. With more than one block also a sort of the segments by
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -243,103 +243,3 @@ def _merge(
 def _merge_warps(block_d: int) -> int:
     """Few enough float64 values per thread that they stay in registers."""
     return max(2, _MERGE * block_d // 256)
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    """Every configuration that the launchers can pick."""
-    for key in ("i32", "i64"):
-        yield launch.AotCase(
-            kernels.class_keys_kernel,
-            key,
-            {"labels_ptr": "*i64", "keys_ptr": f"*{key}", "first_bad_ptr": "*i64"}
-            | dict.fromkeys(("N", "C", "ignore_index", "block_rows", "key_stride"), "i32"),
-            {"BLOCK": 1024},
-            4,
-            3,
-            "other",
-        )
-        for rows in class_tiles.CLASS_TILE_ROWS:
-            yield launch.AotCase(
-                kernels.class_segments_kernel,
-                f"{key} {rows}",
-                {"keys_ptr": f"*{key}", "count_ptr": "*i32"}
-                | dict.fromkeys(("N", "num_tiles", "tiles_per_block", "key_stride"), "i32"),
-                {"R": rows},
-                1,
-                3,
-                "other",
-            )
-    for dtype, name in launch.TRITON_TYPE.items():
-        for tile in class_tiles.class_moments_candidates(dtype):
-            yield launch.AotCase(
-                kernels.class_moments_kernel,
-                f"{name} {tile}",
-                {
-                    "z_ptr": f"*{name}",
-                    "keys_ptr": "*i32",
-                    "rows_ptr": "*i64",
-                    "ends_ptr": "*i64",
-                    "class_ptr": "*i32",
-                    "count_ptr": "*i32",
-                    "first_ptr": "*i64",
-                    "dev_ptr": "*fp32",
-                    "square_ptr": "*fp32",
-                    **dict.fromkeys(kernels.SEGMENT_SIZES, "i32"),
-                },
-                {
-                    "VEC": 16 // dtype.itemsize,
-                    "R": tile.rows,
-                    "ROWS": tile.row_step,
-                    "BLOCK_D": tile.block_d,
-                },
-                tile.num_warps,
-                3,
-                "streaming",
-            )
-        for block_d in sorted({t.block_d for t in class_tiles.class_moments_candidates(dtype)}):
-            for ordered in (False, True):
-                yield launch.AotCase(
-                    kernels.class_merge_kernel,
-                    f"{name} {block_d}{'' if ordered else ' reordered'}",
-                    {
-                        "z_ptr": f"*{name}",
-                        "class_ptr": "*i32",
-                        "order_ptr": "*i64",
-                        "count_ptr": "*i32",
-                        "first_ptr": "*i64",
-                        "dev_ptr": "*fp32",
-                        "square_ptr": "*fp32",
-                        "state_count_ptr": "*i64",
-                        "state_mean_ptr": "*fp64",
-                        "total_ptr": "*i64",
-                        "m2_ptr": "*fp64",
-                        **dict.fromkeys(kernels.MERGE_SIZES, "i32"),
-                    },
-                    {
-                        "ORDERED": ordered,
-                        "VEC": 16 // dtype.itemsize,
-                        "MERGE": _MERGE,
-                        "BLOCK_D": block_d,
-                    },
-                    _merge_warps(block_d),
-                    3,
-                    "other",
-                )
-    yield launch.AotCase(
-        kernels.class_commit_kernel,
-        str(_COMMIT),
-        {
-            "class_ptr": "*i32",
-            "total_ptr": "*i64",
-            "m2_ptr": "*fp64",
-            "state_count_ptr": "*i64",
-            "state_m2_ptr": "*fp64",
-            "labels_ptr": "*i64",
-            "report_ptr": "*i64",
-            **dict.fromkeys(("num_slices", "max_segments", "no_class"), "i32"),
-        },
-        {"BLOCK": _COMMIT},
-        1,
-        3,
-        "other",
-    )

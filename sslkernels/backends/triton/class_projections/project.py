@@ -16,8 +16,6 @@ a fixed order. Rows without a class come first in the order, and their tiles cos
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -272,63 +270,4 @@ def _multiply(
         **tile.constexprs,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
-    )
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    """Every configuration that the launchers can pick, for aligned rows."""
-    tile = class_tiles.projections_tile(device)
-    for (dtype, name), directional in itertools.product(launch.TRITON_TYPE.items(), (True, False)):
-        label = f"{name} {'directional' if directional else 'ranks'}"
-        given = {"z_ptr": f"*{name}", **dict.fromkeys(("order_ptr", "class_ptr"), "*i64")}
-        given |= dict.fromkeys(("centers_ptr", "factor_ptr", "own_ptr"), "*fp64")
-        facts = ("length_ptr", "reach_ptr", "limit_ptr", "without_ptr", "slack_ptr")
-        given |= dict.fromkeys(facts, "*fp32") | {"usable_ptr": "*u8"}
-        asked = {"DIRECTIONAL": directional, "PAD": PAD, "VEC": 16 // dtype.itemsize}
-        yield launch.AotCase(
-            kernels.projection_rows_kernel,
-            label,
-            given
-            | {"g_ptr": "*fp64", "power_ptr": "*fp64", "a_ptr": "*fp16", "unscale_ptr": "*fp32"}
-            | dict.fromkeys(kernels.ROWS_SIZES, "i32"),
-            asked | {"ROUNDING": arithmetic.HALVES.rounding, "BLOCK": _ROW_BLOCK},
-            4,
-            3,
-            "streaming",
-        )
-        yield launch.AotCase(
-            kernels.projection_decide_kernel,
-            label,
-            given
-            | dict.fromkeys(("half_ptr", "product_ptr", "table_ptr"), "*fp32")
-            | {"slot_ptr": "*i32" if directional else "*i64"}
-            | {"rank_ptr": "*i64", "alone_ptr": "*u8", "spread_ptr": "*fp64"}
-            | dict.fromkeys(kernels.DECIDE_SIZES, "i32"),
-            asked | {"BLOCK_C": _CLASS_BLOCK, "BLOCK_D": _OPEN_BLOCK, "BLOCK_K": tile.block_k},
-            4,
-            3,
-            "other",
-        )
-    for listed in (False, True):
-        index = "*i32" if listed else "*fp32"
-        yield launch.AotCase(
-            kernels.projection_kernel,
-            f"{arithmetic.HALVES} {tile}{' of centers' if listed else ''}",
-            dict.fromkeys(("a_ptr", "v_ptr"), "*fp16")
-            | dict.fromkeys(("a_unscale_ptr", "v_unscale_ptr", "out_ptr"), "*fp32")
-            | {"list_ptr": index, "count_ptr": index}
-            | dict.fromkeys(kernels.PRODUCT_SIZES, "i32"),
-            {"LISTED": listed, "PAD": PAD, **tile.constexprs},
-            tile.num_warps,
-            tile.num_stages,
-            "product",
-        )
-    yield launch.AotCase(
-        kernels.projection_spread_kernel,
-        str(_SPREAD_BLOCK),
-        {"spread_ptr": "*fp64", "bounds_ptr": "*i64", "out_ptr": "*fp64"},
-        {"BLOCK": _SPREAD_BLOCK},
-        4,
-        3,
-        "other",
     )

@@ -21,8 +21,6 @@ Empty classes enter no pair. Nothing waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
@@ -245,45 +243,3 @@ def centered_rows(
         BLOCK=_ROW_BLOCK,
         num_warps=4,
     )
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    """Every configuration that the launchers can pick."""
-    op = arithmetic.exact(device)
-    yield launch.AotCase(
-        pair_norms_kernel,
-        str(_ROW_BLOCK),
-        {"mean_ptr": "*fp64", "g_ptr": "*fp64", "norm_ptr": "*fp64", "D": "i32"},
-        {"BLOCK": _ROW_BLOCK},
-        4,
-        3,
-        "other",
-    )
-    yield launch.AotCase(
-        pair_rows_kernel,
-        str(op),
-        {"mean_ptr": "*fp64", "g_ptr": "*fp64", "scale_ptr": "*fp64", "out_ptr": "*fp32"}
-        | dict.fromkeys(("D", "pitch", "plane_stride"), "i32"),
-        {"ROUNDING": op.rounding, "BLOCK": _ROW_BLOCK},
-        4,
-        3,
-        "other",
-    )
-    block = class_tiles.pairs(op.dtype, device).block
-    yield launch.AotCase(
-        cdnv_direct_kernel,
-        str(block),
-        {"mean_ptr": "*fp64", "var_ptr": "*fp64", "sum_ptr": "*fp64", "corner_ptr": "*i32"}
-        | {"out_ptr": "*fp64", "C": "i32", "D": "i32"},
-        {"BLOCK": block, "SIDE": _DIRECT, "BLOCK_D": _DIRECT_D},
-        4,
-        3,
-        "other",
-    )
-    cdnv = ("*fp32", "*fp32", "*fp64", "*i32", "fp32")
-    for epilogue, extra in (("cdnv", cdnv), ("cosine", ("*fp32", "*fp64"))):
-        for case in gram.epilogue_cases(device, epilogue, extra):
-            # Means are always multiplied in full precision.
-            full = case.kernel is gram.gram_reduce_kernel or f" {op} " in case.label
-            if full and case.constexprs["BLOCK"] == block:
-                yield case

@@ -16,8 +16,7 @@ device, and programs without a row to do return at once.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -26,7 +25,6 @@ from sslkernels.backends.triton.core import class_tiles, launch
 from sslkernels.backends.triton.nearest_center import choice
 from sslkernels.backends.triton.nearest_center import filter as filtering
 from sslkernels.backends.triton.nearest_center.table import (
-    CENTER_BLOCK,
     PITCH,
     CenterSet,
     CenterTable,
@@ -261,131 +259,3 @@ def _scan(
         BLOCK_D=_SCAN_D,
         num_warps=4,
     )
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    """Every configuration that the launchers can pick, for aligned rows."""
-    for dtype, name in launch.TRITON_TYPE.items():
-        product = "fp16" if dtype == torch.float16 else "bf16"
-        large, small = class_tiles.center_candidates(dtype, device)
-        used = ((large.first, False), (small.first, False), (large.split, True))
-        for (tile, split), even in itertools.product(used, (True, False)):
-            yield launch.AotCase(
-                filtering.center_filter_kernel,
-                f"{name} {tile}{' split' if split else ''}{'' if even else ' ragged D'}",
-                {
-                    "z_ptr": f"*{name}",
-                    "list_ptr": "*i32",
-                    "list_count_ptr": "*i32",
-                    "hi_ptr": "*bf16" if split else f"*{product}",
-                    "lo_ptr": "*bf16",
-                    "h_ptr": "*fp32",
-                    "g_ptr": "*fp32",
-                    "bounds_ptr": "*fp32",
-                    "spans_ptr": "*i32",
-                    "score_ptr": "*fp32",
-                    "index_ptr": "*i32",
-                    "rest_ptr": "*fp32",
-                    "error_ptr": "*fp32",
-                    **dict.fromkeys(filtering.FILTER_SIZES, "i32"),
-                },
-                {
-                    "LISTED": split,
-                    "SHIFTED": split or dtype == torch.float32,
-                    "SPLIT": split,
-                    "EVEN_K": even,
-                    "VEC": 16 // dtype.itemsize,
-                    "GROUPS": filtering.GROUPS,
-                    "KEEP": filtering.KEEP,
-                    **tile.constexprs,
-                },
-                tile.num_warps,
-                tile.num_stages,
-                "product",
-            )
-        for centers in ("fp32", "fp64"):
-            yield from _center_cases(dtype, name, centers)
-    for exact, listed in ((False, False), (True, False), (True, True)):
-        yield launch.AotCase(
-            choice.center_choice_kernel,
-            f"{'exact' if exact else 'fast'}{' listed' if listed else ''}",
-            dict.fromkeys(("score_ptr", "rest_ptr", "error_ptr", "limit_ptr"), "*fp32")
-            | dict.fromkeys(("index_ptr", "many_ptr", "few_ptr", "all_ptr", "counts_ptr"), "*i32")
-            | dict.fromkeys(("usable_ptr", "out_ptr"), "*i64")
-            | dict.fromkeys(("N", "first_span", "num_spans", "all_spans"), "i32"),
-            {
-                "EXACT": exact,
-                "LISTED": listed,
-                "KEEP": filtering.KEEP,
-                "BLOCK": _CHOICE_BLOCK,
-            },
-            4,
-            3,
-            "other",
-        )
-
-
-def _center_cases(dtype: torch.dtype, name: str, centers: str) -> Iterator[launch.AotCase]:
-    """The kernels that read the centers themselves."""
-    rows = {"z_ptr": f"*{name}", "centers_ptr": f"*{centers}", "out_ptr": "*i64"}
-    if dtype != torch.bfloat16:  # bf16 rows make the same table as fp32 ones but for h
-        yield launch.AotCase(
-            filtering.center_kernel,
-            f"{centers} to {'fp16' if dtype == torch.float16 else 'bf16'}",
-            {
-                "centers_ptr": f"*{centers}",
-                "usable_ptr": "*u8",
-                "g_ptr": "*fp32",
-                "first_ptr": "*fp16" if dtype == torch.float16 else "*bf16",
-                "hi_ptr": "*bf16",
-                "lo_ptr": "*bf16",
-                "h_first_ptr": "*fp32",
-                "h_shifted_ptr": "*fp32",
-                "bounds_ptr": "*fp32",
-                "spans_ptr": "*i32",
-                **dict.fromkeys(
-                    ("C", "D", "pitch", "table_rows", "span_rows", "first_row", "owner"), "i32"
-                ),
-            },
-            {"SHIFTED": dtype == torch.float32, "BLOCK_D": CENTER_BLOCK},
-            2,
-            3,
-            "other",
-        )
-    yield launch.AotCase(
-        choice.center_recheck_kernel,
-        f"{name} {centers}",
-        rows
-        | dict.fromkeys(("hi_ptr", "lo_ptr"), "*bf16")
-        | dict.fromkeys(("h_ptr", "g_ptr", "bounds_ptr", "score_ptr", "limit_ptr"), "*fp32")
-        | dict.fromkeys(("spans_ptr", "index_ptr", "few_ptr", "counts_ptr"), "*i32")
-        | dict.fromkeys(choice.RECHECK_SIZES, "i32"),
-        {
-            "VEC": 16 // dtype.itemsize,
-            "KEEP": filtering.KEEP,
-            "SPANS": class_tiles.CENTER_SPANS,
-            "PITCH": PITCH,
-            "BLOCK_D": _RECHECK_BLOCK,
-        },
-        _RECHECK_WARPS,
-        3,
-        "streaming",
-    )
-    for listed in (False, True):
-        yield launch.AotCase(
-            choice.center_scan_kernel,
-            f"{name} {centers}{' listed' if listed else ''}",
-            rows
-            | {"usable_ptr": "*u8", "all_ptr": "*i32" if listed else "*u8"}
-            | {"counts_ptr": "*i32" if listed else "*u8"}
-            | dict.fromkeys(("N", "C", "D", "stride_zn"), "i32"),
-            {
-                "LISTED": listed,
-                "VEC": 16 // dtype.itemsize,
-                "BLOCK_C": _SCAN_C,
-                "BLOCK_D": _SCAN_D,
-            },
-            4,
-            3,
-            "other",
-        )

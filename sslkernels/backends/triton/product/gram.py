@@ -25,14 +25,13 @@ One launch, or two where the contraction is split.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import arithmetic, launch, numerics
+from sslkernels.backends.triton.core import launch, numerics
 from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.product.epilogues import finish
 
@@ -331,43 +330,4 @@ def gram(
             BLOCK=how.tile.block,
             ROWS=SUB_ROWS,
             num_warps=4,
-        )
-
-
-def epilogue_cases(
-    device: launch.Device, epilogue: str, extra: tuple[str, ...]
-) -> Iterator[launch.AotCase]:
-    """Every configuration of the product with one epilogue; ``extra`` gives its argument types."""
-    name = f"{epilogue}_epilogue"
-    sizes = dict.fromkeys(_SIZES, "i32")
-    for op in arithmetic.operands(device):
-        for tile in tiles.gram_candidates(op.dtype, device):
-            for split in (False, True):
-                yield launch.AotCase(
-                    gram_kernel,
-                    f"{name} {op} {tile}{' split' if split else ''}",
-                    {
-                        "a_ptr": f"*{launch.TRITON_TYPE[op.dtype]}",
-                        "partial_ptr": "*fp32",
-                        "extra": extra,
-                        **sizes,
-                    },
-                    {"EPILOGUE": epilogue, "SPLIT": split, **op.constexprs, **tile.constexprs},
-                    tile.num_warps,
-                    tile.num_stages,
-                    "product",
-                )
-    for block in (64, 128):
-        yield launch.AotCase(
-            gram_reduce_kernel,
-            f"{name} {block}",
-            {
-                "partial_ptr": "*fp32",
-                "extra": extra,
-                **dict.fromkeys(("M", "first_problem", "SIDE", "GROUP", "splits"), "i32"),
-            },
-            {"EPILOGUE": epilogue, "BLOCK": block, "ROWS": SUB_ROWS},
-            4,
-            3,
-            "streaming",
         )

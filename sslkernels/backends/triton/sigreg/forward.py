@@ -20,13 +20,12 @@ bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import arithmetic, launch
+from sslkernels.backends.triton.core import launch
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.sigreg.gradient import sigreg_backward
@@ -159,32 +158,3 @@ def sigreg_forward(
                 part, sums, num_slices, pitch, count, int(first > 0), BLOCK=_REDUCE, num_warps=4
             )
     return sums
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in arithmetic.operands(device):
-        tile = tiles.projections(op, device)
-        operand = f"*{launch.TRITON_TYPE[op.dtype]}"
-        yield launch.AotCase(
-            sigreg_forward_kernel,
-            f"{op} {tile}",
-            {
-                **{"slices_ptr": operand, "z_ptr": operand, "part_ptr": "*fp32"},
-                **dict.fromkeys(_SIZES, "i32"),
-                **{"first_turns": "fp32", "step_turns": "fp32"},
-            },
-            {"RESTART": RESTART, **op.constexprs, **tile.constexprs},
-            tile.num_warps,
-            tile.num_stages,
-            "product",
-        )
-    yield launch.AotCase(
-        sigreg_reduce_kernel,
-        str(_REDUCE),
-        {"part_ptr": "*fp32", "sums_ptr": "*fp64"}
-        | dict.fromkeys(("M", "pitch", "count", "more"), "i32"),
-        {"BLOCK": _REDUCE},
-        4,
-        3,
-        "other",
-    )

@@ -11,13 +11,12 @@ stay in range however small loss scaling makes them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import arithmetic, launch, numerics
+from sslkernels.backends.triton.core import launch, numerics
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.product import plain as products
@@ -178,40 +177,3 @@ def sigreg_backward(
                 num_warps=4,
             )
     return out
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in arithmetic.operands(device):
-        tile = tiles.projections(op, device)
-        operand = f"*{launch.TRITON_TYPE[op.dtype]}"
-        yield launch.AotCase(
-            sigreg_weights_kernel,
-            f"{op} {tile}",
-            {
-                **{"z_ptr": operand, "slices_ptr": operand, "out_ptr": operand},
-                "weights_ptr": "*fp32",
-                **dict.fromkeys(_SIZES, "i32"),
-                **{"first_turns": "fp32", "step_turns": "fp32"},
-            },
-            {
-                "RESTART": RESTART,
-                **op.constexprs,
-                "ROUNDING": op.rounding,
-                "PAD": operands.PAD,
-                **tile.constexprs,
-            },
-            tile.num_warps,
-            tile.num_stages,
-            "product",
-        )
-    for name in launch.TRITON_TYPE.values():
-        yield launch.AotCase(
-            sigreg_finish_kernel,
-            name,
-            {"part_ptr": "*fp32", "scale_ptr": "*fp64", "out_ptr": f"*{name}"}
-            | dict.fromkeys(("size", "splits", "plane"), "i32"),
-            {"BLOCK": 1024},
-            4,
-            3,
-            "other",
-        )

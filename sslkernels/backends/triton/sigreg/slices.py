@@ -8,7 +8,6 @@ are float64. Slices are drawn once forward and once backward.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -178,21 +177,3 @@ def factors(
         *(z.unsqueeze(0), None, zero, None, 0, rows, None, False, op.rounding), cuts.center
     )
     return Factors(op, tile, drawn, turned_drawn, rows[:, 0])
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in arithmetic.operands(device):
-        for transpose in (False, True):
-            out = f"*{launch.TRITON_TYPE[op.dtype]}"
-            yield launch.AotCase(
-                slices_kernel,
-                f"{op}{' and transposed' if transpose else ''}",
-                {
-                    **{"step_ptr": "*i64", "slices_ptr": out, "turned_ptr": out, "seed": "i64"},
-                    **dict.fromkeys(_SIZES, "i32"),
-                },
-                {"TRANSPOSE": transpose, "ROUNDING": op.rounding, "PAD": PAD, "QUADS": _QUADS},
-                2,
-                3,
-                "other",
-            )

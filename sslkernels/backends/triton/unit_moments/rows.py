@@ -13,8 +13,6 @@ arithmetic on it. Squares of half-precision and fp32 numbers stay within float64
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
@@ -130,31 +128,3 @@ def unit_moments_forward(
         share[-1:] = 1 - (stretches - 1) * stretch / n
         whole = (mean * share).sum(0)
         return whole, m2.sum(0) + ((mean - whole).square_().mul_(share)).sum(0) * n
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    """Every configuration that the launcher can pick, for aligned rows."""
-    tile = class_tiles.UNIT
-    for dtype, name in launch.TRITON_TYPE.items():
-        given = {"z_ptr": f"*{name}", "factor_ptr": "*fp64", "D": "i32", "stride_zn": "i32"}
-        vec = 16 // dtype.itemsize
-        yield launch.AotCase(
-            unit_lengths_kernel,
-            name,
-            given,
-            {"VEC": vec, "BLOCK": _ROW_BLOCK},
-            _ROW_WARPS,
-            3,
-            "streaming",
-        )
-        yield launch.AotCase(
-            unit_columns_kernel,
-            name,
-            given
-            | {"mean_ptr": "*fp64", "m2_ptr": "*fp64"}
-            | dict.fromkeys(("N", "stretch"), "i32"),
-            {"VEC": vec, **tile.constexprs},
-            tile.num_warps,
-            3,
-            "streaming",
-        )
