@@ -29,7 +29,7 @@ follow the rows and the classes that occur. Nothing is read back by the host.
 
 **K labelings, one read of z.** Sorting all rows by K labels would gather z K times from memory.
 So rows are first cut into blocks such that one column slice of a block stays in the L2 cache
-(``class_tiles.class_moments``): keys are (block, label), and programs run slice by slice, block by
+(``tiles.choose``): keys are (block, label), and programs run slice by slice, block by
 block, the K labelings of a block back to back. The price is a segment per class and block instead
 of per class; where that writes more than the K - 1 reads saved, there is one block and z is read K
 times.
@@ -45,8 +45,8 @@ from collections.abc import Sequence
 import torch
 import triton
 
-from sslkernels.backends.triton.class_moments import kernels
-from sslkernels.backends.triton.core import class_tiles, launch
+from sslkernels.backends.triton.class_moments import kernels, tiles
+from sslkernels.backends.triton.core import launch
 
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -60,7 +60,7 @@ def class_moments_update(
     labels: torch.Tensor,
     states: Sequence[State],
     ignore_index: int,
-    tile: class_tiles.ClassMoments | None = None,
+    tile: tiles.Tile | None = None,
 ) -> torch.Tensor:
     """Merges a batch into K states, in place, reading z once; never waits for the device.
 
@@ -84,7 +84,7 @@ def class_moments_update(
     with launch.on_device(z):
         z = launch.unit_columns(z)
         classes = [counts.shape[0] for counts, _, _ in states]
-        tile = tile or class_tiles.class_moments(n, z.shape[1], classes, z.dtype)
+        tile = tile or tiles.choose(n, z.shape[1], classes, z.dtype)
         key_stride = max(classes) + 1
         block_rows = tile.block_tiles * tile.rows
         num_tiles = triton.cdiv(n, tile.rows)
@@ -132,7 +132,7 @@ def _segments(
     z: torch.Tensor,
     keys: torch.Tensor,
     rows: torch.Tensor,
-    tile: class_tiles.ClassMoments,
+    tile: tiles.Tile,
     key_stride: int,
     runs: int,
 ) -> list[torch.Tensor]:
@@ -188,7 +188,7 @@ def _merge(
     segments: list[torch.Tensor],
     labels: torch.Tensor,
     report: torch.Tensor,
-    tile: class_tiles.ClassMoments,
+    tile: tiles.Tile,
     key_stride: int,
     scattered: bool,
 ) -> None:

@@ -21,19 +21,19 @@ from typing import NamedTuple
 import torch
 import triton
 
-from sslkernels.backends.triton.class_projections import kernels
-from sslkernels.backends.triton.core import arithmetic, class_tiles, launch
+from sslkernels.backends.triton.class_projections import kernels, tiles
+from sslkernels.backends.triton.core import arithmetic, launch
 from sslkernels.backends.triton.mean_pairs import pairs
 from sslkernels.backends.triton.nearest_center.table import usable_centers
-from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.product.operands import PAD
+from sslkernels.backends.triton.product.tiles import GROUP, LARGEST, CenterTile
 
 _ROW_BLOCK = 512
 _CLASS_BLOCK = 1024
 _OPEN_BLOCK = 256
 _SPREAD_BLOCK = 1024
 _PITCH = 64  # columns of an operand: whole steps of the product
-_CHOSEN = class_tiles.ProjectionCuts()
+_CHOSEN = tiles.Cuts()
 
 
 def class_projections_forward(
@@ -43,7 +43,7 @@ def class_projections_forward(
     counts: torch.Tensor | None,
     directional: bool,
     between: torch.Tensor | None = None,
-    cuts: class_tiles.ProjectionCuts = _CHOSEN,
+    cuts: tiles.Cuts = _CHOSEN,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where every row stands among the class centers.
 
@@ -108,7 +108,7 @@ def _centers(centers: torch.Tensor, counts: torch.Tensor | None) -> _Centers:
     norm = norm * power * power
     unscale = torch.exp2(torch.floor(torch.log2(norm.sqrt().clamp(min=2.0**-100))) - 13)
     # Tiles read past the last class.
-    shape = (triton.cdiv(c, tiles.LARGEST) * tiles.LARGEST, triton.cdiv(d, _PITCH) * _PITCH)
+    shape = (triton.cdiv(c, LARGEST) * LARGEST, triton.cdiv(d, _PITCH) * _PITCH)
     rows = centers.new_empty((arithmetic.HALVES.planes, *shape), dtype=arithmetic.HALVES.dtype)
     pairs.centered_rows(finite, g, (power / unscale).where(filled, 0.0), rows, arithmetic.HALVES)
     factor = torch.full_like(norm, torch.inf)
@@ -135,15 +135,15 @@ def _rows(
     directional: bool,
     rank: torch.Tensor,
     alone: torch.Tensor,
-    cuts: class_tiles.ProjectionCuts,
+    cuts: tiles.Cuts,
 ) -> torch.Tensor:
     """Fills ``rank`` and ``alone``; returns the rows' sums in class order, float64 [N]."""
     (n, d), c = z.shape, len(table.given)
     device = launch.device_of(z)
-    tile = cuts.tile or class_tiles.projections_tile(device)
+    tile = cuts.tile or tiles.choose(device)
     planes, _, pitch = table.rows.shape
     row_bytes = planes * pitch * table.rows.element_size()
-    part, whole = class_tiles.projection_rows(n, c, row_bytes, tile, device)
+    part, whole = tiles.rows(n, c, row_bytes, tile, device)
     part = cuts.rows or part
     whole = whole if cuts.whole is None else cuts.whole
     out_pitch = triton.cdiv(c, PAD) * PAD
@@ -241,7 +241,7 @@ def _multiply(
     unscale: torch.Tensor,  # fp32, one for each row of a
     table: _Centers,
     out: torch.Tensor,  # [rows, out_pitch] fp32
-    tile: class_tiles.CenterTile,
+    tile: CenterTile,
     listed: tuple[torch.Tensor, torch.Tensor] | None,  # which rows of a, int32, and how many
 ) -> None:
     """Products of rows and all centers, one launch."""
@@ -260,7 +260,7 @@ def _multiply(
         c,
         row_tiles,
         col_tiles,
-        tiles.GROUP,
+        GROUP,
         a.stride(1),
         a.stride(0),
         table.rows.stride(0),

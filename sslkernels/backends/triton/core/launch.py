@@ -1,5 +1,4 @@
-"""What every launcher needs: the device it runs on, how wide its loads may be, and how a kernel
-declares the configurations that ahead-of-time compilation must prove.
+"""What every launcher needs: the device it runs on, and how wide its loads may be.
 
 Conventions of the kernels in this package:
 
@@ -17,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -104,23 +102,3 @@ def vector_width(*tensors: torch.Tensor) -> int:
         if t.data_ptr() % 16 or any(s % width for s in (t.shape[-1], *strides)):
             return 1
     return width
-
-
-TRITON_TYPE = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
-
-
-class AotCase(NamedTuple):
-    """One configuration of one kernel, for ahead-of-time compilation (tests/triton/aot.py).
-
-    A module of kernels defines ``aot_cases(device: Device) -> Iterator[AotCase]`` and yields every
-    configuration that its launcher can pick on that device, taken from the same functions of
-    ``tiles.py`` and ``class_tiles.py`` that the launcher calls.
-    """
-
-    kernel: Any  # the @triton.jit function
-    label: str  # unique within the kernel: "bf16 128x128x64"
-    signature: Mapping[str, Any]  # runtime argument -> "*bf16", "i32", "fp32", or a tuple of those
-    constexprs: Mapping[str, Any]
-    num_warps: int
-    num_stages: int
-    kind: str  # "product": tensor cores; "streaming": 128-bit loads; "other": neither is asked for

@@ -35,11 +35,11 @@ def _append(list_ptr, count_ptr, row, wanted):
         tl.store(list_ptr + start + tl.cumsum(n, axis=0) - n, row.to(tl.int32), mask=wanted)
 
 
-@triton.jit(do_not_specialize=["N", "first_span", "num_spans", "all_spans"])
+@triton.jit(do_not_specialize=["N", "spans"])
 def center_choice_kernel(
-    score_ptr,  # [N, all_spans, KEEP] fp32
-    index_ptr,  # [N, all_spans, KEEP] int32
-    rest_ptr,  # [N, all_spans] fp32
+    score_ptr,  # [N, spans, KEEP] fp32
+    index_ptr,  # [N, spans, KEEP] int32
+    rest_ptr,  # [N, spans] fp32
     error_ptr,  # [N] fp32
     usable_ptr,  # [1] int64: how many centers are usable
     many_ptr,  # [N] int32: the rows to look at (LISTED), else the list to fill
@@ -49,9 +49,7 @@ def center_choice_kernel(
     limit_ptr,  # [N] fp32 out: the largest score of a candidate
     out_ptr,  # [N] int64 out
     N,
-    first_span,
-    num_spans,
-    all_spans,
+    spans,
     EXACT: tl.constexpr,
     LISTED: tl.constexpr,
     KEEP: tl.constexpr,
@@ -66,12 +64,12 @@ def center_choice_kernel(
         row = entry.to(tl.int64)
     error = tl.load(error_ptr + row, mask=live, other=0.0)
     none = tl.load(usable_ptr) == 0
-    at = row * all_spans + first_span
+    at = row * spans
 
     best = tl.full([BLOCK], float("inf"), tl.float32)
     winner = tl.full([BLOCK], -1, tl.int32)
     rest = tl.full([BLOCK], float("inf"), tl.float32)
-    for s in range(num_spans):
+    for s in range(spans):
         score = tl.load(score_ptr + (at + s) * KEEP, mask=live, other=float("inf"))
         index = tl.load(index_ptr + (at + s) * KEEP, mask=live, other=-1)
         winner = tl.where(score < best, index, winner)
@@ -82,7 +80,7 @@ def center_choice_kernel(
     near = tl.zeros([BLOCK], tl.int32)
     if EXACT:
         keep = tl.arange(0, KEEP)[None, :]
-        for s in range(num_spans):
+        for s in range(spans):
             scores = tl.load(
                 score_ptr + ((at + s) * KEEP)[:, None] + keep,
                 mask=live[:, None],
@@ -106,21 +104,17 @@ def center_choice_kernel(
     tl.store(out_ptr + row, answer, mask=live & ~few & ~many & ~unknown)
 
 
-RECHECK_SIZES = ("D", "stride_zn", "pitch", "first_span", "num_spans", "all_spans")
-
-
-@triton.jit(do_not_specialize=RECHECK_SIZES)
+@triton.jit(do_not_specialize=["D", "stride_zn", "pitch", "spans"])
 def center_recheck_kernel(
     z_ptr,  # [N, D] rows
     centers_ptr,  # [C, D] fp32 or fp64
     hi_ptr,  # [table rows, pitch] bf16
     lo_ptr,  # [table rows, pitch] bf16
     h_ptr,  # [table rows] fp32: of x - g
-    g_ptr,  # [sets, D] fp32
-    bounds_ptr,  # [sets, 8] fp32
-    spans_ptr,  # [all_spans, 4] int32
-    score_ptr,  # [N, all_spans, KEEP] fp32
-    index_ptr,  # [N, all_spans, KEEP] int32
+    g_ptr,  # [D] fp32
+    bounds_ptr,  # [8] fp32
+    score_ptr,  # [N, spans, KEEP] fp32
+    index_ptr,  # [N, spans, KEEP] int32
     limit_ptr,  # [N] fp32
     few_ptr,  # [N] int32
     counts_ptr,  # [3] int32
@@ -128,12 +122,10 @@ def center_recheck_kernel(
     D,
     stride_zn,
     pitch,
-    first_span,
-    num_spans,
-    all_spans,
+    spans,
     VEC: tl.constexpr,
     KEEP: tl.constexpr,
-    SPANS: tl.constexpr,  # a power of two, num_spans or more
+    SPANS: tl.constexpr,  # a power of two, spans or more
     PITCH: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -149,13 +141,6 @@ def center_recheck_kernel(
     none: tl.constexpr = 2147483647
     count = tl.load(counts_ptr)
     lane = tl.arange(0, SPANS * KEEP)
-    table_row = tl.load(spans_ptr + first_span * 4).to(tl.int64)
-    owner = tl.load(spans_ptr + first_span * 4 + 3)
-    hi_ptr += table_row * pitch
-    lo_ptr += table_row * pitch
-    h_ptr += table_row
-    g_ptr += owner.to(tl.int64) * D
-    bounds_ptr += owner * 8
     unit = (tl.cdiv(D, BLOCK_D) + 24) * 5.97e-8
     r_max = tl.load(bounds_ptr + 3)
     slope = r_max + unit * (tl.load(bounds_ptr) + r_max)
@@ -165,8 +150,8 @@ def center_recheck_kernel(
     while entry < count:
         row = tl.load(few_ptr + entry).to(tl.int64)
         x_ptr = z_ptr + row * row_stride
-        at = (row * all_spans + first_span) * KEEP + lane
-        inside = lane < num_spans * KEEP
+        at = row * spans * KEEP + lane
+        inside = lane < spans * KEEP
         score = tl.load(score_ptr + at, mask=inside, other=float("inf"))
         index = tl.load(index_ptr + at, mask=inside, other=none)
         index = tl.where(score <= tl.load(limit_ptr + row), index, none)

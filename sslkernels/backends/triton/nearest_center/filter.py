@@ -40,7 +40,7 @@ is the best score not among them: one comparison tells whether the list is compl
 
 **Order.** A row tile's centers are cut into spans, one program each, next to each other in launch
 order: they read the same rows at the same time, through L2, and stream disjoint centers. Centers
-may thus exceed L2 by any factor. Several sets of centers (labelings) are spans of one launch.
+may thus exceed L2 by any factor.
 """
 
 from __future__ import annotations
@@ -52,12 +52,11 @@ from sslkernels.backends.triton.core import numerics
 
 GROUPS = 16
 KEEP = 4
-BOUNDS = (
-    8  # columns of ``bounds``; ||m||, ||m - m^||, ||m - hi||, ||m - hi - lo||, |h|, |h|, ||mu||
-)
+# Columns of ``bounds``: ||m||, ||m - m^||, ||m - hi||, ||m - hi - lo||, |h|, |h|, ||mu||.
+BOUNDS = 8
 
 
-@triton.jit(do_not_specialize=["C", "D", "pitch", "table_rows", "span_rows", "first_row", "owner"])
+@triton.jit(do_not_specialize=["C", "D", "pitch"])
 def center_kernel(
     centers_ptr,  # [C, D] fp32 or fp64, contiguous
     usable_ptr,  # [C] uint8: every coordinate is finite
@@ -68,14 +67,9 @@ def center_kernel(
     h_first_ptr,  # [table_rows] fp32 out
     h_shifted_ptr,  # [table_rows] fp32 out
     bounds_ptr,  # [table_rows, 8] fp32 out
-    spans_ptr,  # [spans, 4] int32 out: first row of the table, rows, first class, set
     C,
     D,
     pitch,
-    table_rows,
-    span_rows,
-    first_row,
-    owner,
     SHIFTED: tl.constexpr,  # the first pass subtracts g from the rows
     BLOCK_D: tl.constexpr,
 ):
@@ -127,20 +121,9 @@ def center_kernel(
     tl.store(bounds_ptr + 4, (tl.abs(h_first) * up).to(tl.float32))
     tl.store(bounds_ptr + 5, (h_shifted * up).to(tl.float32))
     tl.store(bounds_ptr + 6, (tl.sqrt(tl.sum(mu_sq, axis=0)) * up).to(tl.float32))
-    if c < tl.cdiv(table_rows, span_rows):  # the first programs also write the set's spans
-        spans_ptr += c * 4
-        tl.store(spans_ptr + 0, first_row + c * span_rows)
-        tl.store(spans_ptr + 1, tl.minimum(span_rows, table_rows - c * span_rows))
-        tl.store(spans_ptr + 2, c * span_rows)
-        tl.store(spans_ptr + 3, owner)
 
 
-FILTER_SIZES = (
-    "stride_es", "N", "D", "stride_zn", "pitch", "first_span", "num_spans", "all_spans",
-)  # fmt: skip
-
-
-@triton.jit(do_not_specialize=FILTER_SIZES)
+@triton.jit(do_not_specialize=["N", "D", "stride_zn", "pitch", "table_rows", "span_rows", "spans"])
 def center_filter_kernel(
     z_ptr,  # [N, D] rows
     list_ptr,  # [N] int32: the rows to do (LISTED)
@@ -148,21 +131,19 @@ def center_filter_kernel(
     hi_ptr,  # [table rows, pitch] centers, fp16 or bf16
     lo_ptr,  # [table rows, pitch] bf16 (SPLIT)
     h_ptr,  # [table rows] fp32
-    g_ptr,  # [sets, D] fp32 (SHIFTED)
-    bounds_ptr,  # [sets, 8] fp32
-    spans_ptr,  # [all_spans, 4] int32
-    score_ptr,  # [N, all_spans, KEEP] fp32 out: candidates, best first
-    index_ptr,  # [N, all_spans, KEEP] int32 out: their classes
-    rest_ptr,  # [N, all_spans] fp32 out: the best score that is not among them
-    error_ptr,  # [sets, stride_es] fp32 out: E
-    stride_es,
+    g_ptr,  # [D] fp32 (SHIFTED)
+    bounds_ptr,  # [8] fp32
+    score_ptr,  # [N, spans, KEEP] fp32 out: candidates, best first
+    index_ptr,  # [N, spans, KEEP] int32 out: their classes
+    rest_ptr,  # [N, spans] fp32 out: the best score that is not among them
+    error_ptr,  # [N] fp32 out: E
     N,
     D,
     stride_zn,
     pitch,
-    first_span,
-    num_spans,
-    all_spans,
+    table_rows,
+    span_rows,
+    spans,
     LISTED: tl.constexpr,
     SHIFTED: tl.constexpr,
     SPLIT: tl.constexpr,
@@ -180,20 +161,18 @@ def center_filter_kernel(
     PLACES: tl.constexpr = BLOCK_C // GROUPS
     PART: tl.constexpr = BLOCK_K // 8
     total = tl.load(list_count_ptr) if LISTED else N
-    jobs = tl.cdiv(total, BLOCK_N) * num_spans
+    jobs = tl.cdiv(total, BLOCK_N) * spans
     job = tl.program_id(0)
     while job < jobs:
-        span = first_span + job % num_spans
-        entry = job // num_spans * BLOCK_N + tl.arange(0, BLOCK_N)
+        span = job % spans
+        entry = job // spans * BLOCK_N + tl.arange(0, BLOCK_N)
         live = entry < total
         if LISTED:
             row = tl.load(list_ptr + entry, mask=live, other=0).to(tl.int64)
         else:
             row = tl.minimum(entry, total - 1).to(tl.int64)
-        table_row = tl.load(spans_ptr + span * 4).to(tl.int64)
-        tiles = tl.load(spans_ptr + span * 4 + 1) // BLOCK_C
-        first_class = tl.load(spans_ptr + span * 4 + 2)
-        owner = tl.load(spans_ptr + span * 4 + 3)
+        first_class = span * span_rows
+        tiles = tl.minimum(span_rows, table_rows - first_class) // BLOCK_C
 
         k_lane = tl.arange(0, BLOCK_K)
         x_ptrs = z_ptr + row[:, None] * row_stride + k_lane[None, :]
@@ -205,7 +184,7 @@ def center_filter_kernel(
         sq_hi = tl.zeros([BLOCK_N, PART], tl.float32)
         sq_lo = tl.zeros([BLOCK_N, PART], tl.float32)
         for t in range(tiles):
-            c = table_row + t * BLOCK_C + tl.arange(0, BLOCK_C)
+            c = first_class.to(tl.int64) + t * BLOCK_C + tl.arange(0, BLOCK_C)
             hi_ptrs = hi_ptr + c[None, :] * pitch + k_lane[:, None]
             lo_ptrs = lo_ptr + c[None, :] * pitch + k_lane[:, None]
             h = tl.load(h_ptr + c)
@@ -223,7 +202,7 @@ def center_filter_kernel(
                     x = tl.load(x_ptrs + k, mask=(k + k_lane < D)[None, :], other=0.0)
                 hi = tl.load(hi_ptrs + k)
                 if SHIFTED:
-                    g = tl.load(g_ptr + owner * D + k + k_lane, mask=k + k_lane < D, other=0.0)
+                    g = tl.load(g_ptr + k + k_lane, mask=k + k_lane < D, other=0.0)
                     xf = x.to(tl.float32) - g[None, :]
                     x_hi = numerics.narrow(xf, tl.bfloat16)
                     left = xf - x_hi.to(tl.float32)
@@ -255,7 +234,7 @@ def center_filter_kernel(
             best = tl.minimum(best, top)
 
         group = tl.arange(0, GROUPS)[None, :]
-        out = row * all_spans + span
+        out = row * spans + span
         for i in tl.static_range(KEEP):
             top = tl.min(best, axis=1)
             winner = tl.min(tl.where(best == top[:, None], group, GROUPS - 1), axis=1)
@@ -269,31 +248,30 @@ def center_filter_kernel(
         tl.store(rest_ptr + out, rest, mask=live)
 
         if first_class == 0:
-            bounds_ptrs = bounds_ptr + owner * 8
-            m = tl.load(bounds_ptrs)
-            length = tl.load(bounds_ptrs + 6)
+            m = tl.load(bounds_ptr)
+            length = tl.load(bounds_ptr + 6)
             up = 1.01 + D * 1.2e-7
             b = tl.sqrt(tl.sum(sq, axis=1)) * up + 1e-18
             a1 = tl.sqrt(tl.sum(sq_hi, axis=1)) * up
             if SHIFTED:
                 a1 += b * 1.2e-7
             if SPLIT:
-                r1 = tl.load(bounds_ptrs + 2)
-                r2 = tl.load(bounds_ptrs + 3)
-                h_max = tl.load(bounds_ptrs + 5)
+                r1 = tl.load(bounds_ptr + 2)
+                r2 = tl.load(bounds_ptr + 3)
+                h_max = tl.load(bounds_ptr + 5)
                 a2 = tl.sqrt(tl.sum(sq_lo, axis=1)) * up + b * 1.2e-7
                 size = 1.1 * (b + a1) * (m + r1)
                 steps = D // BLOCK_K + 3
                 error = a2 * m + (b + a1) * r2 + 1.02 * a1 * r1
                 error += 3 * BLOCK_K * 2.384186e-7 * size + steps * 6e-8 * (size + h_max)
             else:
-                r1 = tl.load(bounds_ptrs + 1)
-                h_max = tl.load(bounds_ptrs + 4)
+                r1 = tl.load(bounds_ptr + 1)
+                h_max = tl.load(bounds_ptr + 4)
                 size = (b + a1) * (m + r1)
                 error = a1 * m + (b + a1) * r1 + D * 2.384186e-7 * size
             error += 3.8147e-6 * (size + h_max)
             error += D * 2.2204461e-16 * (b + length) * (b + length) + D * 7.53e-37
             # Scores must stay clear of that of an unusable center.
             error = tl.where(size + h_max < 1e37, error * 1.0001, float("inf"))
-            tl.store(error_ptr + owner.to(tl.int64) * stride_es + row, error, mask=live)
+            tl.store(error_ptr + row, error, mask=live)
         job += tl.num_programs(0)

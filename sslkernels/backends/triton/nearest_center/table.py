@@ -1,17 +1,12 @@
-"""The centers of all labelings as the filter in ``center_filter`` reads them.
-
-Shifted, rounded, and each set padded to whole blocks, so that one launch serves every labeling.
-"""
+"""The centers as ``filter.py`` reads them: shifted, rounded, padded to whole blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import triton
 
-from sslkernels.backends.triton.core import class_tiles, launch
 from sslkernels.backends.triton.nearest_center import filter as filtering
 
 CENTER_BLOCK = 256  # columns per step of center_kernel
@@ -22,90 +17,52 @@ def usable_centers(centers: torch.Tensor) -> torch.Tensor:
     return centers.isfinite().all(dim=1).to(torch.uint8)
 
 
-class CenterSet(NamedTuple):
-    """One set of centers and where it lies in the table."""
+class CenterTable(NamedTuple):
+    """What the filter and its choice read of the centers."""
 
     centers: torch.Tensor
     usable: torch.Tensor  # [C] uint8
-    count: torch.Tensor  # [1] int64
-    first_span: int
-    num_spans: int
-
-
-class CenterTable(NamedTuple):
-    """All sets, as the filter reads them; see center_filter for the columns."""
-
-    sets: list[CenterSet]
+    count: torch.Tensor  # 0-d int64: how many are usable
     first: torch.Tensor  # [rows, pitch] in the first pass's type
     hi: torch.Tensor  # [rows, pitch] bf16
     lo: torch.Tensor  # [rows, pitch] bf16
     h_first: torch.Tensor  # [rows] fp32
     h_shifted: torch.Tensor  # [rows] fp32
-    g: torch.Tensor  # [sets, D] fp32
-    bounds: torch.Tensor  # [sets, BOUNDS] fp32
-    spans: torch.Tensor  # [spans, 4] int32
+    g: torch.Tensor  # [D] fp32
+    bounds: torch.Tensor  # [BOUNDS] fp32
 
 
-def center_table(
-    z: torch.Tensor,
-    centers: Sequence[torch.Tensor],
-    tile: class_tiles.CenterTiles,
-    device: launch.Device,
-    spans: int | None = None,
-) -> CenterTable:
-    n, d = z.shape
-    block = tile.first.block_c
-    rows = [triton.cdiv(c.shape[0], block) * block for c in centers]
-    how = (z.dtype, tile.first, device, spans)
-    span_rows = [class_tiles.center_span(n, d, r, *how) for r in rows]
-    num_spans = [triton.cdiv(r, s) for r, s in zip(rows, span_rows, strict=True)]
+def center_table(centers: torch.Tensor, dtype: torch.dtype, block: int) -> CenterTable:
+    """For rows of ``dtype``; the table is padded to a multiple of ``block`` centers. One launch."""
+    c, d = centers.shape
+    rows = triton.cdiv(c, block) * block
     pitch = triton.cdiv(d, PITCH) * PITCH
-    new = z.new_empty
-    hi = new((sum(rows), pitch), dtype=torch.bfloat16)
+    new = centers.new_empty
+    hi, lo = new((rows, pitch), dtype=torch.bfloat16), new((rows, pitch), dtype=torch.bfloat16)
     # fp16 rows are multiplied by fp16 centers; for the others the first pass reads ``hi``.
-    first = new((sum(rows), pitch), dtype=torch.float16) if z.dtype == torch.float16 else hi
-    table = CenterTable(
-        [],
+    first = new((rows, pitch), dtype=dtype) if dtype == torch.float16 else hi
+    h_first, h_shifted = new(rows, dtype=torch.float32), new(rows, dtype=torch.float32)
+    bounds = new((rows, filtering.BOUNDS), dtype=torch.float32)
+    usable = usable_centers(centers)
+    count = usable.sum(dtype=torch.int64)
+    finite = centers.where(usable.bool().unsqueeze(1), 0.0)
+    g = (finite.sum(dim=0, dtype=torch.float64) / count.clamp(min=1)).float()
+    filtering.center_kernel[(rows,)](
+        centers,
+        usable,
+        g,
         first,
         hi,
-        torch.empty_like(hi),
-        new(sum(rows), dtype=torch.float32),
-        new(sum(rows), dtype=torch.float32),
-        new((len(centers), d), dtype=torch.float32),
-        new((len(centers), filtering.BOUNDS), dtype=torch.float32),
-        new((sum(num_spans), 4), dtype=torch.int32),
+        lo,
+        h_first,
+        h_shifted,
+        bounds,
+        c,
+        d,
+        pitch,
+        SHIFTED=dtype == torch.float32,
+        BLOCK_D=CENTER_BLOCK,
+        num_warps=2,
     )
-    bounds = new((sum(rows), filtering.BOUNDS), dtype=torch.float32)
-    row = span = 0
-    for k, c in enumerate(centers):
-        usable = usable_centers(c)
-        count = usable.sum(dtype=torch.int64)
-        finite = c.where(usable.bool().unsqueeze(1), 0.0)
-        table.g[k] = finite.sum(dim=0, dtype=torch.float64) / count.clamp(min=1)
-        part = slice(row, row + rows[k])
-        filtering.center_kernel[(rows[k],)](
-            c,
-            usable,
-            table.g[k],
-            table.first[part],
-            table.hi[part],
-            table.lo[part],
-            table.h_first[part],
-            table.h_shifted[part],
-            bounds[part],
-            table.spans[span:],
-            c.shape[0],
-            d,
-            pitch,
-            rows[k],
-            span_rows[k],
-            row,
-            k,
-            SHIFTED=z.dtype == torch.float32,
-            BLOCK_D=CENTER_BLOCK,
-            num_warps=2,
-        )
-        table.bounds[k] = bounds[part].amax(dim=0)
-        table.sets.append(CenterSet(c, usable, count, span, num_spans[k]))
-        row, span = row + rows[k], span + num_spans[k]
-    return table
+    worst = bounds.amax(dim=0)
+    return CenterTable(centers, usable, count, first, hi, lo, h_first, h_shifted, g, worst)

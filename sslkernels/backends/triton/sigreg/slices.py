@@ -164,7 +164,9 @@ def factors(
     device = launch.device_of(z)
     n, d = z.shape
     op = arithmetic.operand(z.dtype, device)
-    tile = cuts.gram or tiles.projections(op, device)
+    # 64 x 64 and eight warps: a tile of projections, cosines and sines of two angles and their sum
+    # share the registers.
+    tile = cuts.gram or tiles.gram_candidates(op.dtype, device)[1]._replace(num_warps=8)
     count, stride = settings.num_slices, operands.padded(d)
     drawn = z.new_empty((op.planes, count + tile.block, stride), dtype=op.dtype)
     turned_shape = (op.planes, d if transpose else 0, operands.padded(count))

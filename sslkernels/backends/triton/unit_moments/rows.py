@@ -17,11 +17,12 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import class_tiles, launch
+from sslkernels.backends.triton.core import launch
 from sslkernels.backends.triton.product.tiles import Stream
 
 _ROW_BLOCK = 1024
 _ROW_WARPS = 2  # 128-bit loads of half-precision rows, whatever the warp size
+_TILE = Stream(16, 128, 4, 1)  # two float64 sums per element of the tile: 64 registers
 
 
 @triton.jit(do_not_specialize=["D", "stride_zn"])
@@ -86,8 +87,14 @@ def unit_columns_kernel(
     tl.store(m2_ptr + at, tl.sum(square, axis=0) - total * total / n, mask=mask)
 
 
+def cut_rows(programs: int, rows: int, device: launch.Device) -> int:
+    """Into how many stretches to cut the rows: sixteen small programs per processor keep enough
+    loads in flight; below 64 rows each, the partial sums would be what costs."""
+    return max(1, min(16 * device.processors // programs, rows // 64, launch.GRID))
+
+
 def unit_moments_forward(
-    z: torch.Tensor, tile: Stream = class_tiles.UNIT, stretches: int | None = None
+    z: torch.Tensor, tile: Stream = _TILE, stretches: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``(mean, m2)``, float64 [D] each, of ``z / ||z||`` for z [N, D]; m2 is the sum of squared
     differences to the mean. Never waits for the device. ``stretches``: into how many the rows are
@@ -106,7 +113,7 @@ def unit_moments_forward(
             z, factor, d, z.stride(0), VEC=vec, BLOCK=_ROW_BLOCK, num_warps=_ROW_WARPS
         )
         blocks = triton.cdiv(d, tile.block_d)
-        stretches = stretches or class_tiles.unit_stretches(blocks, n, launch.device_of(z))
+        stretches = stretches or cut_rows(blocks, n, launch.device_of(z))
         stretch = triton.cdiv(n, stretches)
         stretches = triton.cdiv(n, stretch)  # none is empty
         mean, m2 = z.new_empty((2, stretches, d), dtype=torch.float64)
