@@ -30,7 +30,7 @@ def new(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _multiplied(precision: str) -> Iterator[None]:
+def multiplied(precision: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
@@ -143,7 +143,7 @@ def statistics() -> Iterator[Call]:
 def record_all(record: Callable[[Call], list[Any]]) -> Iterator[Any]:
     """Everything that ``record`` returns for the calls."""
     for precision, call in losses():
-        with _multiplied(precision):
+        with multiplied(precision):
             yield from record(call)
     for call in statistics():
         yield from record(call)

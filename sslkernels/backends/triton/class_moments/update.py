@@ -23,7 +23,7 @@ f alone differs from the other rows; a segment is never longer than R = 512, so 
 overflows where a row lies further than 1.8e19 from its segment's first row.
 
 **Any distribution of labels.** One class with all the rows is many tiles, and the second stage
-reads 8 of its segments at a time; N classes of one row are N segments, found by counting runs of
+reads a few of its segments at a time; N classes of one row are N segments, found by counting runs of
 sorted keys (one prefix sum over tiles), never by looping over classes. Work and scratch memory
 follow the rows and the classes that occur. Nothing is read back by the host.
 
@@ -51,7 +51,6 @@ from sslkernels.backends.triton.core import launch
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 _NO_ROW = torch.iinfo(torch.int64).max
-_MERGE = 8  # segments that one step of the second stage reads
 _COMMIT = 128  # segments per program of the last kernel
 
 
@@ -200,6 +199,10 @@ def _merge(
     if scattered:
         owner, order = torch.sort(owner, stable=True)
     total = torch.empty_like(first)
+    vec = launch.vector_width(z)
+    # Segments that a step reads, and warps: few enough float64 values per thread that they stay in
+    # registers. Without 128-bit loads their addresses take registers, too.
+    merge = 8 if vec > 1 else 4
     gain = square.new_empty(square.shape, dtype=torch.float64)
     kernels.class_merge_kernel[(size, num_slices)](
         z,
@@ -219,10 +222,10 @@ def _merge(
         size,
         key_stride - 1,
         ORDERED=not scattered,
-        VEC=launch.vector_width(z),
-        MERGE=_MERGE,
+        VEC=vec,
+        MERGE=merge,
         BLOCK_D=tile.block_d,
-        num_warps=_merge_warps(tile.block_d),
+        num_warps=max(2, merge * tile.block_d // 256),
     )
     kernels.class_commit_kernel[(triton.cdiv(size, _COMMIT),)](
         owner,
@@ -238,8 +241,3 @@ def _merge(
         BLOCK=_COMMIT,
         num_warps=1,
     )
-
-
-def _merge_warps(block_d: int) -> int:
-    """Few enough float64 values per thread that they stay in registers."""
-    return max(2, _MERGE * block_d // 256)
