@@ -124,24 +124,34 @@ def labels(target: str) -> dict[tuple[object, ...], str]:
         by_kernel.setdefault(launch.kernel.__name__, []).append(launch)
     found = {}
     for kernel in by_kernel.values():
-        told = [_told(launch) for launch in kernel]
+        told = [_told(launch, DEVICES[target].backend) for launch in kernel]
         for launch, own in zip(kernel, told, strict=True):
             differs = [k for k, v in own.items() if any(v != other[k] for other in told)]
             found[launch.code] = " ".join(f"{k}={own[k]}" for k in differs)
     return found
 
 
-def _told(launch: Launch) -> dict[str, object]:
-    told: dict[str, object] = {}
+def _told(launch: Launch, backend: str) -> dict[str, object]:
+    told: dict[str, object] = {"warps": launch.num_warps, "stages": launch.num_stages}
     for i, (name, kind) in enumerate(launch.signature.items()):
-        told[name] = launch.constants[name] if kind == "constexpr" else _type(kind)
-        if not isinstance(kind, tuple) and kind.startswith("*") and not launch.attrs.get((i,)):
-            told[name] = f"{kind} unaligned"
-    return told | {"warps": launch.num_warps, "stages": launch.num_stages}
+        if kind == "constexpr":
+            told[name] = launch.constants[name]
+            continue
+        alone = isinstance(kind, str)
+        parts = []
+        for j, part in enumerate([kind] if alone else kind):
+            known = {fact for fact, _ in launch.attrs.get((i,) if alone else (i, j), ())}
+            unusual = [word for fact, word in USUAL[backend].items() if fact not in known]
+            parts.append(" ".join([part, *unusual]) if part.startswith("*") else part)
+        told[name] = ",".join(parts)
+    return told
 
 
-def _type(kind: object) -> str:
-    return ",".join(map(str, kind)) if isinstance(kind, tuple) else str(kind)
+# What Triton mostly knows of a pointer, and what the others are called.
+USUAL = {
+    "cuda": {"tt.divisibility": "unaligned"},
+    "hip": {"tt.divisibility": "unaligned", "tt.pointer_range": "large"},
+}
 
 
 def _tool(name: str) -> str:

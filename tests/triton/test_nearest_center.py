@@ -14,7 +14,13 @@ import sslkernels as ssk
 from sslkernels.backends.triton.core import launch
 from sslkernels.backends.triton.nearest_center import search as passes
 from sslkernels.backends.triton.nearest_center import tiles
-from sslkernels.backends.triton.nearest_center.table import CenterTable, center_table
+from sslkernels.backends.triton.nearest_center.table import (
+    Found,
+    Lists,
+    Table,
+    center_table,
+    usable_centers,
+)
 from tests.inputs import lay_out
 from tests.triton.class_cases import DTYPES, SHAPES, Shape
 
@@ -92,20 +98,22 @@ def test_float64_decides_only_what_fp32_cannot(
 ) -> None:
     """Rows with several candidates get the right one although float64 would read NaN."""
     z, centers = normal(60, 130).bfloat16().to(device), 0.1 * normal(12, 130, seed=1).to(device)
-    fresh, rechecked = center_table, []
+    table_of, scan, listed = passes.center_table, passes._scan, []
 
-    def poisoned(*args: Any) -> CenterTable:
-        return fresh(*args)._replace(centers=torch.full_like(centers, torch.nan))
+    def poisoned(given: torch.Tensor, *args: Any) -> Table:
+        table = table_of(given, *args)
+        given.fill_(torch.nan)
+        return table
 
-    def counting(rows: torch.Tensor, table: CenterTable, *args: Any) -> None:
-        rechecked.append(int(args[4][0]))
-        recheck(rows, table, *args)
+    def counting(rows: torch.Tensor, mu: torch.Tensor, *args: Any) -> None:
+        listed.append(args[1].counts.tolist())
+        scan(rows, mu, *args)
 
-    recheck = passes._recheck
     monkeypatch.setattr(passes, "center_table", poisoned)
-    monkeypatch.setattr(passes, "_recheck", counting)
-    check(z, centers, passes.nearest_center_forward(z, centers, True))
-    assert rechecked[0] > 5
+    monkeypatch.setattr(passes, "_scan", counting)
+    check(z, centers, passes.nearest_center_forward(z, centers.clone(), True))
+    few, _, every = listed[0]
+    assert few > 5 and every == 0
 
 
 def test_every_center_is_the_same(device: torch.device) -> None:
@@ -178,17 +186,15 @@ def test_the_bound_holds(dtype: torch.dtype, device: torch.device) -> None:
     n, d, c = 40, 70, 50
     z, centers = (normal(n, d) + 0.5).to(dtype).to(device), normal(c, d, seed=11).to(device)
     for split in (False, True):
-        tile = tiles.tiles(n, dtype, launch.INTERPRETER)
-        table = center_table(centers, dtype, tile.first.block_c)
-        span = len(table.hi)
-        score = torch.empty(n, 1, 4, device=device)
-        index = torch.empty(n, 1, 4, dtype=torch.int32, device=device)
-        rest, error = torch.empty(n, 1, device=device), torch.empty(n, device=device)
+        both, usable = tiles.tiles(n, dtype, launch.INTERPRETER), usable_centers(centers)
+        table = center_table(centers, usable, usable.sum(), dtype, both.first.block_c)
+        score, rest = torch.empty(n, 1, 4, device=device), torch.empty(n, 1, device=device)
+        error = torch.empty(n, device=device)
+        index = torch.empty_like(score, dtype=torch.int32)
+        found = Found(score, index, rest, error, error)
         every = torch.arange(n, dtype=torch.int32, device=device)
-        listed = (every, torch.tensor([n], dtype=torch.int32, device=device)) if split else None
-        found = (score, index, rest, error)
-        used = tile.split if split else tile.first
-        passes._filter(z, listed, table, span, found, used, launch.INTERPRETER)
+        lists = Lists(every, every, every, torch.full_like(every[:3], n))
+        passes._filter(z, table, lists, found, len(table.hi), split, both, launch.INTERPRETER)
         g = table.g.double()
         shifted = split or dtype == torch.float32
         exact = 0.5 * torch.as_tensor(distances(z, centers)).to(device)

@@ -23,8 +23,8 @@ f alone differs from the other rows; a segment is never longer than R = 512, so 
 overflows where a row lies further than 1.8e19 from its segment's first row.
 
 **Any distribution of labels.** One class with all the rows is many tiles, and the second stage
-reads a few of its segments at a time; N classes of one row are N segments, found by counting runs of
-sorted keys (one prefix sum over tiles), never by looping over classes. Work and scratch memory
+reads a few of its segments at a time; N classes of one row are N segments, found by counting runs
+of sorted keys (one prefix sum over tiles), never by looping over classes. Work and scratch memory
 follow the rows and the classes that occur. Nothing is read back by the host.
 
 **K labelings, one read of z.** Sorting all rows by K labels would gather z K times from memory.
@@ -91,7 +91,7 @@ def class_moments_update(
         keys = _sorted_keys(labels, report, classes, ignore_index, block_rows, blocks, key_stride)
         segments = _segments(z, *keys, tile, key_stride, min(n, blocks * max(classes)))
         for i, state in enumerate(states):
-            own = [t[i] for t in segments]
+            own = kernels.Segments(*(t[i] for t in segments))
             _merge(z, state, own, labels[i], report[i], tile, key_stride, blocks > 1)
     return report
 
@@ -134,7 +134,7 @@ def _segments(
     tile: tiles.Tile,
     key_stride: int,
     runs: int,
-) -> list[torch.Tensor]:
+) -> kernels.Segments:
     """What class_moments_kernel stores; ``runs``: the most runs of equal keys there can be."""
     (n, d), k = z.shape, len(keys)
     num_tiles = triton.cdiv(n, tile.rows)
@@ -146,22 +146,21 @@ def _segments(
     ends = counts.cumsum(dim=1, dtype=torch.int64)
     # Every run and every tile border starts a segment. A multiple of 4 keeps labelings aligned.
     size = triton.cdiv(num_tiles + runs, 4) * 4
-    owner = keys.new_full((k, size), key_stride - 1, dtype=torch.int32)
-    count = keys.new_empty((k, size), dtype=torch.int32)
-    first = rows.new_empty((k, size))
     dev = z.new_empty((k, size, d), dtype=torch.float32)
-    square = z.new_empty((k, size, num_slices), dtype=torch.float32)
+    segments = kernels.Segments(
+        keys.new_full((k, size), key_stride - 1, dtype=torch.int32),
+        keys.new_empty((k, size), dtype=torch.int32),
+        rows.new_empty((k, size)),
+        dev,
+        dev.new_empty((k, size, num_slices)),
+    )
     blocks = triton.cdiv(num_tiles, tile.block_tiles)
     kernels.class_moments_kernel[(blocks * tile.block_tiles * k * num_slices,)](
         z,
         keys,
         rows,
         ends,
-        owner,
-        count,
-        first,
-        dev,
-        square,
+        segments,
         n,
         d,
         k,
@@ -178,13 +177,13 @@ def _segments(
         BLOCK_D=tile.block_d,
         num_warps=tile.num_warps,
     )
-    return [owner, count, first, dev, square]
+    return segments
 
 
 def _merge(
     z: torch.Tensor,
     state: State,
-    segments: list[torch.Tensor],
+    segments: kernels.Segments,
     labels: torch.Tensor,
     report: torch.Tensor,
     tile: tiles.Tile,
@@ -192,26 +191,22 @@ def _merge(
     scattered: bool,
 ) -> None:
     """Adds one labeling's segments to its state; ``scattered``: they are ordered by block first."""
-    owner, count, first, dev, square = segments
     counts, mean, m2 = state
-    size, num_slices = square.shape
-    order = first
+    size, num_slices = segments.square.shape
+    owner, order = segments.owner, segments.first
     if scattered:
         owner, order = torch.sort(owner, stable=True)
-    total = torch.empty_like(first)
+    total = torch.empty_like(segments.first)
     vec = launch.vector_width(z)
     # Segments that a step reads, and warps: few enough float64 values per thread that they stay in
     # registers. Without 128-bit loads their addresses take registers, too.
     merge = 8 if vec > 1 else 4
-    gain = square.new_empty(square.shape, dtype=torch.float64)
+    gain = torch.empty_like(segments.square, dtype=torch.float64)
     kernels.class_merge_kernel[(size, num_slices)](
         z,
         owner,
         order,
-        count,
-        first,
-        dev,
-        square,
+        segments,
         counts,
         mean,
         total,

@@ -1,7 +1,7 @@
 """Every row against every class center at the accuracy of fp32, decided in float64 where that does
 not tell: the rank of the own center, leave-one-out, sums of directional variance.
 
-``projection_kernels.py`` has the mathematics. Once per call: centers to operands, rows in class
+``kernels.py`` has the mathematics. Once per call: centers to operands, rows in class
 order (a stable sort on the device). Then for as many rows at a time as a bounded workspace takes:
 
 1. rows to operands, and all that float64 knows of a row by itself;
@@ -15,8 +15,6 @@ a fixed order. Rows without a class come first in the order, and their tiles cos
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 import triton
@@ -83,21 +81,7 @@ def class_projections_forward(
     return rank, alone.bool(), spread
 
 
-class _Centers(NamedTuple):
-    """All that the kernels need of the centers; scaled by ``power`` but for ``given`` and ``g``."""
-
-    given: torch.Tensor  # [C, D] float64
-    usable: torch.Tensor  # [C] uint8
-    g: torch.Tensor  # [D] float64
-    power: torch.Tensor  # float64 0-d
-    rows: torch.Tensor  # [planes, C padded, pitch] fp16: v, each of its own scale
-    unscale: torch.Tensor  # [C] fp32
-    half: torch.Tensor  # [C] fp32: ||v||^2 / 2
-    length: torch.Tensor  # [C] fp32: ||v||, rounded up
-    factor: torch.Tensor  # [C] float64: (n / (n - 1))^2; infinite without counts
-
-
-def _centers(centers: torch.Tensor, counts: torch.Tensor | None) -> _Centers:
+def _centers(centers: torch.Tensor, counts: torch.Tensor | None) -> kernels.Centers:
     c, d = centers.shape
     usable = usable_centers(centers)
     filled = usable.bool()
@@ -114,7 +98,7 @@ def _centers(centers: torch.Tensor, counts: torch.Tensor | None) -> _Centers:
     factor = torch.full_like(norm, torch.inf)
     if counts is not None:
         factor = (counts.double() / (counts - 1)).square()
-    return _Centers(
+    return kernels.Centers(
         centers,
         usable,
         g,
@@ -131,7 +115,7 @@ def _rows(
     z: torch.Tensor,
     ordered: torch.Tensor,  # [N] int64: classes, ascending
     order: torch.Tensor,  # [N] int64: their rows
-    table: _Centers,
+    table: kernels.Centers,
     directional: bool,
     rank: torch.Tensor,
     alone: torch.Tensor,
@@ -141,16 +125,16 @@ def _rows(
     (n, d), c = z.shape, len(table.given)
     device = launch.device_of(z)
     tile = cuts.tile or tiles.choose(device)
-    planes, _, pitch = table.rows.shape
-    row_bytes = planes * pitch * table.rows.element_size()
+    planes, _, pitch = table.operand.shape
+    row_bytes = planes * pitch * table.operand.element_size()
     part, whole = tiles.rows(n, c, row_bytes, tile, device)
     part = cuts.rows or part
     whole = whole if cuts.whole is None else cuts.whole
     out_pitch = triton.cdiv(c, PAD) * PAD
-    a = table.rows.new_empty((planes, part, pitch))
+    a = table.operand.new_empty((planes, part, pitch))
     own = table.g.new_empty(part)
-    unscale, *facts = z.new_empty((5, part), dtype=torch.float32)
-    products = z.new_empty((part, out_pitch), dtype=torch.float32)
+    facts = [table.half.new_empty(part) for _ in range(5)]
+    products = table.half.new_empty((part, out_pitch))
     spread = own.new_empty(n if directional else 1)
     gram, slots = products, ordered  # not read unless directional
     if directional:
@@ -159,26 +143,17 @@ def _rows(
         if whole:
             every = torch.arange(c, dtype=torch.int32, device=z.device)
             _multiply(
-                table.rows, table.unscale, table, gram, tile, (every, every.new_full((1,), c))
+                table.operand, table.unscale, table, gram, tile, (every, every.new_full((1,), c))
             )
     vec = launch.vector_width(z)
     for begin in range(0, n, part):
         here = slice(begin, min(begin + part, n))
-        rows, classes, slot = order[here], ordered[here], slots[here]
-        kernels.projection_rows_kernel[(len(rows),)](
+        slot = slots[here]
+        rows = kernels.Rows(order[here], ordered[here], a, own, *facts)
+        kernels.projection_rows_kernel[(len(slot),)](
             z,
             rows,
-            classes,
-            table.given,
-            table.usable,
-            table.factor,
-            table.length,
-            table.g,
-            table.power,
-            a,
-            own,
-            unscale,
-            *facts,
+            table,
             d,
             z.stride(0),
             pitch,
@@ -193,22 +168,15 @@ def _rows(
         if directional and not whole:
             slot, runs = _runs(slot)
             listed = (runs, slot[-1:] + 1)
-            _multiply(table.rows, table.unscale, table, gram, tile, listed)
-        _multiply(a, unscale, table, products[: len(rows)], tile, None)
-        kernels.projection_decide_kernel[(len(rows),)](
+            _multiply(table.operand, table.unscale, table, gram, tile, listed)
+        _multiply(a, rows.unscale, table, products[: len(slot)], tile, None)
+        kernels.projection_decide_kernel[(len(slot),)](
             z,
             rows,
-            classes,
-            table.given,
-            table.usable,
-            table.factor,
-            table.half,
-            table.length,
+            table,
             products,
             gram,
             slot,
-            own,
-            *facts,
             rank,
             alone,
             spread[here] if directional else spread,
@@ -239,7 +207,7 @@ def _runs(classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _multiply(
     a: torch.Tensor,  # [planes, rows padded, pitch] fp16
     unscale: torch.Tensor,  # fp32, one for each row of a
-    table: _Centers,
+    table: kernels.Centers,
     out: torch.Tensor,  # [rows, out_pitch] fp32
     tile: CenterTile,
     listed: tuple[torch.Tensor, torch.Tensor] | None,  # which rows of a, int32, and how many
@@ -250,9 +218,8 @@ def _multiply(
     rows, count = (out, out) if listed is None else listed
     kernels.projection_kernel[(row_tiles * col_tiles,)](
         a,
-        table.rows,
         unscale,
-        table.unscale,
+        table,
         rows,
         count,
         out,
@@ -263,7 +230,7 @@ def _multiply(
         GROUP,
         a.stride(1),
         a.stride(0),
-        table.rows.stride(0),
+        table.operand.stride(0),
         out.stride(0),
         LISTED=listed is not None,
         PAD=PAD,

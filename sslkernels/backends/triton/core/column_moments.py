@@ -72,11 +72,7 @@ def finish_view(mean_ptr, var_ptr, at, mean, m2, mask, N, gamma, eps):
     return tl.where(mask, hinge, 0.0), tl.where(mask, var * var, 0.0)
 
 
-_STRIDES = ("stride_xp", "stride_xn", "stride_yp", "stride_yn")
-_SIZES = ("N", "D", "rows_per_split", *_STRIDES, "stride_out", "stride_outq", "plane_stride")
-
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def column_moments_kernel(
     x_ptr,  # [P, N, D]
     y_ptr,  # [P, N, D], or x again if VIEWS is 1
@@ -199,7 +195,7 @@ def column_moments_kernel(
                 )
 
 
-@triton.jit(do_not_specialize=["N", "D", "rows_per_split", "splits"])
+@launch.kernel
 def merge_moments_kernel(
     part_mean_ptr,  # float64 [splits, VIEWS, P, D]
     part_m2_ptr,

@@ -2,10 +2,11 @@
 
 Conventions of the kernels in this package:
 
-* Every integer argument is in ``do_not_specialize``: Triton would otherwise compile anew for a size
-  that happens to be 1 or a multiple of 16, and a ragged last batch would recompile. What the
-  compiler must know for 128-bit loads is said by the constexpr ``VEC`` instead: sizes and strides
-  are multiples of it (``D = D // VEC * VEC`` in the kernel states that to the compiler for free).
+* A parameter ends in ``_ptr``, or is annotated as a constexpr or a tuple of pointers, or is a
+  number that the code does not depend on (:func:`kernel`). What the compiler must know for 128-bit
+  loads is said by the constexpr ``VEC`` instead: sizes and strides are multiples of it
+  (``D = D // VEC * VEC`` in the kernel states that to the compiler for free). Numbers within a
+  tuple are floats.
 * Row offsets are 64-bit; a column offset always fits 32. Within a tile of a product, offsets are
   32-bit, too: it costs half the registers, and ``cannot`` refuses what is too long for it.
 * What may grow without bound lies on a grid's first axis: the others end at GRID programs.
@@ -16,11 +17,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import triton
 
 from sslkernels.backends.triton import INTERPRETED
+
+
+def kernel(fn: Callable[..., Any]) -> Any:
+    """``triton.jit`` without specialised numbers: Triton would compile anew for a size that happens
+    to be 1 or a multiple of 16, and a ragged last batch would recompile."""
+    parameters = inspect.signature(fn).parameters.values()
+    numbers = [p.name for p in parameters if p.annotation is p.empty and p.name[-4:] != "_ptr"]
+    return triton.jit(do_not_specialize=numbers)(fn)
 
 
 class Device(NamedTuple):

@@ -37,7 +37,7 @@ _DIRECT = 16  # rows and columns of a tile that one program recomputes at a time
 _DIRECT_D = 8
 
 
-@triton.jit(do_not_specialize=["D"])
+@launch.kernel
 def pair_norms_kernel(
     mean_ptr,  # [C, D] float64
     g_ptr,  # [D] float64
@@ -56,7 +56,7 @@ def pair_norms_kernel(
     tl.store(norm_ptr + c, tl.sum(total, axis=0))
 
 
-@triton.jit(do_not_specialize=["D", "pitch", "plane_stride"])
+@launch.kernel
 def pair_rows_kernel(
     mean_ptr,  # [C, D] float64
     g_ptr,  # [D] float64
@@ -79,7 +79,7 @@ def pair_rows_kernel(
         store_operand(out_ptr, d, (m * scale).to(tl.float32), d < pitch, plane_stride, ROUNDING)
 
 
-@triton.jit(do_not_specialize=["C", "D"])
+@launch.kernel
 def cdnv_direct_kernel(
     mean_ptr,  # [C, D] float64
     var_ptr,  # [C] float64, -1 for an empty class

@@ -24,11 +24,12 @@ from sslkernels.backends.triton.nearest_center import choice, tiles
 from sslkernels.backends.triton.nearest_center import filter as filtering
 from sslkernels.backends.triton.nearest_center.table import (
     PITCH,
-    CenterTable,
+    Found,
+    Lists,
+    Table,
     center_table,
     usable_centers,
 )
-from sslkernels.backends.triton.product.tiles import CenterTile
 
 _CHOICE_BLOCK = 128
 _RECHECK_BLOCK, _RECHECK_WARPS = 256, 1
@@ -57,48 +58,43 @@ def nearest_center_forward(
     if not len(z) or not len(centers):
         return out.fill_(-1)
     with launch.on_device(z):
+        usable = usable_centers(centers)
         if len(z) * centers.numel() <= (tiles.SCAN if cuts.scan is None else cuts.scan):
-            _scan(z, centers, usable_centers(centers), None, out)
+            _scan(z, centers, usable, None, out)
         else:
-            _filtered(z, centers, exact, out, cuts)
+            _filtered(z, centers, usable, exact, out, cuts)
     return out
 
 
 def _filtered(
-    z: torch.Tensor, centers: torch.Tensor, exact: bool, out: torch.Tensor, cuts: tiles.Cuts
+    z: torch.Tensor,
+    centers: torch.Tensor,
+    usable: torch.Tensor,
+    exact: bool,
+    out: torch.Tensor,
+    cuts: tiles.Cuts,
 ) -> None:
     device = launch.device_of(z)
     tile = cuts.tiles or tiles.tiles(len(z), z.dtype, device)
-    table = center_table(centers, z.dtype, tile.first.block_c)
+    count = usable.sum(dtype=torch.int64)
+    table = center_table(centers, usable, count, z.dtype, tile.first.block_c)
     span = tiles.span_rows(z, len(table.hi), tile.first, device, cuts.spans)
     spans = triton.cdiv(len(table.hi), span)
     row_bytes = spans * (8 * filtering.KEEP + 4)
     n = min(len(z), cuts.rows or max(1024, tiles.WORKSPACE // row_bytes))
     score = z.new_empty((n, spans, filtering.KEEP), dtype=torch.float32)
-    index = torch.empty_like(score, dtype=torch.int32)
-    rest = z.new_empty((n, spans), dtype=torch.float32)
-    error = z.new_empty(n, dtype=torch.float32)
-    found = (score, index, rest, error)
-    limit = torch.empty_like(error)
+    rest, error, limit = score.new_empty((n, spans)), score.new_empty(n), score.new_empty(n)
+    found = Found(score, torch.empty_like(score, dtype=torch.int32), rest, error, limit)
     few, many, every = (torch.empty_like(error, dtype=torch.int32) for _ in range(3))
     for begin in range(0, len(z), n):
         rows, own = z[begin : begin + n], out[begin : begin + n]
-        counts = torch.zeros(3, dtype=torch.int32, device=z.device)
-        _filter(rows, None, table, span, found, tile.first, device)
+        lists = Lists(few, many, every, few.new_zeros(3))
         for listed in (False, True) if exact else (False,):
-            if listed:
-                _filter(rows, (many, counts[1:]), table, span, found, tile.split, device)
+            _filter(rows, table, lists, found, span, listed, tile, device)
             choice.center_choice_kernel[(triton.cdiv(len(rows), _CHOICE_BLOCK),)](
-                score,
-                index,
-                rest,
-                error,
-                table.count,
-                many,
-                few,
-                every,
-                counts,
-                limit,
+                found,
+                lists,
+                count,
                 own,
                 len(rows),
                 spans,
@@ -109,34 +105,45 @@ def _filtered(
                 num_warps=4,
             )
         if exact:
-            _recheck(rows, table, score, index, limit, few, counts, own, device)
-        _scan(rows, centers, table.usable, (every, counts), own)
+            choice.center_recheck_kernel[(min(len(rows), 16 * device.processors),)](
+                rows,
+                centers,
+                table,
+                found,
+                lists,
+                own,
+                z.shape[1],
+                z.stride(0),
+                table.hi.stride(0),
+                spans,
+                VEC=launch.vector_width(z),
+                KEEP=filtering.KEEP,
+                SPANS=tiles.SPANS,
+                PITCH=PITCH,
+                BLOCK_D=_RECHECK_BLOCK,
+                num_warps=_RECHECK_WARPS,
+            )
+        _scan(rows, centers, usable, lists, own)
 
 
 def _filter(
     z: torch.Tensor,
-    listed: tuple[torch.Tensor, torch.Tensor] | None,  # which rows, and how many: the finer pass
-    table: CenterTable,
+    table: Table,
+    lists: Lists,
+    found: Found,
     span: int,  # centers
-    found: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
-    tile: CenterTile,
+    listed: bool,  # the finer pass, over listed rows
+    both: tiles.Tiles,
     device: launch.Device,
 ) -> None:
-    """One pass over all rows, or the finer one over listed rows."""
-    (n, d), split = z.shape, listed is not None
-    spans = found[0].shape[1]
+    (n, d), spans = z.shape, found.score.shape[1]
+    tile = both.split if listed else both.first
     jobs = triton.cdiv(n, tile.block_n) * spans
-    rows, count = listed or (found[1], found[1])
-    filtering.center_filter_kernel[(min(jobs, 4 * device.processors) if split else jobs,)](
+    filtering.center_filter_kernel[(min(jobs, 4 * device.processors) if listed else jobs,)](
         z,
-        rows,
-        count,
-        table.hi if split else table.first,
-        table.lo,
-        table.h_shifted if split else table.h_first,
-        table.g,
-        table.bounds,
-        *found,
+        table,
+        lists,
+        found,
         n,
         d,
         z.stride(0),
@@ -144,9 +151,9 @@ def _filter(
         len(table.hi),
         span,
         spans,
-        LISTED=split,
-        SHIFTED=split or z.dtype == torch.float32,
-        SPLIT=split,
+        LISTED=listed,
+        SHIFTED=listed or z.dtype == torch.float32,
+        SPLIT=listed,
         EVEN_K=d % tile.block_k == 0,
         VEC=launch.vector_width(z),
         GROUPS=filtering.GROUPS,
@@ -157,65 +164,25 @@ def _filter(
     )
 
 
-def _recheck(
-    z: torch.Tensor,
-    table: CenterTable,
-    score: torch.Tensor,
-    index: torch.Tensor,
-    limit: torch.Tensor,
-    few: torch.Tensor,
-    counts: torch.Tensor,
-    out: torch.Tensor,
-    device: launch.Device,
-) -> None:
-    choice.center_recheck_kernel[(min(len(z), 16 * device.processors),)](
-        z,
-        table.centers,
-        table.hi,
-        table.lo,
-        table.h_shifted,
-        table.g,
-        table.bounds,
-        score,
-        index,
-        limit,
-        few,
-        counts,
-        out,
-        z.shape[1],
-        z.stride(0),
-        table.hi.stride(0),
-        score.shape[1],
-        VEC=launch.vector_width(z),
-        KEEP=filtering.KEEP,
-        SPANS=tiles.SPANS,
-        PITCH=PITCH,
-        BLOCK_D=_RECHECK_BLOCK,
-        num_warps=_RECHECK_WARPS,
-    )
-
-
 def _scan(
     z: torch.Tensor,
     centers: torch.Tensor,
     usable: torch.Tensor,
-    listed: tuple[torch.Tensor, torch.Tensor] | None,  # which rows, and the lengths of the lists
+    lists: Lists | None,  # of which it does ``every``
     out: torch.Tensor,
 ) -> None:
-    every, counts = listed or (usable, usable)
     processors = launch.device_of(z).processors
     choice.center_scan_kernel[(min(len(z), 4 * processors),)](
         z,
         centers,
         usable,
-        every,
-        counts,
+        lists or Lists(*[usable] * 4),
         out,
         len(z),
         centers.shape[0],
         z.shape[1],
         z.stride(0),
-        LISTED=listed is not None,
+        LISTED=lists is not None,
         VEC=launch.vector_width(z),
         BLOCK_C=_SCAN_C,
         BLOCK_D=_SCAN_D,

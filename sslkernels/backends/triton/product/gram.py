@@ -12,7 +12,7 @@ the data writes this buffer, transposed if the other side is wanted; centering w
 cost a trip through registers for each operand in each of the M / BLOCK tiles that read it.
 
 **fp32.** With ``SEGMENTS = 3`` A holds two planes, hi and lo, both exact in tf32
-(``column_moments.store_operand``), and the contraction runs over three segments, hi hi^T + hi lo^T
+(``operands.store_operand``), and the contraction runs over three segments, hi hi^T + hi lo^T
 + lo hi^T, as one pipelined loop. hi + lo keeps 22 bits and the dropped lo lo^T is below 2^-22:
 fp32's accuracy on tensor cores.
 
@@ -36,11 +36,6 @@ from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.product.epilogues import finish
 
 SUB_ROWS = 16  # rows of a tile that one program of the second stage adds up
-
-_SIZES = (
-    *("M", "K", "first_problem", "plane_stride", "stride_aq", "stride_am"),
-    *("SIDE", "GROUP", "per_split"),
-)
 
 
 @triton.jit
@@ -141,11 +136,11 @@ def whole_tile(
     )
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def gram_kernel(
     a_ptr,  # [planes, Q, M, K]
     partial_ptr,  # fp32 [splits, Q, tiles, BLOCK, BLOCK], used if SPLIT
-    extra,  # the epilogue's pointers and scalars
+    extra: tuple,  # the epilogue's pointers and scalars
     M,
     K,  # a multiple of VEC
     first_problem,  # how the epilogue numbers problem 0
@@ -208,10 +203,10 @@ def gram_kernel(
         finish(acc, top, left, problem, slot, i != j, M, extra, EPILOGUE)
 
 
-@triton.jit(do_not_specialize=["M", "first_problem", "SIDE", "GROUP", "splits"])
+@launch.kernel
 def gram_reduce_kernel(
     partial_ptr,  # fp32 [splits, Q, tiles, BLOCK, BLOCK]
-    extra,
+    extra: tuple,
     M,
     first_problem,
     SIDE,

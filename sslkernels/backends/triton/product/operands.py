@@ -95,14 +95,7 @@ def center_block(
     store_tile(out_ptr, value, rows, cols, N, D, stride_out, plane_stride, TRANSPOSE, ROUNDING)
 
 
-_STRIDES = ("stride_xp", "stride_xn", "stride_yp", "stride_yn")
-_SIZES = (
-    *("N", "D", "M", *_STRIDES, "first", "P", "row_blocks", "col_blocks", "centers"),
-    *("stride_out", "stride_outq", "plane_stride", "stride_gram", "gram_plane_stride"),
-)
-
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def operands_kernel(
     x_ptr,  # [P, N, D]
     y_ptr,

@@ -11,13 +11,8 @@ from sslkernels.backends.triton.core import arithmetic, launch
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import tiles
 
-_SIZES = (
-    *("N", "D", "R", "GROUP", "per_split", "out_plane"),
-    *("stride_am", "stride_bm", "a_plane", "b_plane"),
-)
 
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def product_kernel(
     a_ptr,  # [planes, N, R], R contiguous
     b_ptr,  # [planes, D, R]

@@ -20,7 +20,7 @@ import torch
 from sslkernels.backends.triton.core.arithmetic import Operand
 from sslkernels.backends.triton.core.launch import GRID, Device
 
-# ---- symmetric products and VICReg (gram.py, vicreg.py) ----
+# ---- symmetric products, VICReg ----
 
 L2_SHARE = 16 << 20  # bytes that survive in the L2 cache of a data-center GPU (40 MB and up)
 
@@ -184,7 +184,7 @@ class CenterTile(NamedTuple):
         return {"BLOCK_N": self.block_n, "BLOCK_C": self.block_c, "BLOCK_K": self.block_k}
 
 
-# ---- logits and plain products (nt_xent.py, sigreg.py, products.py) ----
+# ---- logits, plain products ----
 
 ROWS = Stream(16, 128, 4, 1)
 WORKSPACE = 32 << 20  # bytes that stay in the L2 cache from the kernel that writes to its reader

@@ -1,7 +1,7 @@
-r"""SIGReg's sums on a GPU: the passes of ``ops/sigreg.py``, whose docstring has the mathematics.
+r"""SIGReg's sums on a GPU: the passes of ``passes/sigreg.py``, whose docstring has the mathematics.
 
 Launches. Forward: slices [1], z as an operand [1], and for each chunk of rows projections with
-their sums [1], and the sums' sums [1]. Backward (``sigreg_gradient.py``): slices and operand again,
+their sums [1], and the sums' sums [1]. Backward (``gradient.py``): slices and operand again,
 and for each chunk the weights of the slices [1], their product with the slices [1] and the result
 [1]. A chunk's partial sums, or its weights, stay in the L2 cache: at (2048, 512), 1024 slices and
 17 knots there is one chunk.
@@ -36,10 +36,8 @@ __all__ = ["sigreg_backward", "sigreg_forward"]
 
 _REDUCE = 128  # slices per program of the second stage
 
-_SIZES = (*("N", "M", "K", "knots", "stride_slice", "slice_plane", "stride_z", "z_plane", "pitch"),)
 
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def sigreg_forward_kernel(
     slices_ptr,  # [planes, slices and more, K], padded
     z_ptr,  # [planes, N and more, K]
@@ -88,7 +86,7 @@ def sigreg_forward_kernel(
             cos, sin = turn(cos, sin, cos_step, sin_step)
 
 
-@triton.jit(do_not_specialize=["M", "pitch", "count", "more"])
+@launch.kernel
 def sigreg_reduce_kernel(
     part_ptr,  # fp32 [count, knots, 2, pitch]
     sums_ptr,  # float64 [M, knots, 2]

@@ -1,4 +1,4 @@
-r"""The gradient of SIGReg's sums; mathematics in ``ops/sigreg.py``, the rest in ``sigreg.py``.
+r"""The gradient of SIGReg's sums; mathematics in ``passes/sigreg.py``, the rest in ``forward.py``.
 
 With q_nm = sum_k t_k (h_mk cos(t_k p_nm) - g_mk sin(t_k p_nm)) the gradient is q A, A the slices:
 for as many rows at a time as stay in the L2 cache, tiles of projections become q in registers, q is
@@ -23,13 +23,8 @@ from sslkernels.backends.triton.product import plain as products
 from sslkernels.backends.triton.sigreg.slices import RESTART, factors, turn, turned
 from sslkernels.passes.sigreg import SIGRegSettings
 
-_SIZES = (
-    *("N", "M", "K", "knots", "stride_slice", "slice_plane", "stride_z", "z_plane", "pitch"),
-    *("stride_out", "out_plane"),
-)
 
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def sigreg_weights_kernel(
     z_ptr,  # [planes, N and more, K], padded
     slices_ptr,  # [planes, slices and more, K]
@@ -87,7 +82,7 @@ def sigreg_weights_kernel(
     operands.store_operand(out_ptr, at, q, inside, out_plane // PAD * PAD, ROUNDING)
 
 
-@triton.jit(do_not_specialize=["size", "splits", "plane"])
+@launch.kernel
 def sigreg_finish_kernel(
     part_ptr,  # fp32 [splits, size], splits ``plane`` apart
     scale_ptr,  # float64

@@ -1,5 +1,5 @@
-"""What SIGReg's two passes share: slices, drawn on the device as ``ops/sigreg.py`` says, and rows,
-both written as a product reads them; and the kernels' trigonometry.
+"""What SIGReg's two passes share: slices, drawn on the device as ``passes/sigreg.py`` says, and
+rows, both written as a product reads them; and the kernels' trigonometry.
 
 Numbers are drawn with a float64 logarithm, which keeps its digits near 1, and fp32 angles; lengths
 are float64. Slices are drawn once forward and once backward.
@@ -72,10 +72,7 @@ def numbers_of(seed, step, row, first, QUADS: tl.constexpr):
     return tl.interleave(tl.interleave(n0, n2), tl.interleave(n1, n3))
 
 
-_SIZES = ("D", "stride_slice", "slice_plane", "stride_turned", "turned_plane")
-
-
-@triton.jit(do_not_specialize=("seed", *_SIZES))
+@launch.kernel
 def slices_kernel(
     step_ptr,  # int64
     slices_ptr,  # [planes, slices and more, D padded] out

@@ -6,7 +6,7 @@ over BLOCK_D columns, with u its unit rows and f the first of them, ::
     dev = sum_i (u_i - f)        square = sum_i (u_i - f)^2
     mean = f + dev / n           M2 = square - dev^2 / n
 
-and the stretches merge as in ``class_moments.py``. Rows that hardly differ, which is what the
+and the stretches merge as in ``class_moments/``. Rows that hardly differ, which is what the
 statistic is there to see, keep their digits; the memory that is read costs more than the float64
 arithmetic on it. Squares of half-precision and fp32 numbers stay within float64's range.
 """
@@ -25,7 +25,7 @@ _ROW_WARPS = 2  # 128-bit loads of half-precision rows, whatever the warp size
 _TILE = Stream(16, 128, 4, 1)  # two float64 sums per element of the tile: 64 registers
 
 
-@triton.jit(do_not_specialize=["D", "stride_zn"])
+@launch.kernel
 def unit_lengths_kernel(
     z_ptr,  # [N, D] embeddings
     factor_ptr,  # [N] float64 out: 1 / ||z||, 0 for a row of zeros, NaN for one that is not finite
@@ -47,7 +47,7 @@ def unit_lengths_kernel(
     tl.store(factor_ptr + row, tl.where(total < float("inf"), factor, float("nan")))
 
 
-@triton.jit(do_not_specialize=["N", "D", "stride_zn", "stretch"])
+@launch.kernel
 def unit_columns_kernel(
     z_ptr,  # [N, D] embeddings
     factor_ptr,  # [N] float64
