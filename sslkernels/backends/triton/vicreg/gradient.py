@@ -17,13 +17,15 @@ from sslkernels.passes.vicreg import wide as takes_rows
 @triton.jit
 def finish_gradient(
     out,  # fp32 [BLOCK_N, BLOCK_D], the product's part of the gradient
-    own_ptr,  # the tile's corner in this view
-    other_ptr,  # and in the other
+    of_x,  # which view's
+    x_ptr,  # the tile's corner
+    y_ptr,
     mean_ptr,  # float64, the tile's first column
     var_ptr,
-    out_ptr,
-    stride_own,
-    stride_other,
+    grad_x_ptr,
+    grad_y_ptr,
+    stride_xn,
+    stride_yn,
     stride_out,
     rows,  # that exist from the corner on
     columns,
@@ -35,12 +37,20 @@ def finish_gradient(
     invariance,
     CENTERED: tl.constexpr,
 ):
-    """Adds the variance, diagonal and invariance parts, and stores."""
+    """Adds the variance, diagonal and invariance parts, and stores.
+
+    Branches with a load or store for each view, since Triton's compiler for AMD fails on a choice
+    between pointers.
+    """
     r = tl.arange(0, out.shape[0])[:, None]
     c = tl.arange(0, out.shape[1])
     mask_d = c < columns
     mask = (r < rows) & mask_d[None, :]
-    z = tl.load(own_ptr + (r * stride_own + c[None, :]), mask=mask, other=0.0).to(tl.float32)
+    if of_x:
+        z = tl.load(x_ptr + (r * stride_xn + c[None, :]), mask=mask, other=0.0)
+    else:
+        z = tl.load(y_ptr + (r * stride_yn + c[None, :]), mask=mask, other=0.0)
+    z = z.to(tl.float32)
     if CENTERED:
         mean = tl.load(mean_ptr + c, mask=mask_d, other=0.0)
         var = tl.load(var_ptr + c, mask=mask_d, other=0.0)
@@ -50,10 +60,17 @@ def finish_gradient(
         lo = (mean - hi).to(tl.float32)
         out -= ((z - hi[None, :]) - lo[None, :]) * factor.to(tl.float32)[None, :]
     if invariance:
-        other = tl.load(other_ptr + (r * stride_other + c[None, :]), mask=mask, other=0.0)
+        if of_x:
+            other = tl.load(y_ptr + (r * stride_yn + c[None, :]), mask=mask, other=0.0)
+        else:
+            other = tl.load(x_ptr + (r * stride_xn + c[None, :]), mask=mask, other=0.0)
         out += (z - other.to(tl.float32)) * to_pull
-    out = numerics.narrow(out, out_ptr.dtype.element_ty)
-    tl.store(out_ptr + (r * stride_out + c[None, :]), out, mask=mask)
+    out = numerics.narrow(out, grad_x_ptr.dtype.element_ty)
+    at = r * stride_out + c[None, :]
+    if of_x:
+        tl.store(grad_x_ptr + at, out, mask=mask)
+    else:
+        tl.store(grad_y_ptr + at, out, mask=mask)
 
 
 _STRIDES = ("stride_xp", "stride_xn", "stride_yp", "stride_yn")
@@ -150,22 +167,14 @@ def vicreg_backward_kernel(
     else:
         acc = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
 
-    # This view and the other one: the gradient is antisymmetric in them.
     p = problem % P
-    x_ptr += p * (stride_xp // VEC * VEC)
-    y_ptr += p * (stride_yp // VEC * VEC)
-    if problem < P:
-        own_ptr, stride_own, other_ptr, stride_other = x_ptr, stride_xn, y_ptr, stride_yn
-        out_ptr = grad_x_ptr
-    else:
-        own_ptr, stride_own, other_ptr, stride_other = y_ptr, stride_yn, x_ptr, stride_xn
-        out_ptr = grad_y_ptr
-    stride_own = stride_own // VEC * VEC
-    stride_other = stride_other // VEC * VEC
+    stride_xn = stride_xn // VEC * VEC
+    stride_yn = stride_yn // VEC * VEC
     # 64-bit arithmetic for the tile's corner, 32-bit within: half the address registers.
-    own_ptr += top * stride_own + left
-    other_ptr += top * stride_other + left
-    out_ptr += (p * N + top) * D + left
+    x_ptr += p * (stride_xp // VEC * VEC) + top * stride_xn + left
+    y_ptr += p * (stride_yp // VEC * VEC) + top * stride_yn + left
+    grad_x_ptr += (p * N + top) * D + left
+    grad_y_ptr += (p * N + top) * D + left
     mean_ptr += problem * D + left
     var_ptr += problem * D + left
 
@@ -181,19 +190,16 @@ def vicreg_backward_kernel(
         halves = tl.split(tl.permute(tl.reshape(acc, (BLOCK_N, 2, HALF)), (0, 2, 1)))
         for half in tl.static_range(2):
             finish_gradient(
-                halves[half],
-                own_ptr + half * HALF,
-                other_ptr + half * HALF,
-                mean_ptr + half * HALF,
-                var_ptr + half * HALF,
-                out_ptr + half * HALF,
-                *(stride_own, stride_other, D, N - top, D - left - half * HALF),
+                *(halves[half], problem < P, x_ptr + half * HALF, y_ptr + half * HALF),
+                *(mean_ptr + half * HALF, var_ptr + half * HALF),
+                *(grad_x_ptr + half * HALF, grad_y_ptr + half * HALF),
+                *(stride_xn, stride_yn, D, N - top, D - left - half * HALF),
                 *(to_pull, to_spread, to_diagonal, gamma, eps, invariance, CENTERED),
             )
     else:
         finish_gradient(
-            *(acc, own_ptr, other_ptr, mean_ptr, var_ptr, out_ptr),
-            *(stride_own, stride_other, D, N - top, D - left),
+            *(acc, problem < P, x_ptr, y_ptr, mean_ptr, var_ptr, grad_x_ptr, grad_y_ptr),
+            *(stride_xn, stride_yn, D, N - top, D - left),
             *(to_pull, to_spread, to_diagonal, gamma, eps, invariance, CENTERED),
         )
 
