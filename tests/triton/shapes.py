@@ -126,7 +126,7 @@ def statistics() -> Iterator[Call]:
             yield lambda a=(n, d), t=dtype: passes.unit_moments_forward(new(*a, dtype=t))
         # So many classes in so many blocks of rows that a key takes 64 bits.
         yield lambda a=(1 << 27, 512, dtype, (1 << 20, *[10] * 9)): _class_moments(*a)
-        searches = ((100, 512, 10), (4096, 512, 1000), (50_000, 512, 50_000), (3001, 333, 1000))
+        searches = ((100, 512, 10), (100, 333, 10), (4096, 512, 1000), (50_000, 512, 50_000), (3001, 333, 1000))
         ragged = ((4096, 520, 1000), (50_000, 520, 1000))
         for (n, d, c), how in itertools.product((*searches, *ragged), itertools.product(*both)):
             yield lambda a=(n, d, dtype, c, *how): _nearest(*a)

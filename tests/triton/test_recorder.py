@@ -32,8 +32,8 @@ targets = pytest.mark.parametrize("target", recorder.DEVICES)
 
 # Kernels that read the caller's rows: with 128-bit loads, and without.
 READERS = {
-    *("barlow_twins_rows_kernel", "center_filter_kernel", "center_recheck_kernel"),
-    *("center_scan_kernel", "class_merge_kernel", "class_moments_kernel", "column_moments_kernel"),
+    *("barlow_twins_rows_kernel", "center_scan_kernel", "class_merge_kernel"),
+    *("class_moments_kernel", "column_moments_kernel"),
     *("nt_xent_finish_kernel", "operands_kernel"),
     *("projection_decide_kernel", "projection_rows_kernel", "standardize_kernel"),
     *("unit_columns_kernel", "unit_lengths_kernel", "unit_rows_kernel", "vicreg_backward_kernel"),

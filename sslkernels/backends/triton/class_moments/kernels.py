@@ -82,7 +82,7 @@ def class_moments_kernel(
     keys_ptr,  # [K, N] sorted keys
     rows_ptr,  # [K, N] int64: the row that each key belongs to
     ends_ptr,  # [K, num_tiles] int64: inclusive prefix sum of the tiles' segment counts
-    segments: tuple,  # Segments out
+    segments: tl.tuple,  # Segments out
     N,
     D,
     K,
@@ -161,7 +161,7 @@ def class_merge_kernel(
     z_ptr,  # [N, D] embeddings
     class_ptr,  # [max_segments] int32, ascending
     order_ptr,  # [max_segments] int64: the segment that each class_ptr entry belongs to
-    segments: tuple,  # Segments of one labeling
+    segments: tl.tuple,  # Segments of one labeling
     state_count_ptr,  # [C] int64
     state_mean_ptr,  # [C, D] float64, updated
     total_ptr,  # [max_segments] int64 out: rows of the class, at its first segment

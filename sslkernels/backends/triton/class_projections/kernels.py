@@ -82,8 +82,8 @@ class Rows(NamedTuple):
 @launch.kernel
 def projection_rows_kernel(
     z_ptr,  # [N, D] embeddings
-    rows: tuple,  # Rows; all but order and classes out
-    centers: tuple,  # Centers
+    rows: tl.tuple,  # Rows; all but order and classes out
+    centers: tl.tuple,  # Centers
     D,
     stride_zn,
     pitch,
@@ -171,7 +171,7 @@ def projection_rows_kernel(
 def projection_kernel(
     a_ptr,  # [planes, rows padded, pitch] fp16
     a_unscale_ptr,  # fp32, one for each row of a
-    centers: tuple,  # Centers
+    centers: tl.tuple,  # Centers
     list_ptr,  # [rows] int32: which rows of a (LISTED)
     count_ptr,  # [1] int32: how many of them (LISTED)
     out_ptr,  # [rows, out_pitch] fp32 out
@@ -233,8 +233,8 @@ def projection_kernel(
 @launch.kernel
 def projection_decide_kernel(
     z_ptr,  # [N, D] embeddings
-    rows: tuple,  # Rows
-    centers: tuple,  # Centers
+    rows: tl.tuple,  # Rows
+    centers: tl.tuple,  # Centers
     product_ptr,  # [rows, out_pitch] fp32: p
     table_ptr,  # [table rows, out_pitch] fp32: v_y.v_j (DIRECTIONAL)
     slot_ptr,  # [rows] int32: rows of the table (DIRECTIONAL)

@@ -105,6 +105,14 @@ def unit_columns(z: torch.Tensor) -> torch.Tensor:
     return z if unit and z.stride(-2) <= 1 << 23 else z.contiguous()
 
 
+def aligned(z: torch.Tensor) -> torch.Tensor:
+    """A copy whose rows are padded with zeros to whole 128-bit words."""
+    rows, columns = z.shape
+    copy = z.new_zeros((rows, -(-columns // 16) * 16))
+    copy[:, :columns] = z
+    return copy
+
+
 def vector_width(*tensors: torch.Tensor) -> int:
     """``VEC``: the elements of each tensor that one 128-bit load takes; 1 if any is unaligned."""
     width = min(16 // t.element_size() for t in tensors)

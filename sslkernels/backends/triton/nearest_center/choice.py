@@ -36,8 +36,8 @@ def _append(list_ptr, count_ptr, row, wanted):
 
 @launch.kernel
 def center_choice_kernel(
-    found: tuple,  # Found; out: limit
-    lists: tuple,  # Lists out; the rows to look at are ``many`` (LISTED), else all
+    found: tl.tuple,  # Found; out: limit
+    lists: tl.tuple,  # Lists out; the rows to look at are ``many`` (LISTED), else all
     usable_ptr,  # int64: how many centers are usable
     out_ptr,  # [N] int64 out
     N,
@@ -100,9 +100,9 @@ def center_choice_kernel(
 def center_recheck_kernel(
     z_ptr,  # [N, D] rows
     centers_ptr,  # [C, D] fp32 or fp64
-    table: tuple,  # Table
-    found: tuple,  # Found
-    lists: tuple,  # Lists: the rows to do are ``few``
+    table: tl.tuple,  # Table
+    found: tl.tuple,  # Found
+    lists: tl.tuple,  # Lists: the rows to do are ``few``
     out_ptr,  # [N] int64 out
     D,
     stride_zn,
@@ -203,7 +203,7 @@ def center_scan_kernel(
     z_ptr,  # [N, D] rows
     centers_ptr,  # [C, D] fp32 or fp64
     usable_ptr,  # [C] uint8
-    lists: tuple,  # Lists: the rows to do are ``every`` (LISTED); else whatever
+    lists: tl.tuple,  # Lists: the rows to do are ``every`` (LISTED); else whatever
     out_ptr,  # [N] int64 out
     N,
     C,

@@ -58,7 +58,7 @@ BOUNDS = 8  # columns of a table's bounds
 def center_kernel(
     centers_ptr,  # [C, D] fp32 or fp64, contiguous
     usable_ptr,  # [C] uint8: every coordinate is finite
-    table: tuple,  # Table out, but for g; bounds of every row
+    table: tl.tuple,  # Table out, but for g; bounds of every row
     C,
     D,
     pitch,
@@ -118,9 +118,9 @@ def center_kernel(
 @launch.kernel
 def center_filter_kernel(
     z_ptr,  # [N, D] rows
-    table: tuple,  # Table
-    lists: tuple,  # Lists: the rows to do are ``many`` (LISTED)
-    found: tuple,  # Found out, but for limit
+    table: tl.tuple,  # Table
+    lists: tl.tuple,  # Lists: the rows to do are ``many`` (LISTED)
+    found: tl.tuple,  # Found out, but for limit
     N,
     D,
     stride_zn,

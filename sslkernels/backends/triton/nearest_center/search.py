@@ -75,12 +75,17 @@ def _filtered(
     cuts: tiles.Cuts,
 ) -> None:
     device = launch.device_of(z)
+    # Without 128-bit loads, addresses leave the filter's tiles no registers.
+    align = launch.vector_width(z) == 1
+    if align:
+        centers = launch.aligned(centers)
     tile = cuts.tiles or tiles.tiles(len(z), z.dtype, device)
     count = usable.sum(dtype=torch.int64)
     table = center_table(centers, usable, count, z.dtype, tile.first.block_c)
+    d = centers.shape[1]
     span = tiles.span_rows(z, len(table.hi), tile.first, device, cuts.spans)
     spans = triton.cdiv(len(table.hi), span)
-    row_bytes = spans * (8 * filtering.KEEP + 4)
+    row_bytes = spans * (8 * filtering.KEEP + 4) + (d * z.element_size() if align else 0)
     n = min(len(z), cuts.rows or max(1024, tiles.WORKSPACE // row_bytes))
     score = z.new_empty((n, spans, filtering.KEEP), dtype=torch.float32)
     rest, error, limit = score.new_empty((n, spans)), score.new_empty(n), score.new_empty(n)
@@ -88,6 +93,7 @@ def _filtered(
     few, many, every = (torch.empty_like(error, dtype=torch.int32) for _ in range(3))
     for begin in range(0, len(z), n):
         rows, own = z[begin : begin + n], out[begin : begin + n]
+        rows = launch.aligned(rows) if align else rows
         lists = Lists(few, many, every, few.new_zeros(3))
         for listed in (False, True) if exact else (False,):
             _filter(rows, table, lists, found, span, listed, tile, device)
@@ -112,11 +118,11 @@ def _filtered(
                 found,
                 lists,
                 own,
-                z.shape[1],
-                z.stride(0),
+                d,
+                rows.stride(0),
                 table.hi.stride(0),
                 spans,
-                VEC=launch.vector_width(z),
+                VEC=launch.vector_width(rows),
                 KEEP=filtering.KEEP,
                 SPANS=tiles.SPANS,
                 PITCH=PITCH,

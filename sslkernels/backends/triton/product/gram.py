@@ -140,7 +140,7 @@ def whole_tile(
 def gram_kernel(
     a_ptr,  # [planes, Q, M, K]
     partial_ptr,  # fp32 [splits, Q, tiles, BLOCK, BLOCK], used if SPLIT
-    extra: tuple,  # the epilogue's pointers and scalars
+    extra: tl.tuple,  # the epilogue's pointers and scalars
     M,
     K,  # a multiple of VEC
     first_problem,  # how the epilogue numbers problem 0
@@ -206,7 +206,7 @@ def gram_kernel(
 @launch.kernel
 def gram_reduce_kernel(
     partial_ptr,  # fp32 [splits, Q, tiles, BLOCK, BLOCK]
-    extra: tuple,
+    extra: tl.tuple,
     M,
     first_problem,
     SIDE,
