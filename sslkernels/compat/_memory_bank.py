@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sslkernels.compat._shared import all_rows
 from sslkernels.distributed.batch import Batch, once_differentiable, outside_graphs
-from sslkernels.passes.vicreg import result_dtype
+from sslkernels.numerics.views import result_dtype
 
 _LOGITS = 2**20  # logits in memory at once: 4 MB, which caches hold
 _LEAST = 256  # rows of the bank at a time, however many rows are in the batch

@@ -31,10 +31,11 @@ from sslkernels.backends.torch.nt_xent import nt_xent_by_temperature
 from sslkernels.compat._shared import all_rows
 from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.batch import Batch
+from sslkernels.numerics.unit_rows import MIN_NORM
+from sslkernels.numerics.views import result_dtype
 from sslkernels.passes._declare import declare, differentiate, once_differentiable, save
-from sslkernels.passes.nt_xent import MIN_NORM, MIN_TEMPERATURE
+from sslkernels.passes.nt_xent import MIN_TEMPERATURE
 from sslkernels.passes.selection import select
-from sslkernels.passes.vicreg import result_dtype
 
 _LOGITS = 2**20  # in memory at once: 4 MB, which caches hold
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from sslkernels.distributed.batch import Batch, gather, once_differentiable, outside_graphs
-from sslkernels.passes.nt_xent import MIN_NORM
-from sslkernels.passes.vicreg import result_dtype
+from sslkernels.numerics.unit_rows import MIN_NORM
+from sslkernels.numerics.views import result_dtype
 
 _LOGITS = 2**22  # logits in memory at once
 

@@ -46,12 +46,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslkernels.numerics.views import result_dtype
 from sslkernels.passes._declare import along, declare, differentiate, once_differentiable, save
 from sslkernels.passes.selection import select
-from sslkernels.passes.vicreg import result_dtype
 
 MIN_TEMPERATURE = 1e-6
-MIN_NORM = 1e-12  # as torch.nn.functional.normalize
 
 
 def _forward(x: Tensor, y: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import sslkernels as ssk
 from sslkernels.backends.cpu import _C
 from sslkernels.backends.cpu.class_projections import class_projections_forward as cpu_pass
 from sslkernels.backends.torch.class_projections import class_projections_forward as torch_pass
-from sslkernels.backends.torch.pairs import all_distances
+from sslkernels.numerics.means import all_distances
 from tests.isa import DETECTED
 
 LEVELS = DETECTED[:4]  # those with kernels of their own

@@ -12,7 +12,7 @@ import triton.language as tl
 from sslkernels.backends.triton.core import arithmetic, launch, numerics
 from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.product.operands import PAD, padded, store_tile
-from sslkernels.passes.nt_xent import MIN_NORM
+from sslkernels.numerics.unit_rows import MIN_NORM
 
 _MIN_NORM = tl.constexpr(MIN_NORM)
 
