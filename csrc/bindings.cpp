@@ -180,24 +180,27 @@ void class_projections(const ViewTuple& z, uintptr_t classes, const ViewTuple& c
     cuts.all_used();
 }
 
-void nt_xent_forward(const ViewTuple& x, const ViewTuple& y, double temperature, int threads,
-                     uintptr_t terms, uintptr_t lse, uintptr_t row_loss, const CutsDict& given) {
+void nt_xent_forward(const ViewTuple& x, const ViewTuple& y, int64_t first, int64_t samples,
+                     double temperature, int threads, uintptr_t terms, uintptr_t lse,
+                     uintptr_t row_loss, const CutsDict& given) {
     const auto pass = ssk::nt_xent_forward(ssk::active_isa());
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
-    pass(as_view(x), as_view(y), temperature, threads, cuts, as_pointer<double>(terms),
-         as_pointer<double>(lse), as_pointer<double>(row_loss));
+    pass(as_view(x), as_view(y), first, samples, temperature, threads, cuts,
+         as_pointer<double>(terms), as_pointer<double>(lse), as_pointer<double>(row_loss));
     cuts.all_used();
 }
 
 void nt_xent_backward(const std::array<double, 3>& grad, const ViewTuple& x, const ViewTuple& y,
-                      double temperature, int threads, uintptr_t lse, uintptr_t row_loss,
-                      uintptr_t grad_x, uintptr_t grad_y, const CutsDict& given) {
+                      int64_t first, int64_t samples, double temperature, int threads,
+                      uintptr_t lse, uintptr_t row_loss, bool unrounded, uintptr_t grad_x,
+                      uintptr_t grad_y, uintptr_t radial, const CutsDict& given) {
     const auto pass = ssk::nt_xent_backward(ssk::active_isa());
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
-    pass(grad.data(), as_view(x), as_view(y), temperature, threads, cuts, as_pointer<double>(lse),
-         as_pointer<double>(row_loss), as_pointer<void>(grad_x), as_pointer<void>(grad_y));
+    pass(grad.data(), as_view(x), as_view(y), first, samples, temperature, threads, cuts,
+         as_pointer<double>(lse), as_pointer<double>(row_loss), unrounded, as_pointer<void>(grad_x),
+         as_pointer<void>(grad_y), as_pointer<double>(radial));
     cuts.all_used();
 }
 
