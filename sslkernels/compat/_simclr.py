@@ -27,9 +27,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from sslkernels.compat._shared import all_rows
 from sslkernels.distributed import batch as _distributed
-from sslkernels.distributed.batch import Batch
+from sslkernels.distributed.batch import Batch, all_rows
 from sslkernels.numerics.unit_rows import MIN_NORM
 from sslkernels.numerics.views import result_dtype
 from sslkernels.passes._declare import declare, differentiate, once_differentiable, save

@@ -24,7 +24,7 @@ def _units(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _logits(
     u: Tensor, temperature: float, own: tuple[int, int], at_once: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Blocks of own rows: which they are, their positives and logits, -inf for a row with itself."""
+    """Blocks of own rows: their positions, their positives' and logits, -inf with themselves."""
     count, (first, samples) = u.shape[0], own
     everyone = torch.arange(count, device=u.device).view(2, -1)
     for rows in everyone[:, first : first + samples].flatten().split(max(1, at_once // count)):
