@@ -137,24 +137,7 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
 
 }  // namespace
 
-void nt_xent_backward(const double* grad, const MatrixView& x, const MatrixView& y,
-                      double temperature, int threads, const Cuts& cuts, const double* lse,
-                      const double* row_loss, void* grad_x, void* grad_y) {
-    switch (x.dtype) {
-        case DType::f32:
-            return backward<float>(grad, x, y, temperature, threads, cuts, lse, row_loss, grad_x,
-                                   grad_y);
-        case DType::f64:
-            return backward<double>(grad, x, y, temperature, threads, cuts, lse, row_loss, grad_x,
-                                    grad_y);
-        case DType::f16:
-            return backward<f16>(grad, x, y, temperature, threads, cuts, lse, row_loss, grad_x,
-                                 grad_y);
-        case DType::bf16:
-            return backward<bf16>(grad, x, y, temperature, threads, cuts, lse, row_loss, grad_x,
-                                  grad_y);
-    }
-}
+SSK_BY_DTYPE(NtXentBackward, nt_xent_backward, backward)
 
 }  // namespace SSK_ISA
 }  // namespace ssk

@@ -1,8 +1,8 @@
 // NT-Xent, forward and backward: the passes that sslkernels/passes/nt_xent.py specifies.
 #pragma once
 
-#include "core/cpu_features.h"
 #include "core/cuts.h"
+#include "core/isa.h"
 #include "core/views.h"
 
 namespace ssk {
@@ -21,37 +21,7 @@ using NtXentBackward = void(const double* grad, const MatrixView& x, const Matri
                             double temperature, int threads, const Cuts& cuts, const double* lse,
                             const double* row_loss, void* grad_x, void* grad_y);
 
-namespace portable {
-NtXentForward nt_xent_forward;
-NtXentBackward nt_xent_backward;
-}  // namespace portable
-#if defined(__x86_64__)
-namespace avx2 {
-NtXentForward nt_xent_forward;
-NtXentBackward nt_xent_backward;
-}  // namespace avx2
-namespace avx512 {
-NtXentForward nt_xent_forward;
-NtXentBackward nt_xent_backward;
-}  // namespace avx512
-#endif
-
-inline NtXentForward* nt_xent_forward(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::nt_xent_forward;
-    if (isa >= Isa::avx2) return avx2::nt_xent_forward;
-#endif
-    (void)isa;
-    return portable::nt_xent_forward;
-}
-
-inline NtXentBackward* nt_xent_backward(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::nt_xent_backward;
-    if (isa >= Isa::avx2) return avx2::nt_xent_backward;
-#endif
-    (void)isa;
-    return portable::nt_xent_backward;
-}
+SSK_EXPORT(ByDType<NtXentForward>, nt_xent_forward, VECTORS)
+SSK_EXPORT(ByDType<NtXentBackward>, nt_xent_backward, VECTORS)
 
 }  // namespace ssk
