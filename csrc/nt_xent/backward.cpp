@@ -150,25 +150,7 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, int6
 
 }  // namespace
 
-void nt_xent_backward(const double* grad, const MatrixView& x, const MatrixView& y, int64_t first,
-                      int64_t samples, double temperature, int threads, const Cuts& cuts,
-                      const double* lse, const double* row_loss, bool unrounded, void* grad_x,
-                      void* grad_y, double* radial) {
-    switch (x.dtype) {
-        case DType::f32:
-            return backward<float>(grad, x, y, first, samples, temperature, threads, cuts, lse,
-                                   row_loss, unrounded, grad_x, grad_y, radial);
-        case DType::f64:
-            return backward<double>(grad, x, y, first, samples, temperature, threads, cuts, lse,
-                                    row_loss, unrounded, grad_x, grad_y, radial);
-        case DType::f16:
-            return backward<f16>(grad, x, y, first, samples, temperature, threads, cuts, lse,
-                                 row_loss, unrounded, grad_x, grad_y, radial);
-        case DType::bf16:
-            return backward<bf16>(grad, x, y, first, samples, temperature, threads, cuts, lse,
-                                  row_loss, unrounded, grad_x, grad_y, radial);
-    }
-}
+SSK_BY_DTYPE(NtXentBackward, nt_xent_backward, backward)
 
 }  // namespace SSK_ISA
 }  // namespace ssk

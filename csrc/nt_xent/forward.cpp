@@ -140,24 +140,7 @@ void forward(const MatrixView& x, const MatrixView& y, int64_t first, int64_t sa
 
 }  // namespace
 
-void nt_xent_forward(const MatrixView& x, const MatrixView& y, int64_t first, int64_t samples,
-                     double temperature, int threads, const Cuts& cuts, double* terms, double* lse,
-                     double* row_loss) {
-    switch (x.dtype) {
-        case DType::f32:
-            return forward<float>(x, y, first, samples, temperature, threads, cuts, terms, lse,
-                                  row_loss);
-        case DType::f64:
-            return forward<double>(x, y, first, samples, temperature, threads, cuts, terms, lse,
-                                   row_loss);
-        case DType::f16:
-            return forward<f16>(x, y, first, samples, temperature, threads, cuts, terms, lse,
-                                row_loss);
-        case DType::bf16:
-            return forward<bf16>(x, y, first, samples, temperature, threads, cuts, terms, lse,
-                                 row_loss);
-    }
-}
+SSK_BY_DTYPE(NtXentForward, nt_xent_forward, forward)
 
 }  // namespace SSK_ISA
 }  // namespace ssk

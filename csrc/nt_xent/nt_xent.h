@@ -1,8 +1,8 @@
 // NT-Xent, forward and backward: the passes that sslkernels/passes/nt_xent.py specifies.
 #pragma once
 
-#include "core/cpu_features.h"
 #include "core/cuts.h"
+#include "core/isa.h"
 #include "core/views.h"
 
 namespace ssk {
@@ -20,44 +20,14 @@ using NtXentForward = void(const MatrixView& x, const MatrixView& y, int64_t fir
 
 // `grad` holds the gradients of the three terms of all rows; `lse` and `row_loss`, [2N], are of all
 // rows. `grad_x` and `grad_y`, contiguous [samples, D], may be null; they are of x's dtype, or of
-// the arithmetic's with `unrounded`. `radial`, which may be null, is the sum over own unit rows of their
-// products with the gradients by them.
+// the arithmetic's with `unrounded`. `radial`, which may be null, is the sum over own unit rows of
+// their products with the gradients by them.
 using NtXentBackward = void(const double* grad, const MatrixView& x, const MatrixView& y,
                             int64_t first, int64_t samples, double temperature, int threads,
-                            const Cuts& cuts, const double* lse, const double* row_loss, bool unrounded,
-                            void* grad_x, void* grad_y, double* radial);
+                            const Cuts& cuts, const double* lse, const double* row_loss,
+                            bool unrounded, void* grad_x, void* grad_y, double* radial);
 
-namespace portable {
-NtXentForward nt_xent_forward;
-NtXentBackward nt_xent_backward;
-}  // namespace portable
-#if defined(__x86_64__)
-namespace avx2 {
-NtXentForward nt_xent_forward;
-NtXentBackward nt_xent_backward;
-}  // namespace avx2
-namespace avx512 {
-NtXentForward nt_xent_forward;
-NtXentBackward nt_xent_backward;
-}  // namespace avx512
-#endif
-
-inline NtXentForward* nt_xent_forward(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::nt_xent_forward;
-    if (isa >= Isa::avx2) return avx2::nt_xent_forward;
-#endif
-    (void)isa;
-    return portable::nt_xent_forward;
-}
-
-inline NtXentBackward* nt_xent_backward(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::nt_xent_backward;
-    if (isa >= Isa::avx2) return avx2::nt_xent_backward;
-#endif
-    (void)isa;
-    return portable::nt_xent_backward;
-}
+SSK_EXPORT(ByDType<NtXentForward>, nt_xent_forward, VECTORS)
+SSK_EXPORT(ByDType<NtXentBackward>, nt_xent_backward, VECTORS)
 
 }  // namespace ssk
