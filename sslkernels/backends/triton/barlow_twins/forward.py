@@ -23,8 +23,6 @@ No atomics, no host synchronisation: bitwise repeatable and capturable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
@@ -199,49 +197,3 @@ def barlow_twins_forward(
             sums, squares, terms, blocks, slots, n, int(wide), lambda_, BLOCK=1024, num_warps=4
         )
     return terms, columns, gram
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    tile = tiles.ROWS
-    blocks = {"BLOCK_M": tile.block_n, "BLOCK_N": tile.block_d}
-    yield launch.AotCase(
-        barlow_twins_columns_kernel,
-        "128",
-        {"part_ptr": "*fp64", "c_ptr": "*fp64", "sums_ptr": "*fp64"}
-        | dict.fromkeys(("D", "N", "blocks"), "i32"),
-        {"BLOCK_D": 128},
-        4,
-        3,
-        "other",
-    )
-    yield launch.AotCase(
-        gram_inner_kernel,
-        f"{tile.block_n}x{tile.block_d}",
-        {"gram_ptr": "*fp32", "sums_ptr": "*fp64", "M": "i32"},
-        blocks,
-        4,
-        3,
-        "other",  # any N, which must not decide what is compiled
-    )
-    for vec in (4, 1):
-        yield launch.AotCase(
-            correlation_kernel,
-            f"{tile.block_n}x{tile.block_d}{'' if vec > 1 else ' unaligned'}",
-            {"part_ptr": "*fp32", "gram_ptr": "*fp32", "sums_ptr": "*fp64"}
-            | {"D": "i32", "splits": "i32", "inverse": "fp32"},
-            {"VEC": vec, **blocks},
-            4,
-            3,
-            "streaming" if vec > 1 else "other",
-        )
-    yield launch.AotCase(
-        barlow_twins_terms_kernel,
-        "1024",
-        {"sums_ptr": "*fp64", "squares_ptr": "*fp64", "terms_ptr": "*fp32"}
-        | dict.fromkeys(("blocks", "slots", "N", "wide"), "i32")
-        | {"lambda_": "fp32"},
-        {"BLOCK": 1024},
-        4,
-        3,
-        "other",
-    )

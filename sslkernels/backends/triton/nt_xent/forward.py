@@ -23,7 +23,6 @@ some rows of weights (32 MiB, or 128 rows of 2N if that is more), and a few time
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import triton
@@ -211,40 +210,3 @@ def nt_xent_forward(
         )
         nt_xent_terms_kernel[(1,)](sums, terms, blocks, m, BLOCK=1024, num_warps=4)
     return terms, rows
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in arithmetic.operands(device):
-        for tile in tiles.logits_candidates(op, device):
-            yield launch.AotCase(
-                nt_xent_forward_kernel,
-                f"{op} {tile}",
-                {
-                    **{"unit_ptr": f"*{launch.TRITON_TYPE[op.dtype]}", "part_ptr": "*fp32"},
-                    **dict.fromkeys(_SIZES, "i32"),
-                    "scale": "fp32",
-                },
-                {**op.constexprs, **tile.constexprs},
-                tile.num_warps,
-                tile.num_stages,
-                "product",
-            )
-    yield launch.AotCase(
-        nt_xent_merge_kernel,
-        str(_MERGE),
-        {"part_ptr": "*fp32", "rows_ptr": "*fp64", "sums_ptr": "*fp64"}
-        | {"M": "i32", "splits": "i32", "inverse": "fp32"},
-        {"BLOCK": _MERGE},
-        4,
-        3,
-        "other",
-    )
-    yield launch.AotCase(
-        nt_xent_terms_kernel,
-        "1024",
-        {"sums_ptr": "*fp64", "terms_ptr": "*fp32", "count": "i32", "M": "i32"},
-        {"BLOCK": 1024},
-        4,
-        3,
-        "other",
-    )

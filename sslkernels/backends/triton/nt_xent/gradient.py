@@ -11,7 +11,6 @@ fp32 from the rows themselves.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import triton
@@ -153,27 +152,3 @@ def nt_xent_backward(
             products.product(weights[:, : last - first], turned, part[:, here], op, device, cuts)
         finish_rows(grad, x, y, rows, norm, part, grad_x, grad_y, begin, temperature, cuts)
     return grad_x, grad_y
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in arithmetic.operands(device):
-        for tile in tiles.logits_candidates(op, device):
-            operand = f"*{launch.TRITON_TYPE[op.dtype]}"
-            yield launch.AotCase(
-                nt_xent_weights_kernel,
-                f"{op} {tile}",
-                {
-                    **{"unit_ptr": operand, "rows_ptr": "*fp64", "weights_ptr": operand},
-                    **dict.fromkeys(_SIZES, "i32"),
-                    **{"scale": "fp32", "inverse": "fp32"},
-                },
-                {
-                    **op.constexprs,
-                    "ROUNDING": op.rounding,
-                    "PAD": operands.PAD,
-                    **tile.constexprs,
-                },
-                tile.num_warps,
-                tile.num_stages,
-                "product",
-            )

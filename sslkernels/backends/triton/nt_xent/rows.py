@@ -3,8 +3,6 @@ gradients by the unit rows. Mathematics in ``ops/nt_xent.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
@@ -272,51 +270,3 @@ def finish_rows(
         **tile.constexprs,
         num_warps=tile.num_warps,
     )
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for dtype, name in launch.TRITON_TYPE.items():
-        views = dict.fromkeys(("x_ptr", "y_ptr"), f"*{name}")
-        served = [op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)]
-        plain = [(op, turned, True) for op in served for turned in (False, True)]
-        for op, turned, aligned in (*plain, (served[-1], True, False)):
-            tile = tiles.ROWS
-            out = f"*{launch.TRITON_TYPE[op.dtype]}"
-            yield launch.AotCase(
-                unit_rows_kernel,
-                f"{name} to {op}{' and transposed' if turned else ''}"
-                f"{'' if aligned else ' unaligned'}",
-                {
-                    **views,
-                    **{"unit_ptr": out, "turned_ptr": out},
-                    **{"norm_ptr": "*fp64" if turned else out},
-                    **dict.fromkeys(_UNIT_SIZES, "i32"),
-                },
-                {
-                    "TRANSPOSE": turned,
-                    "ROUNDING": op.rounding,
-                    "VEC": 16 // dtype.itemsize if aligned else 1,
-                    "PAD": PAD,
-                    **tile.constexprs,
-                },
-                tile.num_warps,
-                3,
-                "streaming" if aligned else "other",
-            )
-        for aligned in (True, False):
-            tile = tiles.finish_rows(aligned)
-            yield launch.AotCase(
-                nt_xent_finish_kernel,
-                f"{name}{'' if aligned else ' unaligned'}",
-                {
-                    **{"grad_ptr": "*fp32", **views, "rows_ptr": "*fp64", "norm_ptr": "*fp64"},
-                    "part_ptr": "*fp32",
-                    **dict.fromkeys(("grad_x_ptr", "grad_y_ptr"), f"*{name}"),
-                    **dict.fromkeys(_FINISH_SIZES, "i32"),
-                    "inverse": "fp32",
-                },
-                {"VEC": 16 // dtype.itemsize if aligned else 1, **tile.constexprs},
-                tile.num_warps,
-                3,
-                "streaming" if aligned else "other",
-            )

@@ -1,5 +1,5 @@
-"""Tile, warp and stage counts, from shape, dtype and device: what all kernels share and those of
-the losses; those of the statistics are in ``class_tiles.py``.
+"""Tile, warp and stage counts, from shape, dtype and device, of the products and the losses; what
+one pass of the statistics chooses lies beside its kernels.
 
 Each function returns the candidates for one kernel, best guess first. A launcher takes the first;
 with the environment variable ``SSLKERNELS_AUTOTUNE=1`` it times all of them the first time a shape
@@ -20,7 +20,9 @@ import torch
 from sslkernels.backends.triton.core.arithmetic import Operand
 from sslkernels.backends.triton.core.launch import GRID, Device
 
-# ---- symmetric products and VICReg (gram.py, vicreg.py) ----
+# ---- symmetric products, VICReg ----
+
+L2_SHARE = 16 << 20  # bytes that survive in the L2 cache of a data-center GPU (40 MB and up)
 
 GROUP = 8  # tile rows that share the L2 cache, see gram.tile_of
 
@@ -36,9 +38,6 @@ class Gram(NamedTuple):
     @property
     def constexprs(self) -> dict[str, int]:
         return {"BLOCK": self.block, "BLOCK_K": self.block_k}
-
-    def __str__(self) -> str:
-        return f"{self.block}x{self.block}x{self.block_k}"
 
 
 def _stages(bytes_per_stage: int, device: Device, most: int) -> int:
@@ -121,9 +120,6 @@ class Backward(NamedTuple):
     def constexprs(self) -> dict[str, int]:
         return {"BLOCK_N": self.block_n, "BLOCK_D": self.block_d, "BLOCK_R": self.block_r}
 
-    def __str__(self) -> str:
-        return f"{self.block_n}x{self.block_d}x{self.block_r}"
-
 
 def backward_candidates(dtype: torch.dtype, device: Device, product: bool) -> tuple[Backward, ...]:
     if not product:
@@ -173,7 +169,22 @@ class Cuts(NamedTuple):
 CHOSEN = Cuts()
 
 
-# ---- logits and plain products (nt_xent.py, sigreg.py, products.py) ----
+# ---- rows and centers (nearest_center/, class_projections/) ----
+
+
+class CenterTile(NamedTuple):
+    block_n: int
+    block_c: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+    @property
+    def constexprs(self) -> dict[str, int]:
+        return {"BLOCK_N": self.block_n, "BLOCK_C": self.block_c, "BLOCK_K": self.block_k}
+
+
+# ---- logits, plain products ----
 
 ROWS = Stream(16, 128, 4, 1)
 WORKSPACE = 32 << 20  # bytes that stay in the L2 cache from the kernel that writes to its reader
@@ -200,12 +211,6 @@ def logits_candidates(op: Operand, device: Device) -> tuple[Gram, ...]:
     large, small = gram_candidates(op.dtype, device)
     full = device.backend == "hip" or (op.planes == 2 and int(device.arch) >= 100)
     return (small,) if full else (large, small)
-
-
-def projections(op: Operand, device: Device) -> Gram:
-    """64 x 64 and eight warps: a tile of projections, cosines and sines of two angles and their sum
-    share the registers."""
-    return gram_candidates(op.dtype, device)[1]._replace(num_warps=8)
 
 
 def column_splits(side: int, device: Device) -> int:

@@ -24,7 +24,6 @@ No atomics, no host synchronisation, no random order: bitwise repeatable and cap
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import triton
@@ -179,22 +178,3 @@ def vicreg_forward(
     if not (settings.variance or settings.covariance):
         mean, var = mean[..., :0].contiguous(), var[..., :0].contiguous()
     return terms, mean, var, gram
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    yield from symmetric.epilogue_cases(device, "squares", ("*fp32", "*fp64", "fp32", "fp32"))
-    for covariance in (False, True):
-        yield launch.AotCase(
-            terms_kernel,
-            "with covariance" if covariance else "without covariance",
-            {
-                **{"sums_ptr": "*fp64", "squares_ptr": "*fp64", "terms_ptr": "*fp32"},
-                **dict.fromkeys(("blocks", "slots", "N", "D", "P", "V"), "i32"),
-                **dict.fromkeys(("sim", "std", "cov", "scale"), "fp32"),
-                **dict.fromkeys(("wide", "invariance", "variance"), "i32"),
-            },
-            {"COVARIANCE": covariance, "BLOCK": 1024},
-            4,
-            3,
-            "other",
-        )

@@ -3,8 +3,6 @@ launches, memory and accuracy in ``vicreg.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
@@ -302,44 +300,3 @@ def vicreg_backward(
             choice = (cuts.backward,)
         launch_all(tuning.pick(choice, key, launch_all))
     return grad_x, grad_y
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    floats = ("sim", "std", "cov", "gamma", "eps")
-    factors = ("of_invariance", "of_variance", "of_product", "of_diagonal")
-    for dtype, name in launch.TRITON_TYPE.items():
-        served = [op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)]
-        for op in served:
-            for covariance, centered in ((True, True), (False, True), (False, False)):
-                if not covariance and op is not served[0]:
-                    continue
-                operand = f"*{launch.TRITON_TYPE[op.dtype]}" if covariance else f"*{name}"
-                candidates = tiles.backward_candidates(op.dtype, device, covariance)
-                cases = [(tile, True) for tile in candidates] + [(candidates[-1], False)]
-                for tile, aligned in cases:
-                    kind = str(op) if covariance else "variance" if centered else "invariance"
-                    yield launch.AotCase(
-                        vicreg_backward_kernel,
-                        f"{name} {kind} {tile}{'' if aligned else ' unaligned'}",
-                        {
-                            "grad_ptr": "*fp32",
-                            **dict.fromkeys(("x_ptr", "y_ptr"), f"*{name}"),
-                            **dict.fromkeys(("mean_ptr", "var_ptr"), "*fp64"),
-                            **dict.fromkeys(("a_ptr", "b_ptr"), operand),
-                            **dict.fromkeys(("grad_x_ptr", "grad_y_ptr"), f"*{name}"),
-                            **dict.fromkeys(_SIZES, "i32"),
-                            **dict.fromkeys((*floats, *factors), "fp32"),
-                        },
-                        {
-                            "COVARIANCE": covariance,
-                            "CENTERED": centered,
-                            "SEGMENTS": op.segments,
-                            "PRECISION": op.precision,
-                            "VEC": 16 // dtype.itemsize if aligned else 1,
-                            "VEC_R": 16 // op.dtype.itemsize,
-                            **tile.constexprs,
-                        },
-                        tile.num_warps,
-                        tile.num_stages,
-                        "product" if covariance else "streaming" if aligned else "other",
-                    )
