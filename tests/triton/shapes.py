@@ -56,6 +56,9 @@ def _nt_xent(n: int, d: int, dtype: torch.dtype) -> None:
     x, y = new(n, d, dtype=dtype), new(n, d, dtype=dtype)
     grad, rows = passes.nt_xent_forward(x, y, 0.1)
     passes.nt_xent_backward(grad, x, y, rows, 0.1, True, True)
+    own = n // 4, n // 4  # a rank's
+    passes.nt_xent_forward(x, y, 0.1, own)
+    passes.nt_xent_backward(grad, x, y, rows, 0.1, True, True, True, own, True)
 
 
 def _sigreg(n: int, d: int, dtype: torch.dtype) -> None:

@@ -35,7 +35,7 @@ from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.product import plain as products
 from sslkernels.backends.triton.vicreg.forward import sum_of
-from sslkernels.passes.vicreg import wide as takes_rows
+from sslkernels.numerics.views import wide as takes_rows
 
 __all__ = ["barlow_twins_backward", "barlow_twins_forward"]
 

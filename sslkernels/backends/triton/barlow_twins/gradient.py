@@ -12,7 +12,7 @@ from sslkernels.backends.triton.core import arithmetic, launch, numerics
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.product import plain as products
 from sslkernels.backends.triton.product.operands import load_centered, load_mean
-from sslkernels.passes.vicreg import wide as takes_rows
+from sslkernels.numerics.views import wide as takes_rows
 
 _SIZES = ("N", "D", "V", "first", "splits", "wide", "stride_xn", "stride_yn", "stride_grad")
 

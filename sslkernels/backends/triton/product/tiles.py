@@ -198,10 +198,10 @@ def finish_rows(aligned: bool) -> Stream:
 LARGEST = 128  # side of the largest tile of logits
 
 
-def logits(m: int, op: Operand, device: Device) -> tuple[Gram, ...]:
-    """Tiles of an m x m matrix: 64 x 64 where larger ones would leave processors idle."""
+def logits(rows: int, columns: int, op: Operand, device: Device) -> tuple[Gram, ...]:
+    """Tiles of a matrix: 64 x 64 where larger ones would leave processors idle."""
     *large, small = logits_candidates(op, device)
-    few = (-(-m // LARGEST)) ** 2 < device.processors
+    few = -(-rows // LARGEST) * -(-columns // LARGEST) < device.processors
     return (small,) if few else (*large, small)
 
 
@@ -213,9 +213,9 @@ def logits_candidates(op: Operand, device: Device) -> tuple[Gram, ...]:
     return (small,) if full else (large, small)
 
 
-def column_splits(side: int, device: Device) -> int:
-    """Into how many parts to cut the columns of ``side`` tiles, for two programs per processor."""
-    return max(1, min(2 * device.processors // side, side))
+def column_splits(rows: int, columns: int, device: Device) -> int:
+    """Into how many parts to cut the columns of so many tiles, for two programs per processor."""
+    return max(1, min(2 * device.processors // rows, columns))
 
 
 def rows_at_once(row_bytes: int) -> int:

@@ -34,8 +34,8 @@ from sslkernels.backends.triton.core import column_moments as columns
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.vicreg.gradient import vicreg_backward
+from sslkernels.numerics.views import wide as takes_rows
 from sslkernels.passes.vicreg import VICRegSettings
-from sslkernels.passes.vicreg import wide as takes_rows
 
 __all__ = ["vicreg_backward", "vicreg_forward"]
 

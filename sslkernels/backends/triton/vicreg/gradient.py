@@ -10,8 +10,8 @@ import triton.language as tl
 from sslkernels.backends.triton.core import arithmetic, launch, numerics, tuning
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
+from sslkernels.numerics.views import wide as takes_rows
 from sslkernels.passes.vicreg import VICRegSettings
-from sslkernels.passes.vicreg import wide as takes_rows
 
 
 @triton.jit
