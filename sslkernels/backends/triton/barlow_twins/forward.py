@@ -40,7 +40,7 @@ from sslkernels.numerics.views import wide as takes_rows
 __all__ = ["barlow_twins_backward", "barlow_twins_forward"]
 
 
-@triton.jit(do_not_specialize=["D", "N", "blocks"])
+@launch.kernel
 def barlow_twins_columns_kernel(
     part_ptr,  # float64 [blocks, D]: sums of a b over blocks of rows
     c_ptr,  # float64 [D] out: the diagonal of C
@@ -61,7 +61,7 @@ def barlow_twins_columns_kernel(
     tl.store(sums_ptr + tl.num_programs(0) + tl.program_id(0), tl.sum(c * c))
 
 
-@triton.jit(do_not_specialize=["M"])
+@launch.kernel
 def gram_inner_kernel(
     gram_ptr,  # fp32 [2, M, M]
     sums_ptr,  # float64 [programs] out: sums of K_a K_b
@@ -82,7 +82,7 @@ def gram_inner_kernel(
     tl.store(sums_ptr + tl.program_id(0), tl.sum(total))
 
 
-@triton.jit(do_not_specialize=["D", "splits"])
+@launch.kernel
 def correlation_kernel(
     part_ptr,  # fp32 [splits, D, D]: parts of N C
     gram_ptr,  # fp32 [D, D] out: C with a diagonal of zeros
@@ -111,7 +111,7 @@ def correlation_kernel(
     tl.store(sums_ptr + tl.program_id(0), tl.sum(squares))
 
 
-@triton.jit(do_not_specialize=["blocks", "slots", "N", "wide"])
+@launch.kernel
 def barlow_twins_terms_kernel(
     sums_ptr,  # float64 [2, blocks]: (c - 1)^2, c^2
     squares_ptr,  # float64 [slots]: K_a K_b if wide, else squares off C's diagonal

@@ -14,10 +14,8 @@ from sslkernels.backends.triton.product import plain as products
 from sslkernels.backends.triton.product.operands import load_centered, load_mean
 from sslkernels.numerics.views import wide as takes_rows
 
-_SIZES = ("N", "D", "V", "first", "splits", "wide", "stride_xn", "stride_yn", "stride_grad")
 
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def barlow_twins_rows_kernel(
     grad_ptr,  # fp32 [3], of the terms
     x_ptr,  # [N, D]
@@ -97,7 +95,7 @@ def barlow_twins_rows_kernel(
         tl.store(drift_ptr + block * D + cols, drift, mask=mask_d)
 
 
-@triton.jit(do_not_specialize=["D", "N", "blocks"])
+@launch.kernel
 def barlow_twins_drift_kernel(
     part_ptr,  # fp32 [V, blocks, D]
     drift_ptr,  # float64 [V, D] out

@@ -22,10 +22,7 @@ def column_factor(spread_ptr, cols, mask, N, eps, FIRST: tl.constexpr):
     return spread
 
 
-_SIZES = ("N", "D", "stride_xn", "stride_yn", "stride_out", "stride_outv", "plane_stride")
-
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def standardize_kernel(
     x_ptr,  # [N, D]
     y_ptr,
@@ -126,9 +123,7 @@ def standardized(
     )
 
 
-@triton.jit(
-    do_not_specialize=["M", "source", "turned", "stride_out", "stride_outv", "plane_stride"]
-)
+@launch.kernel
 def matrices_kernel(
     gram_ptr,  # fp32 [2, M, M], or [1, M, M]
     out_ptr,  # [planes, 2, M, M padded]

@@ -49,9 +49,7 @@ def sum_of(ptr, count, BLOCK: tl.constexpr):
     return tl.sum(total)
 
 
-@triton.jit(
-    do_not_specialize=["blocks", "slots", "N", "D", "P", "V", "wide", "invariance", "variance"]
-)
+@launch.kernel
 def terms_kernel(
     sums_ptr,  # float64 [3, blocks]: hinges, squared variances, (x - y)^2
     squares_ptr,  # float64 [slots]: squares of the scaled Gram entries, if COVARIANCE

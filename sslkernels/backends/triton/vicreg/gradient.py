@@ -73,14 +73,7 @@ def finish_gradient(
         tl.store(grad_y_ptr + at, out, mask=mask)
 
 
-_STRIDES = ("stride_xp", "stride_xn", "stride_yp", "stride_yn")
-_SIZES = (
-    *("N", "D", "R", "P", "first", "GROUP", "invariance", *_STRIDES),
-    *("stride_grad", "stride_aq", "stride_bq", "stride_am", "stride_bm", "a_plane", "b_plane"),
-)
-
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def vicreg_backward_kernel(
     grad_ptr,  # fp32 [4], of the terms
     x_ptr,  # [P, N, D]
