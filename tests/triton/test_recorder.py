@@ -24,7 +24,9 @@ from sslkernels.backends.triton.class_moments import tiles as class_tiles
 from sslkernels.backends.triton.class_projections import tiles as projection_tiles
 from sslkernels.backends.triton.core import arithmetic, launch
 from sslkernels.backends.triton.nearest_center import tiles as center_tiles
+from sslkernels.backends.triton.nt_xent.tiles import logit_candidates
 from sslkernels.backends.triton.product import tiles
+from sslkernels.backends.triton.vicreg.tiles import WITHOUT_PRODUCT
 from tests.triton import aot, recorder, shapes
 
 Facts = dict[str, Any]
@@ -62,12 +64,12 @@ def choices(device: launch.Device) -> Iterator[tuple[str, Facts]]:
         ):
             yield "gram_kernel", given(tile, **op.constexprs, SPLIT=split)
         product = {"SEGMENTS": op.segments, "PRECISION": op.precision}
-        for tile in tiles.backward_candidates(op.dtype, device, True):
+        for tile in tiles.backward_candidates(op.dtype, device):
             yield "product_kernel", given(tile, **product)
             yield "vicreg_backward_kernel", given(tile, **product, COVARIANCE=True)
-        for tile in tiles.backward_candidates(op.dtype, device, False):
-            yield "vicreg_backward_kernel", given(tile, **product, COVARIANCE=False)
-        for tile in tiles.logits_candidates(op, device):
+        plain = given(WITHOUT_PRODUCT, **product, COVARIANCE=False)
+        yield "vicreg_backward_kernel", plain
+        for tile in logit_candidates(op, device):
             yield "nt_xent_forward_kernel", given(tile, **op.constexprs)
             yield "nt_xent_weights_kernel", given(tile, **op.constexprs)
     for dtype, name in (

@@ -31,6 +31,7 @@ import triton.language as tl
 from sslkernels.backends.triton.core import arithmetic, launch, tuning
 from sslkernels.backends.triton.nt_xent.gradient import nt_xent_backward
 from sslkernels.backends.triton.nt_xent.rows import own_stretches, unit_rows, unit_workspace
+from sslkernels.backends.triton.nt_xent.tiles import column_splits, logit_tiles
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.vicreg.forward import sum_of
@@ -191,7 +192,7 @@ def nt_xent_forward(
         def logits(tile: tiles.Gram) -> tuple[torch.Tensor, int]:
             down = len(stretches) * triton.cdiv(length, tile.block)
             across = triton.cdiv(m, tile.block)
-            parts = cuts.splits or tiles.column_splits(down, across, device)
+            parts = cuts.splits or column_splits(down, across, device)
             per_split = triton.cdiv(across, parts)
             splits = triton.cdiv(across, per_split)
             part = x.new_empty((3, splits, count), dtype=torch.float32)
@@ -216,7 +217,7 @@ def nt_xent_forward(
             return part, splits
 
         key = ("nt_xent", x.device, tuning.bucket(count), tuning.bucket(m), d, op)
-        choice = (cuts.gram,) if cuts.gram else tiles.logits(count, m, op, device)
+        choice = (cuts.gram,) if cuts.gram else logit_tiles(count, m, op, device)
         part, splits = logits(tuning.pick(choice, key, logits))
         nt_xent_merge_kernel[(blocks,)](
             part, rows, sums, count, splits, 1.0 / temperature, BLOCK=_MERGE, num_warps=4

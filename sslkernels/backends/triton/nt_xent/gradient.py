@@ -23,6 +23,7 @@ from sslkernels.backends.triton.nt_xent.rows import (
     unit_rows,
     unit_workspace,
 )
+from sslkernels.backends.triton.nt_xent.tiles import logit_tiles
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.product import plain as products
@@ -130,7 +131,7 @@ def nt_xent_backward(
         weights = x.new_empty((op.planes, at_once, stride), dtype=op.dtype)
         splits = products.splits(at_once, d, stride, op, device, cuts)
         part = x.new_empty((splits, count, d), dtype=torch.float32)
-        tile = cuts.gram or tiles.logits(count, m, op, device)[0]
+        tile = cuts.gram or logit_tiles(count, m, op, device)[0]
         done = 0
         for begin, length in stretches:
             for first in range(begin, begin + length, at_once):

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from sslkernels.backends.triton.core import arithmetic, launch, numerics
+from sslkernels.backends.triton.nt_xent.tiles import finish_tile
 from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.product.operands import PAD, padded, store_tile
 from sslkernels.numerics.unit_rows import MIN_NORM
@@ -256,7 +257,7 @@ def finish_rows(
     splits, count, _ = part.shape
     along = part.new_empty(count, dtype=torch.float64)
     vec = launch.vector_width(x, y)
-    tile = cuts.rows or tiles.finish_rows(vec > 1)
+    tile = cuts.rows or finish_tile(vec > 1)
     some = grad_y if grad_x is None else grad_x
     nt_xent_finish_kernel[(triton.cdiv(count, tile.block_n),)](
         grad,

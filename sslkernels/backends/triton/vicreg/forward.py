@@ -7,7 +7,7 @@ contraction is split 2], the terms [1]. Backward: operands [1], one product with
 tiles to fill a GPU.
 
 Problems too large to keep their operands in the L2 cache take turns in one workspace
-(``tiles.problems_at_once``), each with its own launches for operands and product. Extra memory,
+(``problems_at_once``), each with its own launches for operands and product. Extra memory,
 with R = min(N, D) and b bytes per element of an operand (2 for bf16; 4 for fp16 and fp32, 8 for
 fp32 at "highest" matmul precision): the Gram matrices, 4 R^2 per problem and view, live until
 backward; the workspace is b N D, in backward b (N D + R^2), per problem at once. Nothing is D x D
@@ -34,6 +34,7 @@ from sslkernels.backends.triton.core import column_moments as columns
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.vicreg.gradient import vicreg_backward
+from sslkernels.backends.triton.vicreg.tiles import problems_at_once
 from sslkernels.numerics.views import wide as takes_rows
 from sslkernels.passes.vicreg import VICRegSettings
 
@@ -115,7 +116,7 @@ def vicreg_forward(
         op = arithmetic.operand(x.dtype, device)
         stride = operands.padded(depth)
         size = op.planes * side * stride * op.dtype.itemsize
-        at_once = min(count, cuts.at_once or tiles.problems_at_once(count, size))
+        at_once = min(count, cuts.at_once or problems_at_once(count, size))
         # One program sees all rows, and has registers left over from its addresses.
         in_passing = at_once == count and columns.row_splits(x, device, cuts)[0] == 1
         in_passing &= launch.vector_width(x, x if y is None else y) > 1

@@ -10,6 +10,7 @@ import triton.language as tl
 from sslkernels.backends.triton.core import arithmetic, launch, numerics, tuning
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
+from sslkernels.backends.triton.vicreg.tiles import backward_tiles, problems_at_once
 from sslkernels.numerics.views import wide as takes_rows
 from sslkernels.passes.vicreg import VICRegSettings
 
@@ -229,7 +230,7 @@ def vicreg_backward(
         a = b = x
         if covariance:
             size = op.planes * (n + d) * stride * op.dtype.itemsize
-            at_once = min(end - begin, cuts.at_once or tiles.problems_at_once(end - begin, size))
+            at_once = min(end - begin, cuts.at_once or problems_at_once(end - begin, size))
             a = operands.workspace(x, op.planes, at_once, n, stride, op.dtype)
             b = operands.workspace(x, op.planes, at_once, d, stride, op.dtype)
         other = x if y is None else y
@@ -294,7 +295,7 @@ def vicreg_backward(
                 )
 
         key = ("backward", x.device, end - begin, tuning.bucket(n), d, op, covariance)
-        choice = tiles.backward(n, d, op.dtype, device, covariance, vec > 1)
+        choice = backward_tiles(n, d, op.dtype, device, covariance, vec > 1)
         if cuts.backward:
             choice = (cuts.backward,)
         launch_all(tuning.pick(choice, key, launch_all))
