@@ -30,10 +30,10 @@ import triton.language as tl
 from sslkernels.backends.triton.barlow_twins.gradient import barlow_twins_backward
 from sslkernels.backends.triton.barlow_twins.operands import standardized
 from sslkernels.backends.triton.core import arithmetic, launch, tuning
-from sslkernels.backends.triton.core.column_moments import column_moments
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.product import plain as products
+from sslkernels.backends.triton.product.column_moments import column_moments
 from sslkernels.backends.triton.vicreg.forward import sum_of
 from sslkernels.numerics.views import wide as takes_rows
 

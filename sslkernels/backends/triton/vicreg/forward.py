@@ -30,7 +30,7 @@ import triton
 import triton.language as tl
 
 from sslkernels.backends.triton.core import arithmetic, launch, tuning
-from sslkernels.backends.triton.core import column_moments as columns
+from sslkernels.backends.triton.product import column_moments as columns
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.vicreg.gradient import vicreg_backward
