@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 KERNELS := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
 SOURCES := $(KERNELS) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
-.PHONY: install demo test soak lint format bench test-gpu bench-gpu clean
+.PHONY: install demo test soak kernels lint format bench test-gpu bench-gpu clean
 
 install: $(STAMP)
 
@@ -33,6 +33,10 @@ soak: $(STAMP)
 	    $(if $(ISA),--isa $(ISA)) $(if $(BACKEND),--backend $(BACKEND)) \
 	    $(if $(THREADS),--threads $(THREADS)) $(if $(SCALE),--scale $(SCALE)) \
 	    $(foreach name,$(ONLY),--only $(name))
+
+# After a change of a Triton kernel: compiles all of them for GPUs that need not be here.
+kernels: $(STAMP)
+	$(PY) -m tests.triton.aot --write
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -150,8 +150,8 @@ def vicreg() -> Iterator[list[Job]]:
 
 def column_moments() -> Iterator[list[Job]]:
     """Means, variances and invariance of two views in one read, against the same in torch."""
-    from sslkernels.backends.triton.core.column_moments import column_moments as ours
     from sslkernels.backends.triton.core.launch import device_of
+    from sslkernels.backends.triton.product.column_moments import column_moments as ours
 
     for n, d in ((4096, 8192), (262144, 512), (65537, 509)):
         size = 2 * n * d * 2

@@ -12,7 +12,7 @@ import torch
 
 import sslkernels as ssk
 from benchmarks.registry import Case, Workload
-from sslkernels.backends.torch.pairs import around_their_mean, squared_distances
+from sslkernels.numerics.means import around_their_mean, squared_distances
 
 _BLOCK = 512
 

@@ -14,8 +14,8 @@
 #include "barlow_twins/barlow_twins.h"
 #include "class_moments/class_moments.h"
 #include "class_projections/class_projections.h"
-#include "core/cpu_features.h"
 #include "core/cuts.h"
+#include "core/isa.h"
 #include "core/views.h"
 #include "mean_pairs/mean_pairs.h"
 #include "nearest_center/nearest_center.h"
@@ -100,7 +100,7 @@ void vicreg_forward(const ProblemsTuple& x, const std::optional<ProblemsTuple>& 
                     const VicregTuple& settings, int threads, uintptr_t terms, uintptr_t mean,
                     uintptr_t var, uintptr_t gram, const CutsDict& given) {
     const ssk::Problems first = as_problems(x), second = as_problems(y ? *y : x);
-    const auto pass = ssk::vicreg_forward(ssk::active_isa());
+    const auto pass = ssk::vicreg_forward()(first.dtype);
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     pass(first, y ? &second : nullptr, as_settings(settings), threads, cuts,
@@ -114,7 +114,7 @@ void vicreg_backward(const std::array<double, 4>& grad, const ProblemsTuple& x,
                      int threads, uintptr_t mean, uintptr_t var, uintptr_t gram, uintptr_t grad_x,
                      uintptr_t grad_y, const CutsDict& given) {
     const ssk::Problems first = as_problems(x), second = as_problems(y ? *y : x);
-    const auto pass = ssk::vicreg_backward(ssk::active_isa());
+    const auto pass = ssk::vicreg_backward()(first.dtype);
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     pass(grad.data(), first, y ? &second : nullptr, as_settings(settings), threads, cuts,
@@ -123,11 +123,11 @@ void vicreg_backward(const std::array<double, 4>& grad, const ProblemsTuple& x,
     cuts.all_used();
 }
 
-void nearest_center(const ViewTuple& z, const ViewTuple& centers, bool exact,
-                    const std::string& kernel, int threads, uintptr_t out, const CutsDict& given) {
+void nearest_center(const ViewTuple& z, const ViewTuple& centers, bool exact, int threads,
+                    uintptr_t out, const CutsDict& given) {
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
-    ssk::nearest_center(as_view(z), as_view(centers), exact, kernel, threads, cuts,
+    ssk::nearest_center(as_view(z), as_view(centers), exact, threads, cuts,
                         as_pointer<int64_t>(out));
     cuts.all_used();
 }
@@ -159,7 +159,7 @@ double mean_pairs(const MeansTuple& means, std::optional<uintptr_t> m2, int thre
     const auto& [mean, counts, classes, dim] = means;
     const ssk::MeanTable table{as_pointer<double>(mean), as_pointer<double>(m2.value_or(0)),
                                as_pointer<int64_t>(counts), classes, dim};
-    const auto pass = ssk::mean_pairs(ssk::active_isa());
+    const auto pass = ssk::mean_pairs();
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     const double sum =
@@ -180,30 +180,33 @@ void class_projections(const ViewTuple& z, uintptr_t classes, const ViewTuple& c
     cuts.all_used();
 }
 
-void nt_xent_forward(const ViewTuple& x, const ViewTuple& y, double temperature, int threads,
-                     uintptr_t terms, uintptr_t lse, uintptr_t row_loss, const CutsDict& given) {
-    const auto pass = ssk::nt_xent_forward(ssk::active_isa());
+void nt_xent_forward(const ViewTuple& x, const ViewTuple& y, int64_t first, int64_t samples,
+                     double temperature, int threads, uintptr_t terms, uintptr_t lse,
+                     uintptr_t row_loss, const CutsDict& given) {
+    const auto pass = ssk::nt_xent_forward()(as_view(x).dtype);
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
-    pass(as_view(x), as_view(y), temperature, threads, cuts, as_pointer<double>(terms),
-         as_pointer<double>(lse), as_pointer<double>(row_loss));
+    pass(as_view(x), as_view(y), first, samples, temperature, threads, cuts,
+         as_pointer<double>(terms), as_pointer<double>(lse), as_pointer<double>(row_loss));
     cuts.all_used();
 }
 
 void nt_xent_backward(const std::array<double, 3>& grad, const ViewTuple& x, const ViewTuple& y,
-                      double temperature, int threads, uintptr_t lse, uintptr_t row_loss,
-                      uintptr_t grad_x, uintptr_t grad_y, const CutsDict& given) {
-    const auto pass = ssk::nt_xent_backward(ssk::active_isa());
+                      int64_t first, int64_t samples, double temperature, int threads,
+                      uintptr_t lse, uintptr_t row_loss, bool unrounded, uintptr_t grad_x,
+                      uintptr_t grad_y, uintptr_t radial, const CutsDict& given) {
+    const auto pass = ssk::nt_xent_backward()(as_view(x).dtype);
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
-    pass(grad.data(), as_view(x), as_view(y), temperature, threads, cuts, as_pointer<double>(lse),
-         as_pointer<double>(row_loss), as_pointer<void>(grad_x), as_pointer<void>(grad_y));
+    pass(grad.data(), as_view(x), as_view(y), first, samples, temperature, threads, cuts,
+         as_pointer<double>(lse), as_pointer<double>(row_loss), unrounded, as_pointer<void>(grad_x),
+         as_pointer<void>(grad_y), as_pointer<double>(radial));
     cuts.all_used();
 }
 
 void unit_moments(const ViewTuple& z, int threads, uintptr_t mean, uintptr_t m2,
                   const CutsDict& given) {
-    const auto pass = ssk::unit_moments(ssk::active_isa());
+    const auto pass = ssk::unit_moments()(as_view(z).dtype);
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     pass(as_view(z), threads, cuts, as_pointer<double>(mean), as_pointer<double>(m2));
@@ -212,7 +215,7 @@ void unit_moments(const ViewTuple& z, int threads, uintptr_t mean, uintptr_t m2,
 
 void scatter_update(const ViewTuple& z, uintptr_t classes, uintptr_t centers, uintptr_t upper,
                     int threads, const CutsDict& given) {
-    const auto pass = ssk::scatter_update(ssk::active_isa());
+    const auto pass = ssk::scatter_update()(as_view(z).dtype);
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     pass(as_view(z), as_pointer<int64_t>(classes), as_pointer<double>(centers),
@@ -229,7 +232,7 @@ ssk::SigregSettings as_sigreg(const SigregTuple& t) {
 
 void sigreg_forward(const ViewTuple& z, const SigregTuple& settings, int threads, uintptr_t sums,
                     const CutsDict& given) {
-    const auto pass = ssk::sigreg_forward(ssk::active_isa());
+    const auto pass = ssk::sigreg_forward()(as_view(z).dtype);
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     pass(as_view(z), as_sigreg(settings), threads, cuts, as_pointer<double>(sums));
@@ -238,7 +241,7 @@ void sigreg_forward(const ViewTuple& z, const SigregTuple& settings, int threads
 
 void sigreg_backward(uintptr_t grad, const ViewTuple& z, const SigregTuple& settings, int threads,
                      uintptr_t grad_z, const CutsDict& given) {
-    const auto pass = ssk::sigreg_backward(ssk::active_isa());
+    const auto pass = ssk::sigreg_backward()(as_view(z).dtype);
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     pass(as_pointer<double>(grad), as_view(z), as_sigreg(settings), threads, cuts,
@@ -255,7 +258,7 @@ ssk::BarlowColumns as_columns(uintptr_t data, int64_t d) {
 void barlow_twins_forward(const ViewTuple& x, const ViewTuple& y, double lambda, double eps,
                           bool wide, int threads, uintptr_t terms, uintptr_t columns,
                           uintptr_t gram, const CutsDict& given) {
-    const auto pass = ssk::barlow_forward(ssk::active_isa());
+    const auto pass = ssk::barlow_forward()(as_view(x).dtype);
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     const ssk::MatrixView first = as_view(x);
@@ -268,7 +271,7 @@ void barlow_twins_backward(const std::array<double, 3>& grad, const ViewTuple& x
                            const ViewTuple& y, double lambda, bool wide, int threads,
                            uintptr_t columns, uintptr_t gram, uintptr_t grad_x, uintptr_t grad_y,
                            const CutsDict& given) {
-    const auto pass = ssk::barlow_backward(ssk::active_isa());
+    const auto pass = ssk::barlow_backward()(as_view(x).dtype);
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     const ssk::MatrixView first = as_view(x);
@@ -282,8 +285,9 @@ void barlow_twins_backward(const std::array<double, 3>& grad, const ViewTuple& x
 
 PYBIND11_MODULE(_C, m) {
     m.doc() = "CPU kernels of sslkernels";
-    m.def("detected_isa", [] { return ssk::isa_name(ssk::detected_isa()); });
-    m.def("active_isa", [] { return ssk::isa_name(ssk::active_isa()); });
+    m.def("available_isas", &ssk::available_isas);
+    m.def("detected_isa", &ssk::detected_isa);
+    m.def("active_isa", &ssk::active_isa);
     m.def("set_isa_limit", &ssk::set_isa_limit);
     m.def("barlow_twins_forward", &barlow_twins_forward);
     m.def("barlow_twins_backward", &barlow_twins_backward);

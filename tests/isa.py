@@ -3,5 +3,5 @@
 from sslkernels.backends.cpu import _C
 
 LEVELS = ("portable", "avx2", "avx512", "avx512bf16", "amx")
-DETECTED = LEVELS[: LEVELS.index(_C.detected_isa()) + 1]
-WIDTHS = DETECTED[:3]  # all that kernels without bf16 products are built for
+DETECTED = tuple(_C.available_isas())
+WIDTHS = tuple(isa for isa in DETECTED if isa not in ("avx512bf16", "amx"))  # of most kernels

@@ -210,20 +210,7 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
 
 }  // namespace
 
-void barlow_backward(const double* grad, const MatrixView& x, const MatrixView& y, double lambda,
-                     bool wide, int threads, const Cuts& cuts, const BarlowColumns& columns,
-                     const void* gram, void* const* grads) {
-    switch (x.dtype) {
-        case DType::f32:
-            return backward<float>(grad, x, y, lambda, wide, threads, cuts, columns, gram, grads);
-        case DType::f64:
-            return backward<double>(grad, x, y, lambda, wide, threads, cuts, columns, gram, grads);
-        case DType::f16:
-            return backward<f16>(grad, x, y, lambda, wide, threads, cuts, columns, gram, grads);
-        case DType::bf16:
-            return backward<bf16>(grad, x, y, lambda, wide, threads, cuts, columns, gram, grads);
-    }
-}
+SSK_BY_DTYPE(BarlowBackward, barlow_backward, backward)
 
 }  // namespace SSK_ISA
 }  // namespace ssk

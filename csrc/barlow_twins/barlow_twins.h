@@ -1,8 +1,8 @@
 // Barlow Twins, forward and backward: the passes that sslkernels/passes/barlow_twins.py specifies.
 #pragma once
 
-#include "core/cpu_features.h"
 #include "core/cuts.h"
+#include "core/isa.h"
 #include "core/views.h"
 
 namespace ssk {
@@ -27,37 +27,7 @@ using BarlowBackward = void(const double* grad, const MatrixView& x, const Matri
                             double lambda, bool wide, int threads, const Cuts& cuts,
                             const BarlowColumns& columns, const void* gram, void* const* grads);
 
-namespace portable {
-BarlowForward barlow_forward;
-BarlowBackward barlow_backward;
-}  // namespace portable
-#if defined(__x86_64__)
-namespace avx2 {
-BarlowForward barlow_forward;
-BarlowBackward barlow_backward;
-}  // namespace avx2
-namespace avx512 {
-BarlowForward barlow_forward;
-BarlowBackward barlow_backward;
-}  // namespace avx512
-#endif
-
-inline BarlowForward* barlow_forward(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::barlow_forward;
-    if (isa >= Isa::avx2) return avx2::barlow_forward;
-#endif
-    (void)isa;
-    return portable::barlow_forward;
-}
-
-inline BarlowBackward* barlow_backward(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::barlow_backward;
-    if (isa >= Isa::avx2) return avx2::barlow_backward;
-#endif
-    (void)isa;
-    return portable::barlow_backward;
-}
+SSK_EXPORT(ByDType<BarlowForward>, barlow_forward, VECTORS)
+SSK_EXPORT(ByDType<BarlowBackward>, barlow_backward, VECTORS)
 
 }  // namespace ssk

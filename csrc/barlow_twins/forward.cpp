@@ -224,20 +224,7 @@ void forward(const MatrixView& x, const MatrixView& y, double lambda, double eps
 
 }  // namespace
 
-void barlow_forward(const MatrixView& x, const MatrixView& y, double lambda, double eps, bool wide,
-                    int threads, const Cuts& cuts, double* terms, const BarlowColumns& columns,
-                    void* gram) {
-    switch (x.dtype) {
-        case DType::f32:
-            return forward<float>(x, y, lambda, eps, wide, threads, cuts, terms, columns, gram);
-        case DType::f64:
-            return forward<double>(x, y, lambda, eps, wide, threads, cuts, terms, columns, gram);
-        case DType::f16:
-            return forward<f16>(x, y, lambda, eps, wide, threads, cuts, terms, columns, gram);
-        case DType::bf16:
-            return forward<bf16>(x, y, lambda, eps, wide, threads, cuts, terms, columns, gram);
-    }
-}
+SSK_BY_DTYPE(BarlowForward, barlow_forward, forward)
 
 }  // namespace SSK_ISA
 }  // namespace ssk

@@ -16,29 +16,8 @@
 #include <utility>
 
 #include "class_moments/parts.h"
-#include "core/cpu_features.h"
 
 namespace ssk {
-
-namespace portable {
-extern const RunKernels run_kernels;
-}
-#if defined(__x86_64__)
-namespace avx2 {
-extern const RunKernels run_kernels;
-}
-namespace avx512 {
-extern const RunKernels run_kernels;
-}
-#endif
-
-const RunKernels& run_kernels() {
-#if defined(__x86_64__)
-    if (active_isa() >= Isa::avx512) return avx512::run_kernels;
-    if (active_isa() == Isa::avx2) return avx2::run_kernels;
-#endif
-    return portable::run_kernels;
-}
 
 namespace {
 
@@ -142,7 +121,7 @@ void add_staged(const MatrixView& z, const std::vector<Target>& targets, const S
 BadLabel class_moments_update(const MatrixView& z, const int64_t* labels,
                               const std::vector<ClassState>& states, int64_t ignore, int threads,
                               const Cuts& cuts) {
-    const Setup setup(run_kernels(), threads, cuts);
+    const Setup setup(run_kernels()(), threads, cuts);
     std::vector<Target> targets;
     for (const ClassState& state : states)
         targets.push_back(

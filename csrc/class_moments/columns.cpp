@@ -37,29 +37,8 @@
 
 #include "class_moments/columns_run.h"
 #include "class_moments/parts.h"
-#include "core/cpu_features.h"
 
 namespace ssk {
-
-namespace portable {
-extern const ColumnKernels column_kernels;
-}
-#if defined(__x86_64__)
-namespace avx2 {
-extern const ColumnKernels column_kernels;
-}
-namespace avx512 {
-extern const ColumnKernels column_kernels;
-}
-#endif
-
-const ColumnKernels& column_kernels() {
-#if defined(__x86_64__)
-    if (active_isa() >= Isa::avx512) return avx512::column_kernels;
-    if (active_isa() == Isa::avx2) return avx2::column_kernels;
-#endif
-    return portable::column_kernels;
-}
 
 namespace {
 
@@ -111,7 +90,7 @@ class Columns {
     void run() {
         const int threads = setup_.threads;
         const Array<float> shift(z_.cols);
-        column_kernels().find_shift(z_, shift.get());
+        column_kernels()().find_shift(z_, shift.get());
         shift_ = shift.get();
         sums_ = Array<double>(parts_ * (classes_ + 1) * width_);
         const int64_t tallies = parts_ * slices_ * (classes_ + 1);
@@ -194,8 +173,8 @@ class Columns {
         const int64_t cols = std::min(kSliceCols, width_ - slice.first_col);
         for (int64_t c = 0; c <= classes_; ++c)
             std::fill_n(slice.sums + c * width_ + slice.first_col, cols, 0.0);
-        column_kernels().add(z_, z_.rows * p / parts_, z_.rows * (p + 1) / parts_, numbers,
-                             static_cast<int64_t>(chains_.size()), slice);
+        column_kernels()().add(z_, z_.rows * p / parts_, z_.rows * (p + 1) / parts_, numbers,
+                               static_cast<int64_t>(chains_.size()), slice);
     }
 
     // ---- by blocks ----
@@ -262,7 +241,7 @@ class Columns {
     }
 
     void add_part_by_blocks(int64_t p, int64_t s, const Sorted& sorted, const Room& room) const {
-        const ColumnKernels& kernels = column_kernels();
+        const ColumnKernels kernels = column_kernels()();
         const int64_t first_col = s * kBlockCols, end = blocks_ * (p + 1) / parts_;
         std::fill_n(room.sums, classes_ * kBlockCols, 0.0);
         for (int64_t b = blocks_ * p / parts_; b < end; ++b) {

@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/convert.h"
+#include "core/dtypes.h"
 
 namespace ssk {
 namespace SSK_ISA {
@@ -177,44 +177,24 @@ void add_block(const float* block, const double* squares, const uint16_t* order,
 }
 
 void find_shift_any(const MatrixView& z, float* shift) {
-    switch (z.dtype) {
-        case DType::f16:
-            return find_shift<f16>(z, shift);
-        case DType::bf16:
-            return find_shift<bf16>(z, shift);
-        default:
-            return find_shift<float>(z, shift);
-    }
+    by_dtype(z.dtype, [&](auto s) { find_shift<decltype(s)>(z, shift); });
 }
 
 void add_any(const MatrixView& z, int64_t begin, int64_t end, const uint16_t* classes,
              int64_t labelings, const Slice& slice) {
-    switch (z.dtype) {
-        case DType::f16:
-            return add_typed<f16>(z, begin, end, classes, labelings, slice);
-        case DType::bf16:
-            return add_typed<bf16>(z, begin, end, classes, labelings, slice);
-        default:
-            return add_typed<float>(z, begin, end, classes, labelings, slice);
-    }
+    by_dtype(z.dtype,
+             [&](auto s) { add_typed<decltype(s)>(z, begin, end, classes, labelings, slice); });
 }
 
 void stage_any(const MatrixView& z, int64_t begin, int64_t n, int64_t first_col, const float* shift,
                float* block, double* squares) {
-    switch (z.dtype) {
-        case DType::f16:
-            return stage<f16>(z, begin, n, first_col, shift, block, squares);
-        case DType::bf16:
-            return stage<bf16>(z, begin, n, first_col, shift, block, squares);
-        default:
-            return stage<float>(z, begin, n, first_col, shift, block, squares);
-    }
+    by_dtype(z.dtype,
+             [&](auto s) { stage<decltype(s)>(z, begin, n, first_col, shift, block, squares); });
 }
 
 }  // namespace
 
-extern const ColumnKernels column_kernels;
-const ColumnKernels column_kernels = {find_shift_any, add_any, stage_any, add_block};
+ColumnKernels column_kernels() { return {find_shift_any, add_any, stage_any, add_block}; }
 
 }  // namespace SSK_ISA
 }  // namespace ssk

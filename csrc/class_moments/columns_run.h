@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "core/isa.h"
 #include "core/views.h"
 
 namespace ssk {
@@ -50,7 +51,6 @@ struct ColumnKernels {
                       const uint16_t* starts, int64_t classes, double* sums, Tally* tallies);
 };
 
-// The fastest set below the limit in force (cpu_features.h).
-const ColumnKernels& column_kernels();
+SSK_EXPORT(Table<ColumnKernels>, column_kernels, VECTORS)
 
 }  // namespace ssk

@@ -12,7 +12,7 @@
 // factor of R to cancellation, whatever the size of the class. Equal rows have no scatter at all.
 #include "class_moments/run.h"
 
-#include "core/convert.h"
+#include "core/dtypes.h"
 
 namespace ssk {
 namespace SSK_ISA {
@@ -132,30 +132,18 @@ double add_rows(const MatrixView& z, const uint32_t* rows, int64_t n, const Upco
 
 double add(const MatrixView& z, const uint32_t* rows, int64_t n, const Upcoming& upcoming,
            double count, double* mean) {
-    switch (z.dtype) {
-        case DType::f32:
-            return add_rows<f32v, float>(z, rows, n, upcoming, count, mean);
-        case DType::f64:
-            return add_rows<f64v, double>(z, rows, n, upcoming, count, mean);
-        case DType::f16:
-            return add_rows<f32v, f16>(z, rows, n, upcoming, count, mean);
-        default:
-            return add_rows<f32v, bf16>(z, rows, n, upcoming, count, mean);
-    }
+    return by_dtype(z.dtype, [&](auto s) {
+        using S = decltype(s);
+        using V = std::conditional_t<std::is_same_v<S, double>, f64v, f32v>;
+        return add_rows<V, S>(z, rows, n, upcoming, count, mean);
+    });
 }
 
 double add_wide(const MatrixView& z, const uint32_t* rows, int64_t n, const Upcoming& upcoming,
                 double count, double* mean) {
-    switch (z.dtype) {
-        case DType::f32:
-            return add_rows<f64v, float>(z, rows, n, upcoming, count, mean);
-        case DType::f64:
-            return add_rows<f64v, double>(z, rows, n, upcoming, count, mean);
-        case DType::f16:
-            return add_rows<f64v, f16>(z, rows, n, upcoming, count, mean);
-        default:
-            return add_rows<f64v, bf16>(z, rows, n, upcoming, count, mean);
-    }
+    return by_dtype(z.dtype, [&](auto s) {
+        return add_rows<f64v, decltype(s)>(z, rows, n, upcoming, count, mean);
+    });
 }
 
 double merge(int64_t cols, double n_a, double n_b, const double* mean_b, double* mean_a) {
@@ -183,8 +171,7 @@ double merge(int64_t cols, double n_a, double n_b, const double* mean_b, double*
 
 }  // namespace
 
-extern const RunKernels run_kernels;
-const RunKernels run_kernels = {add, add_wide, merge};
+RunKernels run_kernels() { return {add, add_wide, merge}; }
 
 }  // namespace SSK_ISA
 }  // namespace ssk

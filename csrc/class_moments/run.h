@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "core/isa.h"
 #include "core/views.h"
 
 namespace ssk {
@@ -31,7 +32,6 @@ struct RunKernels {
     double (*merge)(int64_t cols, double n_a, double n_b, const double* mean_b, double* mean_a);
 };
 
-// The fastest set below the limit in force (cpu_features.h).
-const RunKernels& run_kernels();
+SSK_EXPORT(Table<RunKernels>, run_kernels, VECTORS)
 
 }  // namespace ssk

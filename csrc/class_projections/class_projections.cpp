@@ -11,7 +11,6 @@
 
 #include "class_moments/label_sort.h"
 #include "class_projections/plan.h"
-#include "core/cpu_features.h"
 #include "core/memory.h"
 #include "nearest_center/plan.h"
 
@@ -24,30 +23,9 @@ constexpr int64_t kMaxRows = 8 * kTile;
 constexpr int64_t kRowStep = 16;      // whole panels of every instruction set
 constexpr int64_t kColumnSlice = 64;  // columns of the mean that one thread sums
 constexpr double kInflation = 1 + 0x1p-20;
-// From so many on, int16 products pay, and their roundings average out.
-constexpr int64_t kManyCenters = 256, kManyColumns = 64;
 // Elements to prepare, and multiply-adds, below which one more thread costs more than it saves.
 constexpr double kPreparedShare = 3e4, kScannedShare = 1e6;
 constexpr int64_t kMostRows = int64_t{1} << 32;  // of z: their numbers are kept in 32 bits
-
-struct Kernels {
-    ExactKernel exact;
-    ProjectionKernel product;
-};
-
-Kernels choose(bool wide, bool quantized) {
-#if defined(__x86_64__)
-    const Isa isa = active_isa();
-    if (isa >= Isa::avx512bf16 && !wide && quantized)
-        return {avx512::nearest_center_exact(), avx512bf16::quantized_class_projection_kernel()};
-    if (isa >= Isa::avx512)
-        return {avx512::nearest_center_exact(), avx512::class_projection_kernel(wide)};
-    if (isa >= Isa::avx2)
-        return {avx2::nearest_center_exact(), avx2::class_projection_kernel(wide)};
-#endif
-    (void)quantized;
-    return {portable::nearest_center_exact(), portable::class_projection_kernel(wide)};
-}
 
 // g, the mean of the usable centers, and ||mu_j - g||.
 void around_their_mean(const MatrixView& centers, const std::vector<int32_t>& ids, int threads,
@@ -104,8 +82,6 @@ void class_projections(const MatrixView& z, const int64_t* classes, const Matrix
     const int preparing = cuts.threads(elements / kPreparedShare, threads);
     const std::vector<int32_t> ids = usable_centers(centers, preparing);
     const int64_t usable = static_cast<int64_t>(ids.size());
-    const bool many = usable >= kManyCenters && centers.cols >= kManyColumns;
-    const Kernels kernels = choose(z.dtype == DType::f64, cuts("int16", many, 0, 1) != 0);
     if (ids.empty() || z.rows == 0) return;
 
     std::vector<int32_t> column(size, -1);
@@ -124,15 +100,16 @@ void class_projections(const MatrixView& z, const int64_t* classes, const Matrix
     if (std::isfinite(reach) && reach > 0) exponent = -std::ilogb(reach);
     for (int64_t i = 0; i < usable; ++i) norm[i] = std::ldexp(norm[i], exponent) * kInflation;
 
-    const ProjectionKernel& product = kernels.product;
+    const bool wide = z.dtype == DType::f64;
+    const ProjectionKernel product = class_projection_kernel()(wide);
     const int64_t panels = (usable + product.lanes - 1) / product.lanes;
     const Array<char> packed(product.packed_bytes(usable, centers.cols));
     const ProjectionPlan plan{z,
                               centers,
-                              kernels.exact,
+                              nearest_center_exact()(),
                               classes,
                               counts,
-                              z.dtype == DType::f64 ? nullptr : between,
+                              wide ? nullptr : between,
                               directional,
                               usable,
                               (z.cols + 7) / 8 * 8,
@@ -147,11 +124,8 @@ void class_projections(const MatrixView& z, const int64_t* classes, const Matrix
                               rank,
                               alone,
                               row_spread.get()};
-    const int64_t staging = product.staged * plan.leading;
-    const Array<double> staged(preparing * staging);
 #pragma omp parallel for num_threads(preparing) schedule(static)
-    for (int64_t p = 0; p < panels; ++p)
-        product.pack(plan, p, staged.get() + omp_get_thread_num() * staging, packed.get());
+    for (int64_t p = 0; p < panels; ++p) product.pack(plan, p, packed.get());
 
     const int scanning = cuts.threads(elements * static_cast<double>(n) / kScannedShare, threads);
     const auto stepped = [](int64_t rows, int64_t step) { return (rows + step - 1) / step * step; };

@@ -51,18 +51,6 @@
 // Sums of (t_j / d_j^2)^2 run in the arithmetic type over at most 96 centers, then in float64, one
 // sum per row; rows are added to their class in their own order. So the bits depend neither on the
 // number of threads nor on how rows are cut into blocks.
-//
-// Products of int16 (class_projections_int16.h), where there are many centers: r and v_j are each a
-// factor times integers and a rest of known length. (1) is then lost(r) (||v_j|| + lost(v_j)) +
-// ||r|| lost(v_j), and in (2) n = D / 128 + 8, the conversions and factors included. Ranks stay
-// those of float64 distances. t_j is noisier than from float32, by a share of about 1e-4 of its
-// usual size for each row and center, independent from one to the next: sums over all of them lose
-// 1e-8 to 1e-6. Where t_j is small beside ||r|| and ||v_j||, because rows and centers vary along
-// different directions, that would not hold. So each row's sum is compared with the noise that
-// independent roundings put into it, (lost(r)^2 sum_j ||v_j||^2 / d_j^4 + ||r||^2 sum_j lost(v_j)^2
-// / d_j^4) / D. Rows where it exceeds 2^-26 of the sum are taken again in float32, as are rows with
-// so many open comparisons that this costs less than deciding them. Either choice depends on the
-// row alone.
 #pragma once
 
 #include <cstdint>
@@ -83,8 +71,7 @@ namespace ssk {
 // spread [C]: as above, 0 unless `directional`; NaN if a row of the class is not finite or another
 //   center coincides with its own.
 // Throws std::invalid_argument if a class is outside [-1, C).
-// Cuts: `rows` of a block; `int16`, 1 where rows that are not float64 are to be multiplied as int16
-// if the machine can; `threads` to put to work; those of the labels (label_sort.h).
+// Cuts: `rows` of a block; `threads` to put to work; those of the labels (label_sort.h).
 void class_projections(const MatrixView& z, const int64_t* classes, const MatrixView& centers,
                        const int64_t* counts, const double* between, bool directional, int threads,
                        const Cuts& cuts, int64_t* rank, uint8_t* alone, double* spread);

@@ -18,7 +18,7 @@ void finish_close(const Block<T>& b, int64_t slot, int64_t j0, const double* bet
     const int64_t dim = plan.z.cols, begin = b.slot_begin[slot], end = b.slot_begin[slot + 1];
     const double* own = b.center(b.class_of(slot));
     const double up = power_of_two(plan.exponent);
-    const int64_t panel = panel_of<T>(dim);
+    const int64_t panel = W * dim;
     double magnify[kBlock], scaled[kBlock];  // the first puts the difference's length into [1, 2)
     for (int64_t i = 0; i < count; ++i) {
         const double d2 = between[lanes[i]];
@@ -30,48 +30,34 @@ void finish_close(const Block<T>& b, int64_t slot, int64_t j0, const double* bet
         const auto difference = [&](int64_t l) {
             return Difference{b.center(plan.ids[j0 + lanes[p + l]]), own, magnify[p + l]};
         };
-        pack_differences<T>(smaller(W, count - p), dim, difference, b.x, plan.leading,
-                            b.differences + p / W * panel);
+        pack_differences<T>(smaller(W, count - p), dim, difference, b.differences + p / W * panel);
     }
-    double factor[kBlock], lost[kBlock];
+    double factor[kBlock];
     for (int64_t i = 0; i < count; ++i) {
         factor[i] = up / magnify[i];
-        lost[i] = 0;
-        if constexpr (kQuantized<T>) {
-            const auto* const tail = reinterpret_cast<const float*>(b.differences + i / W * panel +
-                                                                    depth_of<T>(dim) * W);
-            lost[i] = factor[i] * static_cast<double>(tail[W + i % W]);
-            factor[i] *= static_cast<double>(tail[i % W]);
-            if (scaled[i] > 0) {
-                b.noise[slot].rows += 1 / scaled[i];
-                b.noise[slot].centers += lost[i] / scaled[i] * (lost[i] / scaled[i]);
-            }
-        }
     }
-    const double relative = relative_rounding<Sum<T>>(dim);
+    const double relative = relative_rounding<T>(dim);
     for (int64_t s = begin / W * W; s < end; s += kBlock) {
         const int64_t height = smaller(kBlock, end - s);
-        block_product(b.packed + s / W * panel, panel, height, b.differences, panel, count, 0,
-                      depth_of<T>(dim), false, b.product);
+        block_product(b.packed + s / W * panel, panel, height, b.differences, panel, count, 0, dim,
+                      false, b.product);
         for (int64_t r = larger(s, begin); r < s + height; ++r) {
-            Row<Sum<T>>& row = b.rows[r];
-            if (!row.finite || row.given_up) continue;
+            Row<T>& row = b.rows[r];
+            if (!row.finite) continue;
             int32_t ids[kBlock];
             bool ranked[kBlock], left[kBlock];
             int64_t open = 0;
             for (int64_t i = 0; i < count; ++i) {
                 const double product = static_cast<double>(b.product[(r - s) * kBlock + i]);
-                double t = product * factor[i];
-                if (kQuantized<T>) t *= static_cast<double>(row.factor);
+                const double t = product * factor[i];
                 if (scaled[i] > 0) {
                     const double ratio = t / scaled[i];
                     b.sums[r][0] += ratio * ratio;
                 }
                 const double half = scaled[i] / 2 * static_cast<double>(row.per_half);
-                const double bound = kInflation * (static_cast<double>(row.slope) *
-                                                       (std::sqrt(scaled[i]) + lost[i]) +
-                                                   row.norm * lost[i]) +
-                                     relative * (half + static_cast<double>(row.gain)) + row.base;
+                const double bound =
+                    kInflation * static_cast<double>(row.slope) * std::sqrt(scaled[i]) +
+                    relative * (half + static_cast<double>(row.gain)) + row.base;
                 const double margin = t - half, moved = margin + static_cast<double>(row.gain);
                 const bool sure = margin > bound, surely = moved > bound;
                 row.rank += sure;
@@ -109,20 +95,11 @@ void know_distances(const Block<T>& b, int64_t g, int64_t group, int64_t j0, int
 // The tables of all classes for columns [j0, j0 + width); close centers are dealt with at once.
 template <class T>
 void know_columns(const Block<T>& b, int64_t j0, int64_t width) {
-    using S = Sum<T>;
     const ProjectionPlan& plan = b.plan;
-    const int64_t dim = plan.z.cols, lanes = panels_of<T>(width) * kLanes<T>;
+    const int64_t lanes = panels_of<T>(width) * kLanes<T>;
     const double up = power_of_two(plan.exponent);
     for (int64_t l = 0; l < lanes; ++l) {
-        b.weight[l] = l < width ? static_cast<S>(plan.norm[j0 + l] * kInflation) : S{0};
-        if constexpr (kQuantized<T>) {
-            constexpr int W = kLanes<T>;
-            const auto* const tail = reinterpret_cast<const float*>(
-                packed_centers<T>(plan) + ((j0 + l) / W + 1) * panel_of<T>(dim) - 2 * W);
-            b.factor[l] = tail[(j0 + l) % W];
-            b.lost[l] = tail[W + (j0 + l) % W];
-            b.weight[l] += b.lost[l];
-        }
+        b.weight[l] = l < width ? static_cast<T>(plan.norm[j0 + l] * kInflation) : T{0};
     }
     for (int64_t g = 0; g < b.slots; g += kGroup) {
         const int64_t group = smaller(kGroup, b.slots - g);
@@ -131,24 +108,19 @@ void know_columns(const Block<T>& b, int64_t j0, int64_t width) {
             const int64_t at = plan.column[b.class_of(g + i)];
             const double own = plan.norm[at];
             const double* between = b.between + i * width;
-            ClassTile<S>& tile = b.tiles[g + i];
+            ClassTile<T>& tile = b.tiles[g + i];
             int32_t close[kBlock];
             int64_t count = 0;
             for (int64_t l = 0; l < lanes; ++l) {
-                tile.half[l] = static_cast<S>(kAway);
+                tile.half[l] = static_cast<T>(kAway);
                 tile.inverse[l] = 0;
                 if (l >= width || j0 + l == at) continue;
                 const double other = plan.norm[j0 + l];
                 const double scaled = between[l] * up * up;
                 if (!(between[l] > 0) || !std::isfinite(between[l])) b.coincides[g + i] = true;
-                if (scaled > kTiny && scaled > Bound<S>::close * (own * own + other * other)) {
-                    tile.half[l] = static_cast<S>(scaled / 2);
-                    tile.inverse[l] = static_cast<S>(1 / scaled);
-                    if constexpr (kQuantized<T>) {
-                        const double weight = b.weight[l] / scaled, lost = b.lost[l] / scaled;
-                        b.noise[g + i].rows += weight * weight;
-                        b.noise[g + i].centers += lost * lost;
-                    }
+                if (scaled > kTiny && scaled > Bound<T>::close * (own * own + other * other)) {
+                    tile.half[l] = static_cast<T>(scaled / 2);
+                    tile.inverse[l] = static_cast<T>(1 / scaled);
                 } else {
                     close[count++] = static_cast<int32_t>(l);
                 }

@@ -35,25 +35,15 @@ struct ProjectionPlan {
 struct ProjectionKernel {
     int64_t lanes;    // centers per panel
     int64_t element;  // bytes of a row's element, about
-    int64_t staged;   // float64 rows, of plan.leading columns, that `pack` works on
     int64_t (*packed_bytes)(int64_t centers, int64_t dim);
-    void (*pack)(const ProjectionPlan&, int64_t panel, double* staging, void* packed);
+    void (*pack)(const ProjectionPlan&, int64_t panel, void* packed);
     // Bytes of scratch for `rows` rows at a time, a multiple of 64.
     int64_t (*scratch)(const ProjectionPlan&, int64_t rows);
     // Rows order[first, first + n), n at most what the scratch was made for.
     void (*scan)(const ProjectionPlan&, int64_t first, int64_t n, int64_t rows, void* scratch);
 };
 
-#define SSK_CLASS_PROJECTIONS(isa)                       \
-    namespace isa {                                      \
-    ProjectionKernel class_projection_kernel(bool wide); \
-    }
-SSK_CLASS_PROJECTIONS(portable)
-SSK_CLASS_PROJECTIONS(avx2)
-SSK_CLASS_PROJECTIONS(avx512)
-#undef SSK_CLASS_PROJECTIONS
-namespace avx512bf16 {
-ProjectionKernel quantized_class_projection_kernel();
-}
+using ProjectionKernelFor = ProjectionKernel(bool wide);
+SSK_EXPORT(ProjectionKernelFor, class_projection_kernel, VECTORS)
 
 }  // namespace ssk

@@ -5,7 +5,9 @@
 
 #include <cmath>
 
-#include "class_projections/int16.h"
+#include "class_projections/plan.h"
+#include "core/elementary.h"
+#include "product/panels.h"
 
 namespace ssk {
 namespace SSK_ISA {
@@ -30,8 +32,7 @@ constexpr double kTiny = 0x1p-80;
 // scaled as if they were larger.
 constexpr int kFar = 30, kNear = 60;
 
-// What a class's row carries through the tiles. T is what products are added up in; the second part
-// is of quantized rows.
+// What a class's row carries through the tiles.
 template <class T>
 struct Row {
     T slope;       // A
@@ -45,12 +46,6 @@ struct Row {
     bool finite, rival;
     double base;          // `constant` without the rounding of p_y
     double own, without;  // the float64 distances that decide: ||r||^2 and f^2 ||r||^2
-    double norm;          // ||b r||
-
-    T factor, loss;  // of the row; ||b r||, which multiplies what a center has lost
-    double lost;
-    int32_t open;  // comparisons that the bound has left open
-    bool given_up;
 };
 
 // 2^e; 0 or infinity beyond the normal numbers.
@@ -93,17 +88,15 @@ inline double center_row(const double* mu, const double* g, int64_t dim, double*
 // n of the bound's gamma_n.
 template <class T>
 double roundings(int64_t dim) {
-    if constexpr (kQuantized<T>) return static_cast<double>(dim / (2 * kSteps<T>)+8);
     return static_cast<double>(kSteps<T> + dim / kSteps<T> + 2);
 }
 
 // Fills everything but the slot, for a row whose r is in x; returns the exponent of b.
-template <class Operand, class T>
+template <class T>
 int describe_row(const ProjectionPlan& plan, int64_t y, double at_own, const double* x,
                  Row<T>& row) {
     const int64_t dim = plan.z.cols;
-    row.rank = row.open = 0;
-    row.given_up = false;
+    row.rank = 0;
     row.finite = std::isfinite(row.own);
     if (!row.finite) return 0;
     const int a = plan.exponent;
@@ -116,9 +109,8 @@ int describe_row(const ProjectionPlan& plan, int64_t y, double at_own, const dou
     }
     const double up_a = power_of_two(a), up_b = power_of_two(b);
     const double norm = std::sqrt(row.own) * up_b, per_half = power_of_two(b - a);
-    row.norm = norm;
     const double d = static_cast<double>(dim), gamma64 = 0x1p-53 * (d + 16);
-    const double n = roundings<Operand>(dim);
+    const double n = roundings<T>(dim);
     const double gamma = n * Bound<T>::rounding / (1 - n * Bound<T>::rounding);
     row.base = 4 * gamma64 * norm * norm / per_half + d * Bound<T>::floor;
     if (a + b > 700) row.base += std::ldexp(d, a + b - 1072);  // else far below the floor
@@ -158,15 +150,6 @@ inline void prefetch(const MatrixView& z, const uint32_t* order, int64_t n, int6
                 2);
 }
 
-// Adds what a row has lost to its bound.
-template <class T>
-void lose(Row<T>& row, Quantized q) {
-    row.factor = static_cast<T>(q.factor);
-    row.lost = q.lost;
-    row.loss = static_cast<T>(kInflation * row.norm);
-    row.slope += static_cast<T>(kInflation * q.lost);
-}
-
 template <class T>
 void pack_scaled(const double* x, int64_t leading, const double* scale, int64_t n, int64_t dim,
                  T* panel) {
@@ -185,7 +168,7 @@ void pack_scaled(const double* x, int64_t leading, const double* scale, int64_t 
 // for kLanes rows.
 template <class T>
 void pack_rows_of_classes(const ProjectionPlan& plan, const uint32_t* order, int64_t n,
-                          int64_t next, double* x, Row<Sum<T>>* rows, T* panel) {
+                          int64_t next, double* x, Row<T>* rows, T* panel) {
     constexpr int W = kLanes<T>;
     const int64_t dim = plan.z.cols;
     const auto* centers = static_cast<const double*>(plan.centers.data);
@@ -200,17 +183,10 @@ void pack_rows_of_classes(const ProjectionPlan& plan, const uint32_t* order, int
         const auto center = static_cast<int32_t>(y);
         plan.exact.distances(row, plan.leading, 1, plan.centers, &center, 1, &rows[r].own);
         const double at_own = center_row(centers + y * dim, plan.shift, dim, row);
-        scale[r] = power_of_two(describe_row<T>(plan, y, at_own, row, rows[r]));
+        scale[r] = power_of_two(describe_row(plan, y, at_own, row, rows[r]));
         if (!rows[r].finite) std::memset(row, 0, dim * sizeof(double));
-        if constexpr (kQuantized<T>) {
-            for (int64_t j = 0; j < dim; ++j) row[j] *= scale[r];
-            lose(rows[r], quantize(row, dim));
-        }
     }
-    if constexpr (kQuantized<T>)
-        pack_quantized(x, plan.leading, n, dim, panel);
-    else
-        pack_scaled(x, plan.leading, scale, n, dim, panel);
+    pack_scaled(x, plan.leading, scale, n, dim, panel);
 }
 
 struct Difference {
@@ -218,26 +194,10 @@ struct Difference {
     double factor;
 };
 
-// One panel of differences times their factors, of(lane) each; spare lanes are zero. Quantized ones
-// pass through the `leading` columns of each row of x.
+// One panel of differences times their factors, of(lane) each; spare lanes are zero.
 template <class T, class Of>
-void pack_differences(int64_t lanes, int64_t dim, const Of& of, double* x, int64_t leading,
-                      T* panel) {
+void pack_differences(int64_t lanes, int64_t dim, const Of& of, T* panel) {
     constexpr int W = kLanes<T>;
-    if constexpr (kQuantized<T>) {
-        auto* const tail = reinterpret_cast<float*>(panel + depth_of<T>(dim) * W);
-        for (int64_t l = 0; l < W; ++l) tail[l] = tail[W + l] = 0;
-        for (int64_t l = 0; l < lanes; ++l) {
-            const Difference v = of(l);
-            double* const row = x + l * leading;
-            for (int64_t j = 0; j < dim; ++j) row[j] = (v.to[j] - v.from[j]) * v.factor;
-            const Quantized q = quantize(row, dim);
-            tail[l] = static_cast<float>(q.factor);
-            tail[W + l] = static_cast<float>(q.lost * kInflation);
-        }
-        pack_quantized(x, leading, lanes, dim, panel);
-        return;
-    }
     alignas(64) T z[W][kChunk];
     for (int64_t k = 0; k < dim; k += kChunk) {
         const int64_t width = smaller(kChunk, dim - k);

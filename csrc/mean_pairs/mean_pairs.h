@@ -37,8 +37,8 @@
 
 #include <cstdint>
 
-#include "core/cpu_features.h"
 #include "core/cuts.h"
+#include "core/isa.h"
 
 namespace ssk {
 
@@ -57,25 +57,6 @@ enum class PairSum { cdnv, cosine_gap };
 // std::bad_alloc.
 using MeanPairs = double(const MeanTable& means, PairSum sum, int threads, const Cuts& cuts);
 
-namespace portable {
-MeanPairs mean_pairs;
-}
-#if defined(__x86_64__)
-namespace avx2 {
-MeanPairs mean_pairs;
-}
-namespace avx512 {
-MeanPairs mean_pairs;
-}
-#endif
-
-inline MeanPairs* mean_pairs(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::mean_pairs;
-    if (isa >= Isa::avx2) return avx2::mean_pairs;
-#endif
-    (void)isa;
-    return portable::mean_pairs;
-}
+SSK_EXPORT(MeanPairs, mean_pairs, VECTORS)
 
 }  // namespace ssk

@@ -1,7 +1,7 @@
 // float64 distances from differences, with the same bits on every instruction set: column d adds
 // its square to partial sum d mod 8 by a fused multiply-add (in software where the CPU has none),
 // and the eight are added in one fixed order. Compiled once per instruction set.
-#include "core/convert.h"
+#include "core/dtypes.h"
 #include "nearest_center/filter.h"
 
 namespace ssk {
@@ -173,16 +173,7 @@ void load_rows(const MatrixView& z, const int64_t* rows, int64_t n, double* out,
 }
 
 void load_any(const MatrixView& z, const int64_t* rows, int64_t n, double* out, int64_t leading) {
-    switch (z.dtype) {
-        case DType::f32:
-            return load_rows<float>(z, rows, n, out, leading);
-        case DType::f64:
-            return load_rows<double>(z, rows, n, out, leading);
-        case DType::f16:
-            return load_rows<f16>(z, rows, n, out, leading);
-        case DType::bf16:
-            return load_rows<bf16>(z, rows, n, out, leading);
-    }
+    by_dtype(z.dtype, [&](auto s) { load_rows<decltype(s)>(z, rows, n, out, leading); });
 }
 
 }  // namespace

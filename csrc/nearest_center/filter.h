@@ -1,10 +1,11 @@
-// Between the driver (nearest_center.cpp), the prepared centers (nearest_center_plan.cpp) and the
+// Between the driver (nearest_center.cpp), the prepared centers (plan.cpp) and the
 // kernels compiled per instruction set. Plain data only: nothing here is compiled under wider
 // flags.
 #pragma once
 
 #include <cstdint>
 
+#include "core/isa.h"
 #include "core/views.h"
 
 namespace ssk {
@@ -76,25 +77,8 @@ struct ExactKernel {
                       const int32_t* ids, int64_t count, double* out);
 };
 
-#define SSK_NEAREST_CENTER(isa)           \
-    namespace isa {                       \
-    FilterKernel nearest_center_filter(); \
-    }
-SSK_NEAREST_CENTER(portable)
-SSK_NEAREST_CENTER(avx2)
-SSK_NEAREST_CENTER(avx512)
-SSK_NEAREST_CENTER(avx512bf16)
-SSK_NEAREST_CENTER(amx)
-SSK_NEAREST_CENTER(amx_emulated)
-#undef SSK_NEAREST_CENTER
-
-#define SSK_NEAREST_CENTER(isa)         \
-    namespace isa {                     \
-    ExactKernel nearest_center_exact(); \
-    }
-SSK_NEAREST_CENTER(portable)
-SSK_NEAREST_CENTER(avx2)
-SSK_NEAREST_CENTER(avx512)
-#undef SSK_NEAREST_CENTER
+SSK_EXPORT(Table<FilterKernel>, nearest_center_filter, VECTORS)
+SSK_EXPORT(Table<FilterKernel>, nearest_center_filter_bf16, BF16)  // may be null
+SSK_EXPORT(Table<ExactKernel>, nearest_center_exact, VECTORS)
 
 }  // namespace ssk

@@ -8,7 +8,6 @@
 #include <stdexcept>
 #include <vector>
 
-#include "core/cpu_features.h"
 #include "core/memory.h"
 #include "nearest_center/filter.h"
 #include "nearest_center/plan.h"
@@ -24,54 +23,11 @@ constexpr double kSmallProblem = 2e6;  // N C D below which packing costs more t
 constexpr double kPreparedShare = 3e4, kFilteredShare = 1e6, kExactShare = 4e5;
 constexpr int64_t kNarrow = 16;  // columns up to which fp32 beats bf16 and its rechecks
 
-// Names that a call may ask for; "" is what the machine and the shape suggest.
-struct Kernels {
-    bool filtered;
-    FilterKernel filter;
-    ExactKernel exact;
-};
-
-Kernels choose(const std::string& name, const MatrixView& z, int64_t centers) {
-    const Isa isa = active_isa();
-    Kernels out{true, {}, portable::nearest_center_exact()};
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512)
-        out.exact = avx512::nearest_center_exact();
-    else if (isa >= Isa::avx2)
-        out.exact = avx2::nearest_center_exact();
-#endif
-    std::string wanted = name;
-    if (wanted.empty()) {
-        const double work = static_cast<double>(z.rows) * centers * z.cols;
-        const Isa widest = z.cols <= kNarrow ? std::min(isa, Isa::avx512) : isa;
-        wanted = work < kSmallProblem ? "float64" : isa_name(widest);
-    }
-    const auto take = [&](const char* candidate, Isa needs, FilterKernel (*kernel)()) {
-        if (wanted != candidate || isa < needs) return false;
-        out.filter = kernel();
-        return true;
-    };
-    if (wanted == "float64") {
-        out.filtered = false;
-        return out;
-    }
-    if (take("portable", Isa::portable, portable::nearest_center_filter)) return out;
-#if defined(__x86_64__)
-    if (take("avx2", Isa::avx2, avx2::nearest_center_filter) ||
-        take("avx512", Isa::avx512, avx512::nearest_center_filter) ||
-        take("avx512bf16", Isa::avx512bf16, avx512bf16::nearest_center_filter) ||
-        take("amx", Isa::amx, amx::nearest_center_filter) ||
-        take("amx_emulated", Isa::portable, amx_emulated::nearest_center_filter))
-        return out;
-#endif
-    throw std::invalid_argument("no nearest-center kernel '" + wanted + "' at " + isa_name(isa));
-}
-
 struct Problem {
     const MatrixView& z;
     const MatrixView& centers;
     const std::vector<int32_t>& ids;  // usable centers
-    const ExactKernel& exact;
+    const ExactKernel exact;
     int64_t leading;  // columns of a row in float64
 };
 
@@ -205,25 +161,28 @@ void nearest_filtered(const Problem& p, const FilterKernel& filter, const Filter
 
 }  // namespace
 
-void nearest_center(const MatrixView& z, const MatrixView& centers, bool exact,
-                    const std::string& kernel, int threads, const Cuts& cuts, int64_t* out) {
-    const Kernels kernels = choose(kernel, z, centers.rows);
+void nearest_center(const MatrixView& z, const MatrixView& centers, bool exact, int threads,
+                    const Cuts& cuts, int64_t* out) {
     if (z.rows == 0) return;
     const double elements = static_cast<double>(centers.rows) * centers.cols;
+    const double work = elements * static_cast<double>(z.rows);
+    const bool direct = cuts("float64", work < kSmallProblem, 0, 1) != 0;
+    const bool low = cuts("bf16", z.cols > kNarrow, 0, 1) != 0;
     const int preparing = cuts.threads(elements / kPreparedShare, threads);
     const std::vector<int32_t> ids = usable_centers(centers, preparing);
     if (ids.empty()) {
         std::fill(out, out + z.rows, -1);
         return;
     }
-    const Problem problem{z, centers, ids, kernels.exact, (z.cols + 7) / 8 * 8};
-    if (kernels.filtered) {
+    const Problem problem{z, centers, ids, nearest_center_exact()(), (z.cols + 7) / 8 * 8};
+    if (!direct) {
+        auto* const bf16 = low ? nearest_center_filter_bf16() : nullptr;
+        const FilterKernel filter = bf16 ? bf16() : nearest_center_filter()();
         const PreparedCenters prepared =
-            prepare_centers(z, centers, ids, kernels.filter.shape, exact, preparing, cuts);
-        const double work = elements * static_cast<double>(z.rows);
+            prepare_centers(z, centers, ids, filter.shape, exact, preparing, cuts);
         const int scanning = cuts.threads(work / kFilteredShare, threads);
         if (prepared.filterable)
-            return nearest_filtered(problem, kernels.filter, prepared.plan, scanning, cuts, out);
+            return nearest_filtered(problem, filter, prepared.plan, scanning, cuts, out);
     }
     nearest_in_float64(problem, threads, cuts, out);
 }

@@ -46,7 +46,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "core/cuts.h"
 #include "core/views.h"
@@ -56,12 +55,10 @@ namespace ssk {
 // out[i] = argmin_c ||z_i - mu_c||^2 with ties to the lowest c; centers with a value that is not
 // finite are never chosen; -1 for such rows, and everywhere if no center is left. exact = false
 // takes the argmin of the filter's scores. centers: contiguous rows, float32 or float64.
-// kernel: "" for the best filter that active_isa() allows, or the name of one: portable, avx2,
-// avx512, avx512bf16, amx, amx_emulated (tile instructions in plain C++, for tests), float64
-// (none).
-// Cuts: `tiles` of rows in a filter's block; `raw`, 1 where bf16 rows are to be read raw; `chunks`
-// of the centers, where all are compared in float64; `threads` to put to work.
-void nearest_center(const MatrixView& z, const MatrixView& centers, bool exact,
-                    const std::string& kernel, int threads, const Cuts& cuts, int64_t* out);
+// Cuts: `float64`, 1 to compare all in float64 without a filter; `bf16`, 1 to multiply bf16 where
+// the machine does; `tiles` of rows in a filter's block; `raw`, 1 where bf16 rows are to be read
+// raw; `chunks` of the centers, where all are compared in float64; `threads` to put to work.
+void nearest_center(const MatrixView& z, const MatrixView& centers, bool exact, int threads,
+                    const Cuts& cuts, int64_t* out);
 
 }  // namespace ssk

@@ -33,13 +33,14 @@ struct LogSums {
     }
 };
 
-// Adds 2^logit of a tile to the rows' sums and, off the diagonal, to the columns'.
+// Adds 2^logit of a tile to the rows' sums and, with `both`, to the columns'.
 template <class T>
-void add_tile(const Logits<T>& logits, int64_t i, int64_t j, const T* c, const LogSums& sums) {
+void add_tile(const Logits<T>& logits, int64_t i, int64_t j, bool both, const T* c,
+              const LogSums& sums) {
     using V = Vec<T>;
     constexpr int W = kLanes<T>;
     constexpr int kVectors = kBlock / W;
-    const int64_t rows = logits.height(i), vectors = panels_of<T>(logits.height(j));
+    const int64_t rows = logits.height(i), vectors = panels_of<T>(logits.width(j));
     V highest[kVectors], column_sum[kVectors], column_exponent[kVectors];
     T row_exponent[kBlock];
     for (int v = 0; v < vectors; ++v) {
@@ -56,11 +57,10 @@ void add_tile(const Logits<T>& logits, int64_t i, int64_t j, const T* c, const L
         row_exponent[r] =
             static_cast<T>(sums.raise(i + r, static_cast<double>(largest_lane<T>(most))));
     }
-    const bool both = i != j;
     for (int v = 0; both && v < vectors; ++v)
         for (int l = 0; l < W; ++l) {
             const int64_t column = j + v * W + l;
-            column_exponent[v][l] = column < j + logits.height(j)
+            column_exponent[v][l] = column < j + logits.width(j)
                                         ? static_cast<T>(sums.raise(column, highest[v][l]))
                                         : T{0};
         }
@@ -75,22 +75,25 @@ void add_tile(const Logits<T>& logits, int64_t i, int64_t j, const T* c, const L
         sums.sum[i + r] += static_cast<double>(sum_lanes(row_sum));
     }
     for (int v = 0; both && v < vectors; ++v)
-        for (int64_t l = 0; l < W && v * W + l < logits.height(j); ++l)
+        for (int64_t l = 0; l < W && v * W + l < logits.width(j); ++l)
             sums.sum[j + v * W + l] += static_cast<double>(column_sum[v][l]);
 }
 
 template <class S>
-void forward(const MatrixView& x, const MatrixView& y, double temperature, int threads,
-             const Cuts& cuts, double* terms, double* lse, double* row_loss) {
+void forward(const MatrixView& x, const MatrixView& y, int64_t first, int64_t samples,
+             double temperature, int threads, const Cuts& cuts, double* terms, double* lse,
+             double* row_loss) {
     using T = Real<S>;
     constexpr int W = kLanes<T>;
-    const Rows<S> rows(x, y);
-    const int64_t count = rows.count(), d = rows.d, panels = panels_of<T>(count);
-    const double work =
-        static_cast<double>(count) * static_cast<double>(count) * static_cast<double>(d + 16) / 2;
-    threads = useful_threads(threads, work, cuts);
+    const OwnRows own{x.rows, first, samples};
+    const Rows<S> rows(x, y, 0, own.n), own_rows(x, y, first, samples);
+    const int64_t count = own.count(), d = rows.d, size = panels_of<T>(rows.count()) * W * d;
+    const double tiles = static_cast<double>(count) * static_cast<double>(rows.count());
+    threads =
+        useful_threads(threads, tiles * static_cast<double>(d + 16) / (own.all() ? 2 : 1), cuts);
 
-    const Array<T> packed(panels * W * d);
+    const Array<T> packed(size);
+    const Array<T> own_packed(own.all() ? 0 : panels_of<T>(count) * W * d);
     const Array<T> buffers(threads * W * d);
     const Array<double> per_row(3 * count);
     const LogSums sums{per_row.get(), per_row.get() + count};
@@ -99,23 +102,23 @@ void forward(const MatrixView& x, const MatrixView& y, double temperature, int t
         sums.sum[i] = 0;
         sums.exponent[i] = kAbsent<double>;
     }
-    const Logits<T> logits{packed.get(), rows.n, d};
-    const Tournament tournament(count, cuts);
+    const Plan plan(own, threads, cuts);
+    T* const own_panels = own.all() ? packed.get() : own_packed.get();
+    const Logits<T> logits{own_panels, packed.get(), own, d, plan.height};
     const double scale = std::sqrt(kLog2E / temperature);
 #pragma omp parallel num_threads(threads)
     {
         alignas(64) T c[kBlock * kBlock];
         T* const buffer = buffers.get() + omp_get_thread_num() * W * d;
-#pragma omp for schedule(static)
-        for (int64_t p = 0; p < panels; ++p)
-            pack_panel<S>(rows, p, scale, buffer, packed.get() + p * W * d, nullptr, 0);
-        for_tiles(tournament, [&](int64_t i, int64_t j) {
+        pack<S>(rows, own_rows, scale, buffer, packed.get(), own_panels, nullptr, 0);
+        for_tiles(plan, [&](int64_t i, int64_t j) {
             logits.tile(i, j, c);
-            logits.for_positives(i, j, [&](int64_t row, int64_t at, int64_t mirrored) {
-                positive[row] = positive[row + rows.n] = static_cast<double>(c[at]);
-                c[at] = c[mirrored] = kAbsent<T>;
+            logits.for_positives(i, j, [&](int64_t row, int64_t at) {
+                positive[row] = static_cast<double>(c[at]);
+                if (own.all()) positive[own.partner(row)] = positive[row];
+                c[at] = kAbsent<T>;
             });
-            add_tile(logits, i, j, c, sums);
+            add_tile(logits, i, j, own.all() && i != j, c, sums);
         });
     }
     double loss = 0, alignment = 0, uniformity = 0;
@@ -137,19 +140,7 @@ void forward(const MatrixView& x, const MatrixView& y, double temperature, int t
 
 }  // namespace
 
-void nt_xent_forward(const MatrixView& x, const MatrixView& y, double temperature, int threads,
-                     const Cuts& cuts, double* terms, double* lse, double* row_loss) {
-    switch (x.dtype) {
-        case DType::f32:
-            return forward<float>(x, y, temperature, threads, cuts, terms, lse, row_loss);
-        case DType::f64:
-            return forward<double>(x, y, temperature, threads, cuts, terms, lse, row_loss);
-        case DType::f16:
-            return forward<f16>(x, y, temperature, threads, cuts, terms, lse, row_loss);
-        case DType::bf16:
-            return forward<bf16>(x, y, temperature, threads, cuts, terms, lse, row_loss);
-    }
-}
+SSK_BY_DTYPE(NtXentForward, nt_xent_forward, forward)
 
 }  // namespace SSK_ISA
 }  // namespace ssk

@@ -7,9 +7,6 @@
 //
 // Within KC steps of k a tile stays in registers and the results of successive steps are then added
 // up in memory, so rounding errors grow as in a blocked sum.
-//
-// With AVX-512 VNNI an element may also be a pair of int16 (int32_t, the even column low): each
-// visit's sum of products is then exact, if it fits int32, and is added up in float32.
 #pragma once
 
 #include <cstdint>
@@ -34,33 +31,11 @@ struct Simd;
 template <>
 struct Simd<float> {
     using V = f32v;
-    using Sum = float;
 };
 template <>
 struct Simd<double> {
     using V = f64v;
-    using Sum = double;
 };
-using i32v = int32_t __attribute__((vector_size(kVectorBytes)));
-template <>
-struct Simd<int32_t> {
-    using V = i32v;
-    using Sum = float;
-};
-// What products of T are added up in.
-template <class T>
-using Sum = typename Simd<T>::Sum;
-
-inline f32v multiply_add(float s, f32v b, f32v sum) { return sum + s * b; }
-inline f64v multiply_add(double s, f64v b, f64v sum) { return sum + s * b; }
-#if defined(__AVX512VNNI__)
-inline i32v multiply_add(int32_t s, i32v b, i32v sum) {
-    return (i32v)_mm512_dpwssd_epi32((__m512i)sum, _mm512_set1_epi32(s), (__m512i)b);
-}
-#endif
-inline f32v summed(f32v x) { return x; }
-inline f64v summed(f64v x) { return x; }
-inline f32v summed(i32v x) { return __builtin_convertvector(x, f32v); }
 
 template <class T>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
@@ -74,8 +49,6 @@ constexpr int kBlock = 96;
 // Contraction steps per visit: the three B vectors of one visit fill three quarters of a 32 KiB L1.
 template <class T>
 constexpr int kSteps = 24576 / (kTileVectors * kVectorBytes);
-template <>
-constexpr int kSteps<int32_t> = 64;  // as many as class_projections_int16.h scales for
 
 template <class T>
 constexpr int64_t panels_of(int64_t lanes) {
@@ -85,9 +58,8 @@ constexpr int64_t panels_of(int64_t lanes) {
 // c[kRows][NV * W] (+)= sum over `steps` of a[k * W + row] * b[vector * b_panel + k * W + lane].
 template <class T, int NV, bool kFirst>
 inline void register_tile(const T* __restrict a, const T* __restrict b, int64_t b_panel,
-                          int64_t steps, Sum<T>* __restrict c) {
+                          int64_t steps, T* __restrict c) {
     using V = typename Simd<T>::V;
-    using Total = typename Simd<Sum<T>>::V;
     constexpr int W = kLanes<T>;
     constexpr int R = kRows<T>;
     V acc[R][NV];
@@ -103,22 +75,21 @@ inline void register_tile(const T* __restrict a, const T* __restrict b, int64_t 
         for (int r = 0; r < R; ++r) {
             const T s = a[k * W + r];
 #pragma GCC unroll 3
-            for (int v = 0; v < NV; ++v) acc[r][v] = multiply_add(s, bv[v], acc[r][v]);
+            for (int v = 0; v < NV; ++v) acc[r][v] += s * bv[v];
         }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 3
         for (int v = 0; v < NV; ++v) {
-            Total* out = reinterpret_cast<Total*>(c + r * kBlock + v * W);
-            const Total sum = summed(acc[r][v]);
-            *out = kFirst ? sum : *out + sum;
+            V* out = reinterpret_cast<V*>(c + r * kBlock + v * W);
+            *out = kFirst ? acc[r][v] : *out + acc[r][v];
         }
 }
 
 template <class T, bool kFirst>
 inline void register_tile(int vectors, const T* a, const T* b, int64_t b_panel, int64_t steps,
-                          Sum<T>* c) {
+                          T* c) {
     if (vectors == 3)
         register_tile<T, 3, kFirst>(a, b, b_panel, steps, c);
     else if (vectors == 2)
@@ -133,11 +104,11 @@ inline void register_tile(int vectors, const T* a, const T* b, int64_t b_panel, 
 // writes zeros: whoever cuts a contraction into parts may leave some with nothing to do.
 template <class T>
 void block_product(const T* a, int64_t a_panel, int64_t rows, const T* b, int64_t b_panel,
-                   int64_t cols, int64_t k0, int64_t k1, bool triangle, Sum<T>* c) {
+                   int64_t cols, int64_t k0, int64_t k1, bool triangle, T* c) {
     constexpr int W = kLanes<T>;
     constexpr int R = kRows<T>;
     const int64_t b_panels = panels_of<T>(cols);
-    if (k0 >= k1) std::memset(c, 0, sizeof(Sum<T>) * kBlock * kBlock);
+    if (k0 >= k1) std::memset(c, 0, sizeof(T) * kBlock * kBlock);
     for (int64_t k = k0; k < k1; k += kSteps<T>) {
         const int64_t steps = k1 - k < kSteps<T> ? k1 - k : kSteps<T>;
         for (int64_t p = 0; p < b_panels; p += kTileVectors) {
@@ -148,7 +119,7 @@ void block_product(const T* a, int64_t a_panel, int64_t rows, const T* b, int64_
             const int64_t height = triangle && last < rows ? last : rows;
             for (int64_t i = 0; i < height; i += R) {
                 const T* ap = a + i / W * a_panel + k * W + i % W;
-                Sum<T>* cp = c + i * kBlock + p * W;
+                T* cp = c + i * kBlock + p * W;
                 if (k == k0)
                     register_tile<T, true>(vectors, ap, bp, b_panel, steps, cp);
                 else

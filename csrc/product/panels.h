@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/cuts.h"
+#include "core/dtypes.h"
 #include "core/memory.h"
 #include "core/rows.h"
 #include "product/gram.h"

@@ -168,19 +168,7 @@ void update(const MatrixView& z, const int64_t* classes, const double* centers, 
 
 }  // namespace
 
-void scatter_update(const MatrixView& z, const int64_t* classes, const double* centers,
-                    double* upper, int threads, const Cuts& cuts) {
-    switch (z.dtype) {
-        case DType::f32:
-            return update<float>(z, classes, centers, upper, threads, cuts);
-        case DType::f64:
-            return update<double>(z, classes, centers, upper, threads, cuts);
-        case DType::f16:
-            return update<f16>(z, classes, centers, upper, threads, cuts);
-        case DType::bf16:
-            return update<bf16>(z, classes, centers, upper, threads, cuts);
-    }
-}
+SSK_BY_DTYPE(ScatterUpdate, scatter_update, update)
 
 }  // namespace SSK_ISA
 }  // namespace ssk

@@ -10,8 +10,8 @@
 // number of threads. Memory: 2 slabs of 4 MB, or of 128 rows; 8 bytes per row.
 #pragma once
 
-#include "core/cpu_features.h"
 #include "core/cuts.h"
+#include "core/isa.h"
 #include "core/views.h"
 
 namespace ssk {
@@ -23,25 +23,6 @@ namespace ssk {
 using ScatterUpdate = void(const MatrixView& z, const int64_t* classes, const double* centers,
                            double* upper, int threads, const Cuts& cuts);
 
-namespace portable {
-ScatterUpdate scatter_update;
-}
-#if defined(__x86_64__)
-namespace avx2 {
-ScatterUpdate scatter_update;
-}
-namespace avx512 {
-ScatterUpdate scatter_update;
-}
-#endif
-
-inline ScatterUpdate* scatter_update(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::scatter_update;
-    if (isa >= Isa::avx2) return avx2::scatter_update;
-#endif
-    (void)isa;
-    return portable::scatter_update;
-}
+SSK_EXPORT(ByDType<ScatterUpdate>, scatter_update, VECTORS)
 
 }  // namespace ssk

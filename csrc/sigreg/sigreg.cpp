@@ -332,33 +332,9 @@ void backward(const double* grad, const MatrixView& view, const SigregSettings& 
 
 }  // namespace
 
-void sigreg_forward(const MatrixView& z, const SigregSettings& settings, int threads,
-                    const Cuts& cuts, double* sums) {
-    switch (z.dtype) {
-        case DType::f32:
-            return forward<float>(z, settings, threads, cuts, sums);
-        case DType::f64:
-            return forward<double>(z, settings, threads, cuts, sums);
-        case DType::f16:
-            return forward<f16>(z, settings, threads, cuts, sums);
-        case DType::bf16:
-            return forward<bf16>(z, settings, threads, cuts, sums);
-    }
-}
+SSK_BY_DTYPE(SigregForward, sigreg_forward, forward)
 
-void sigreg_backward(const double* grad, const MatrixView& z, const SigregSettings& settings,
-                     int threads, const Cuts& cuts, void* grad_z) {
-    switch (z.dtype) {
-        case DType::f32:
-            return backward<float>(grad, z, settings, threads, cuts, grad_z);
-        case DType::f64:
-            return backward<double>(grad, z, settings, threads, cuts, grad_z);
-        case DType::f16:
-            return backward<f16>(grad, z, settings, threads, cuts, grad_z);
-        case DType::bf16:
-            return backward<bf16>(grad, z, settings, threads, cuts, grad_z);
-    }
-}
+SSK_BY_DTYPE(SigregBackward, sigreg_backward, backward)
 
 }  // namespace SSK_ISA
 }  // namespace ssk

@@ -2,8 +2,8 @@
 // specifies.
 #pragma once
 
-#include "core/cpu_features.h"
 #include "core/cuts.h"
+#include "core/isa.h"
 #include "core/views.h"
 
 namespace ssk {
@@ -24,37 +24,7 @@ using SigregForward = void(const MatrixView& z, const SigregSettings& settings, 
 using SigregBackward = void(const double* grad, const MatrixView& z, const SigregSettings& settings,
                             int threads, const Cuts& cuts, void* grad_z);
 
-namespace portable {
-SigregForward sigreg_forward;
-SigregBackward sigreg_backward;
-}  // namespace portable
-#if defined(__x86_64__)
-namespace avx2 {
-SigregForward sigreg_forward;
-SigregBackward sigreg_backward;
-}  // namespace avx2
-namespace avx512 {
-SigregForward sigreg_forward;
-SigregBackward sigreg_backward;
-}  // namespace avx512
-#endif
-
-inline SigregForward* sigreg_forward(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::sigreg_forward;
-    if (isa >= Isa::avx2) return avx2::sigreg_forward;
-#endif
-    (void)isa;
-    return portable::sigreg_forward;
-}
-
-inline SigregBackward* sigreg_backward(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::sigreg_backward;
-    if (isa >= Isa::avx2) return avx2::sigreg_backward;
-#endif
-    (void)isa;
-    return portable::sigreg_backward;
-}
+SSK_EXPORT(ByDType<SigregForward>, sigreg_forward, VECTORS)
+SSK_EXPORT(ByDType<SigregBackward>, sigreg_backward, VECTORS)
 
 }  // namespace ssk

@@ -10,6 +10,7 @@
 
 #include <cmath>
 
+#include "core/dtypes.h"
 #include "core/memory.h"
 #include "core/rows.h"
 
@@ -69,10 +70,12 @@ void add_row(const T* row, double scale, const double* shift, int64_t d, double*
 }
 
 template <class S>
-void moments_of(const MatrixView& z, int team, const Cuts& cuts, double* mean, double* m2) {
+void moments_of(const MatrixView& z, int threads, const Cuts& cuts, double* mean, double* m2) {
     using T = Real<S>;
     const S* const data = static_cast<const S*>(z.data);
     const int64_t n = z.rows, d = z.cols;
+    const double work = static_cast<double>(n) * static_cast<double>(d);
+    const int team = cuts.threads(work / kElementsPerThread, threads);
     const int64_t ranges = cuts("ranges", n < kRanges ? n : kRanges, 1, kMostRanges);
     const Array<double> shift(d), sums(ranges * 2 * d);
     const Array<T> buffers(team * d);  // a row of each thread
@@ -128,20 +131,7 @@ void moments_of(const MatrixView& z, int team, const Cuts& cuts, double* mean, d
 
 }  // namespace
 
-void unit_moments(const MatrixView& z, int threads, const Cuts& cuts, double* mean, double* m2) {
-    const double work = static_cast<double>(z.rows) * static_cast<double>(z.cols);
-    const int team = cuts.threads(work / kElementsPerThread, threads);
-    switch (z.dtype) {
-        case DType::f32:
-            return moments_of<float>(z, team, cuts, mean, m2);
-        case DType::f64:
-            return moments_of<double>(z, team, cuts, mean, m2);
-        case DType::f16:
-            return moments_of<f16>(z, team, cuts, mean, m2);
-        case DType::bf16:
-            return moments_of<bf16>(z, team, cuts, mean, m2);
-    }
-}
+SSK_BY_DTYPE(UnitMoments, unit_moments, moments_of)
 
 }  // namespace SSK_ISA
 }  // namespace ssk

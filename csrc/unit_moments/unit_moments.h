@@ -1,8 +1,8 @@
 // Mean and scatter per column of rows divided by their lengths.
 #pragma once
 
-#include "core/cpu_features.h"
 #include "core/cuts.h"
+#include "core/isa.h"
 #include "core/views.h"
 
 namespace ssk {
@@ -13,25 +13,6 @@ namespace ssk {
 using UnitMoments = void(const MatrixView& z, int threads, const Cuts& cuts, double* mean,
                          double* m2);
 
-namespace portable {
-UnitMoments unit_moments;
-}
-#if defined(__x86_64__)
-namespace avx2 {
-UnitMoments unit_moments;
-}
-namespace avx512 {
-UnitMoments unit_moments;
-}
-#endif
-
-inline UnitMoments* unit_moments(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::unit_moments;
-    if (isa >= Isa::avx2) return avx2::unit_moments;
-#endif
-    (void)isa;
-    return portable::unit_moments;
-}
+SSK_EXPORT(ByDType<UnitMoments>, unit_moments, VECTORS)
 
 }  // namespace ssk

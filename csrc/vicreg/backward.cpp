@@ -202,25 +202,7 @@ void backward(const double* grad, const Problems& x, const Problems* y, const Vi
 
 }  // namespace
 
-void vicreg_backward(const double* grad, const Problems& x, const Problems* y,
-                     const VicregSettings& settings, int threads, const Cuts& cuts,
-                     const double* mean, const double* var, const void* gram, void* grad_x,
-                     void* grad_y) {
-    switch (x.dtype) {
-        case DType::f32:
-            return backward<float>(grad, x, y, settings, threads, cuts, mean, var, gram, grad_x,
-                                   grad_y);
-        case DType::f64:
-            return backward<double>(grad, x, y, settings, threads, cuts, mean, var, gram, grad_x,
-                                    grad_y);
-        case DType::f16:
-            return backward<f16>(grad, x, y, settings, threads, cuts, mean, var, gram, grad_x,
-                                 grad_y);
-        case DType::bf16:
-            return backward<bf16>(grad, x, y, settings, threads, cuts, mean, var, gram, grad_x,
-                                  grad_y);
-    }
-}
+SSK_BY_DTYPE(VicregBackward, vicreg_backward, backward)
 
 }  // namespace SSK_ISA
 }  // namespace ssk

@@ -345,20 +345,7 @@ void forward(const Problems& x, const Problems* y, const VicregSettings& setting
 
 }  // namespace
 
-void vicreg_forward(const Problems& x, const Problems* y, const VicregSettings& settings,
-                    int threads, const Cuts& cuts, void* terms, double* mean, double* var,
-                    void* gram) {
-    switch (x.dtype) {
-        case DType::f32:
-            return forward<float>(x, y, settings, threads, cuts, terms, mean, var, gram);
-        case DType::f64:
-            return forward<double>(x, y, settings, threads, cuts, terms, mean, var, gram);
-        case DType::f16:
-            return forward<f16>(x, y, settings, threads, cuts, terms, mean, var, gram);
-        case DType::bf16:
-            return forward<bf16>(x, y, settings, threads, cuts, terms, mean, var, gram);
-    }
-}
+SSK_BY_DTYPE(VicregForward, vicreg_forward, forward)
 
 }  // namespace SSK_ISA
 }  // namespace ssk

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "core/cpu_features.h"
 #include "core/cuts.h"
+#include "core/isa.h"
 #include "core/views.h"
 
 namespace ssk {
@@ -39,37 +39,7 @@ using VicregBackward = void(const double* grad, const Problems& x, const Problem
                             const double* mean, const double* var, const void* gram, void* grad_x,
                             void* grad_y);
 
-namespace portable {
-VicregForward vicreg_forward;
-VicregBackward vicreg_backward;
-}  // namespace portable
-#if defined(__x86_64__)
-namespace avx2 {
-VicregForward vicreg_forward;
-VicregBackward vicreg_backward;
-}  // namespace avx2
-namespace avx512 {
-VicregForward vicreg_forward;
-VicregBackward vicreg_backward;
-}  // namespace avx512
-#endif
-
-inline VicregForward* vicreg_forward(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::vicreg_forward;
-    if (isa >= Isa::avx2) return avx2::vicreg_forward;
-#endif
-    (void)isa;
-    return portable::vicreg_forward;
-}
-
-inline VicregBackward* vicreg_backward(Isa isa) {
-#if defined(__x86_64__)
-    if (isa >= Isa::avx512) return avx512::vicreg_backward;
-    if (isa >= Isa::avx2) return avx2::vicreg_backward;
-#endif
-    (void)isa;
-    return portable::vicreg_backward;
-}
+SSK_EXPORT(ByDType<VicregForward>, vicreg_forward, VECTORS)
+SSK_EXPORT(ByDType<VicregBackward>, vicreg_backward, VECTORS)
 
 }  // namespace ssk

@@ -24,9 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslkernels.compat._shared import all_rows
-from sslkernels.distributed.batch import Batch, once_differentiable, outside_graphs
-from sslkernels.passes.vicreg import result_dtype
+from sslkernels.distributed.batch import Batch, all_rows, once_differentiable, outside_graphs
+from sslkernels.numerics.views import result_dtype
 
 _LOGITS = 2**20  # logits in memory at once: 4 MB, which caches hold
 _LEAST = 256  # rows of the bank at a time, however many rows are in the batch

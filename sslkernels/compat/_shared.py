@@ -11,7 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from sslkernels.distributed.barlow_twins_of_ranks import barlow_twins_of_ranks
-from sslkernels.distributed.batch import Batch, agree, gather
+from sslkernels.distributed.batch import agree
 from sslkernels.distributed.vicreg import vicreg as _vicreg_of_batch
 from sslkernels.losses import _checks
 from sslkernels.losses.barlow_twins import barlow_twins_terms
@@ -115,13 +115,3 @@ def matrix(z: Tensor, name: str) -> None:
     """Middle dimensions are a meaning of ours and lightly's: the other originals refuse them."""
     if z.ndim != 2:
         raise ValueError(f"{name}: expected shape [N, D], got {list(z.shape)}")
-
-
-def all_rows(batch: Batch, own: Tensor) -> Tensor:
-    """Every rank's rows [n, ...], rank after rank."""
-    if batch.world == 1:
-        return own
-    filled = own.new_zeros(max(batch.rows), *own.shape[1:])
-    filled[: len(own)] = own
-    everyone = gather(batch, filled)
-    return torch.cat([rows[:n] for rows, n in zip(everyone, batch.rows, strict=True)])

@@ -27,14 +27,13 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from sslkernels.backends.torch.nt_xent import nt_xent_by_temperature
-from sslkernels.compat._shared import all_rows
 from sslkernels.distributed import batch as _distributed
-from sslkernels.distributed.batch import Batch
+from sslkernels.distributed.batch import Batch, all_rows
+from sslkernels.numerics.unit_rows import MIN_NORM
+from sslkernels.numerics.views import result_dtype
 from sslkernels.passes._declare import declare, differentiate, once_differentiable, save
-from sslkernels.passes.nt_xent import MIN_NORM, MIN_TEMPERATURE
+from sslkernels.passes.nt_xent import MIN_TEMPERATURE, by_temperature
 from sslkernels.passes.selection import select
-from sslkernels.passes.vicreg import result_dtype
 
 _LOGITS = 2**20  # in memory at once: 4 MB, which caches hold
 
@@ -157,15 +156,17 @@ def _pairs(
     backend = select("nt_xent", x)
     terms, kept = backend.nt_xent_forward(x, y, temperature)
     on_z = z.new_empty(z.shape if need_z or need_t else 0, dtype=dtype)
-    if need_z:
+    on_t = z.new_zeros((), dtype=torch.float64)
+    if need_z or need_t:
         grad = terms.new_zeros(3)
         grad[0] = 1
-        grads = backend.nt_xent_backward(grad, x, y, kept, temperature, True, True)
+        needs = (need_z, need_z, need_t)
+        *grads, radial = backend.nt_xent_backward(grad, x, y, kept, temperature, *needs)
         for rows, on_view in zip(pairs.unbind(1), grads, strict=True):
-            on_z[rows] = on_view
-    on_t = z.new_zeros((), dtype=torch.float64)
-    if need_t:
-        on_t = nt_xent_by_temperature(x, y, kept, temperature)[0].clone()
+            if on_view is not None:
+                on_z[rows] = on_view
+        if radial is not None:
+            on_t = by_temperature(radial, temperature)
     return terms[0].clone(), on_z, on_t
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sslkernels.compat._shared import matrix, vicreg
 from sslkernels.losses import _checks, covariance_loss
-from sslkernels.passes.vicreg import result_dtype
+from sslkernels.numerics.views import result_dtype
 
 _NAMES = ("embeddings", "ref_emb")
 

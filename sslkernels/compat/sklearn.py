@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sslkernels import _checks
-from sslkernels.backends.torch.pairs import around_their_mean, squared_distances
+from sslkernels.numerics.means import around_their_mean, squared_distances
 from sslkernels.statistics.class_moments import ClassMoments
 from sslkernels.statistics.ncc import ncc_predict
 

@@ -34,7 +34,7 @@ from sslkernels.distributed.moments import (
     gather_rows,
     local_moments,
 )
-from sslkernels.passes.vicreg import result_dtype, wide
+from sslkernels.numerics.views import result_dtype, wide
 
 
 def _columns(batch: Batch, moments: Moments, eps: float) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sslkernels.distributed.batch import Batch, add_up, gather, once_differentiable, outside_graphs
 from sslkernels.distributed.moments import centered, local_moments
-from sslkernels.passes.vicreg import result_dtype, wide
+from sslkernels.numerics.views import result_dtype, wide
 
 _BLOCK = 256  # rows whose products take float64 at a time
 

@@ -242,6 +242,17 @@ def gather(batch: Batch, own: Tensor) -> Tensor:
     return everyone.unflatten(0, (batch.world, own.shape[0]))
 
 
+def all_rows(batch: Batch, own: Tensor) -> Tensor:
+    """Every rank's rows [n, ...], rank after rank."""
+    most = max(batch.rows)
+    if min(batch.rows) == most:
+        return gather(batch, own).flatten(0, 1)
+    filled = own.new_zeros((most, *own.shape[1:]))
+    filled[: len(own)] = own
+    everyone = gather(batch, filled)
+    return torch.cat([rows[:n] for rows, n in zip(everyone, batch.rows, strict=True)])
+
+
 def add_up(batch: Batch, own: Tensor) -> Tensor:
     """The sum over ranks, in place."""
     dist.all_reduce(own, group=batch.group)

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from sslkernels.distributed.batch import Batch, gather
+from sslkernels.numerics.views import result_dtype
 from sslkernels.passes.selection import select
-from sslkernels.passes.vicreg import VICRegSettings, result_dtype
+from sslkernels.passes.vicreg import VICRegSettings
 
 
 class Local(NamedTuple):

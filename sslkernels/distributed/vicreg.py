@@ -30,7 +30,8 @@ from sslkernels.distributed.moments import (
     gather_rows,
     local_moments,
 )
-from sslkernels.passes.vicreg import VICRegSettings, result_dtype, wide
+from sslkernels.numerics.views import result_dtype, wide
+from sslkernels.passes.vicreg import VICRegSettings
 
 
 def _problems(z: Tensor) -> Tensor:

@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 
-from sslkernels.backends.torch.pairs import all_distances
 from sslkernels.evaluation.first_pass import FirstPass
 from sslkernels.evaluation.labelings import Labeling
 from sslkernels.evaluation.parts import Part, Parts
 from sslkernels.evaluation.rows import Rows
 from sslkernels.evaluation.settings import Settings
 from sslkernels.evaluation.sums import FewShotHits, Sample, ScatterSums, tightest
+from sslkernels.numerics.means import all_distances
 from sslkernels.passes.selection import select
 from sslkernels.statistics.class_moments import ClassMoments
 from sslkernels.statistics.directional_cdnv import DirectionalCDNVPass

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from sslkernels.backends.torch.unit_moments import normalized
 from sslkernels.data import Chunk, DataError, Source
 from sslkernels.evaluation.parts import Parts
 from sslkernels.evaluation.rows import Rows
+from sslkernels.numerics.unit_rows import normalized
 from sslkernels.statistics._sums import Sums
 
 

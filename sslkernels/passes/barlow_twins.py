@@ -11,7 +11,7 @@ The D x D matrix is formed only where it is the small one. By ||a^T b||_F^2 = <a
 
     sum_{i != j} C_ij^2 = <K_a, K_b> / N^2 - sum_j c_j^2,   K_a = a a^T, K_b = b b^T,
 
-so a wide problem (:func:`sslkernels.passes.vicreg.wide`) takes two symmetric N x N products.
+so a wide problem (``numerics/views.py``) takes two symmetric N x N products.
 
 What every backend implements, on checked tensors of one device, x and y being [N, D], any strides:
 
@@ -46,9 +46,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslkernels.numerics.views import result_dtype, wide
 from sslkernels.passes._declare import along, declare, differentiate, once_differentiable, save
 from sslkernels.passes.selection import select
-from sslkernels.passes.vicreg import result_dtype, wide
 
 
 def _forward(x: Tensor, y: Tensor, lambda_: float, eps: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,29 +12,33 @@ The 2N x 2N logits are formed tile by tile and never kept: memory grows with N, 
 A row's loss is taken as log(1 + sum_{k != i, p(i)} exp(s_ik - s_ip(i))), which is never negative
 and keeps its digits when it is small; and 1 - P_ip(i) = 1 - exp(-row loss) in its gradient.
 
-What every backend implements, on checked tensors of one device, x and y being [N, D], any strides:
+What every backend implements, on checked tensors of one device, x and y being [N, D], any strides.
+``own`` = (first, n) are the samples whose rows, 2n with both views, are this process's own: of
+several processes each takes a part, and None is all N.
 
-``nt_xent_forward(x, y, temperature) -> (terms, rows)``
+``nt_xent_forward(x, y, temperature, own=None) -> (terms, rows)``
 
-* ``terms`` [3]: loss, alignment, uniformity; float64 for float64 input, float32 for any other.
-* ``rows`` [2, 2N] float64: lse, and lse less the positive logit.
+* ``terms`` [3]: means over own rows, of row loss, -s_ip(i) and lse_i: with all rows loss, alignment
+  and uniformity; float64 for float64 input, float32 for any other.
+* ``rows`` [2, 2n] float64: lse of own rows, and lse less the positive logit.
 
-``nt_xent_backward(grad, x, y, rows, temperature, need_x, need_y) -> (grad_x | None, grad_y |
-None)``
+``nt_xent_backward(grad, x, y, rows, temperature, need_x, need_y, need_radial=False, own=None,
+unrounded=False) -> (grad_x | None, grad_y | None, radial | None)``
 
-* ``grad`` [3]: gradient of ``terms``, any stride. With P_ij = exp(s_ij - lse_i) off the diagonal
-  and 0 on it, and Q the matrix of the pairs (i, p(i)),
+* ``grad`` [3]: gradient of the terms of all rows, any stride; ``rows`` [2, 2N]: of all rows. With
+  P_ij = exp(s_ij - lse_i) off the diagonal and 0 on it, and Q the matrix of the pairs (i, p(i)),
 
       dL/du = ((g_0 + g_2) (P + P^T) - 2 (g_0 + g_1) Q) u / (2N temperature)
       dL/dz = (dL/du - u (u . dL/du)) / norm,  or dL/du / 1e-12 for a row shorter than that
 
-* results [N, D], contiguous, in the input's dtype; None for a view whose ``need`` is False.
+  Both lse are at hand, so that an own row's gradient is whole: none is sent to another process.
+* ``grad_x``, ``grad_y`` [n, D]: of own rows, contiguous, in the input's dtype, or ``unrounded`` in
+  that of ``terms``; None for a view whose ``need`` is False.
+* ``radial``, 0-d float64: the sum of u . dL/du over own rows; None unless ``need_radial``.
 
 The temperature reaches the operators as a 0-d tensor: it may be learned, and a compiled graph then
-takes a new value without being compiled again. Backends get it as a float. Its gradient is taken in
-dense operations on every backend: with G_i = sum_{k != i, p(i)} P_ik (s_ik - s_ip(i)),
-
-    temperature * d/dtemperature (row loss, -s_ip(i), lse_i) = (-G_i, s_ip(i), -G_i - s_ip(i))
+takes a new value without being compiled again. Backends get it as a float. Logits being products
+of rows of u over the temperature, its gradient is -radial of all rows / (2 temperature).
 """
 
 from __future__ import annotations
@@ -46,12 +50,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslkernels.numerics.views import result_dtype
 from sslkernels.passes._declare import along, declare, differentiate, once_differentiable, save
 from sslkernels.passes.selection import select
-from sslkernels.passes.vicreg import result_dtype
 
 MIN_TEMPERATURE = 1e-6
-MIN_NORM = 1e-12  # as torch.nn.functional.normalize
 
 
 def _forward(x: Tensor, y: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,19 +84,18 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """An unneeded gradient is an empty tensor: an operator cannot return None."""
     value = temperature.item()
-    grad_x = grad_y = None
-    if need_x or need_y:
-        grad_x, grad_y = importlib.import_module(backend).nt_xent_backward(
-            grad, x, y, rows, value, need_x, need_y
-        )
-    on_temperature = None
-    if need_temperature:
-        passes = importlib.import_module("sslkernels.backends.torch.nt_xent")
-        slopes = passes.nt_xent_by_temperature(x, y, rows, value)
-        on_temperature = (slopes * grad).sum().to(temperature)
+    grad_x, grad_y, radial = importlib.import_module(backend).nt_xent_backward(
+        grad, x, y, rows, value, need_x, need_y, need_temperature
+    )
+    on_temperature = None if radial is None else by_temperature(radial, value).to(temperature)
     results = (grad_x, grad_y, on_temperature)
     first, second, third = (x.new_empty(0) if g is None else g for g in results)
     return first, second, third
+
+
+def by_temperature(radial: Tensor, temperature: float) -> Tensor:
+    """The temperature's gradient from the sum of u . dL/du over all rows."""
+    return -radial / (2 * temperature)
 
 
 def _backward_fake(

@@ -16,11 +16,9 @@ The D x D matrix is formed only where it is the small one. By ||Z^T Z||_F = ||Z 
 
     sum_{i != j} S_ij^2 = ||Z Z^T||_F^2 / (N-1)^2 - sum_j v_j^2,
 
-so a wide problem (:func:`wide`) takes K = Z Z^T, N x N, and any other the off-diagonal of Z^T Z.
-The subtraction loses a factor of about D / (D - N + 1) when the data is white; ``wide`` asks for
-8 N <= 7 D, which holds that to 8 for at most 8/7 of the cheaper side's work. In general the error
-of a wide problem's covariance is relative to sum_ij S_ij^2, diagonal included; that is also its own
-magnitude unless nearly all columns are constant.
+so a wide problem (``numerics/views.py``) takes K = Z Z^T, N x N, and any other the off-diagonal of
+Z^T Z. The error of a wide problem's covariance is relative to sum_ij S_ij^2, diagonal included;
+that is also its own magnitude unless nearly all columns are constant.
 
 What every backend implements, on checked tensors of one device, x and y being [P, N, D] with any
 strides (zero included):
@@ -61,6 +59,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sslkernels.numerics.views import result_dtype, wide
 from sslkernels.passes._declare import along, declare, differentiate, save
 from sslkernels.passes.selection import select
 
@@ -77,15 +76,6 @@ class VICRegSettings(NamedTuple):
     invariance: bool = True  # whether the term is asked for
     variance: bool = True
     covariance: bool = True
-
-
-def wide(n: int, d: int) -> bool:
-    """Whether an N x D problem takes the N x N side; see the module docstring."""
-    return 8 * n <= 7 * d
-
-
-def result_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def empty_results(

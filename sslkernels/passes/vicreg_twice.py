@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sslkernels.numerics.views import result_dtype, wide
 from sslkernels.passes import vicreg
 
 
 def _terms(views: Sequence[Tensor], settings: vicreg.VICRegSettings) -> Tensor:
     """[4], the terms of ``sslkernels/passes/vicreg.py`` of one or two views."""
-    dtype = vicreg.result_dtype(views[0].dtype)
+    dtype = result_dtype(views[0].dtype)
     problems = [vicreg.problems(z).to(dtype) for z in views]
     p, n, d = problems[0].shape
     zero = problems[0].new_zeros(())
@@ -29,7 +30,7 @@ def _terms(views: Sequence[Tensor], settings: vicreg.VICRegSettings) -> Tensor:
         if settings.variance:
             hinge = torch.relu(settings.gamma - (var + settings.eps).sqrt())
             variance = variance + hinge.mean() / len(views)
-        if settings.covariance and vicreg.wide(n, d):
+        if settings.covariance and wide(n, d):
             squares = (centered @ centered.mT).square().sum() / (n - 1) ** 2 - var.square().sum()
             covariance = covariance + squares / (p * d)
         elif settings.covariance:

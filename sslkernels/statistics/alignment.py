@@ -21,7 +21,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
-from sslkernels.backends.torch.unit_moments import normalized
+from sslkernels.numerics.unit_rows import normalized
 from sslkernels.statistics import _rows
 
 _TILE = 2048  # rows per side of a tile of pairs

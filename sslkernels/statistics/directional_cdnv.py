@@ -24,7 +24,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
-from sslkernels.backends.torch.pairs import around_their_mean, squared_distances
+from sslkernels.numerics.means import around_their_mean, squared_distances
 from sslkernels.passes.selection import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import Sums, class_moments_of

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sslkernels.backends import cpu
 from sslkernels.backends import torch as plain
-from sslkernels.passes.vicreg import result_dtype, wide
+from sslkernels.numerics.views import result_dtype, wide
 from tests.backends.plans import (
     BLOCK,
     OTHER_DTYPES,

@@ -14,12 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sslkernels as ssk
-from sslkernels.backends.cpu import _C
 from sslkernels.backends.cpu.class_projections import class_projections_forward as cpu_pass
 from sslkernels.backends.torch.class_projections import class_projections_forward as torch_pass
 from sslkernels.passes.selection import select
 from tests.backends.class_projections_checks import (
-    LEVELS,
     Answer,
     Problem,
     check,
@@ -73,29 +71,6 @@ def test_several_tiles_and_steps(n, d, c, dtype):
     check(of(labelled(n, d, c, dtype=dtype, separation=0.3, ignored=0.1)))
 
 
-# ---- int16 products --------------------------------------------------------------------------
-
-
-needs_int16 = pytest.mark.skipif(len(LEVELS) < 4, reason="needs AVX-512 with VNNI")
-
-
-def at_level(level: str, p: Problem) -> Answer:
-    _C.set_isa_limit(level)
-    return Answer(*cpu_pass(*p, True))
-
-
-@needs_int16
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_int16_sums_of_many_rows_are_good_to_a_millionth(dtype):
-    p = of(labelled(4000, 200, 300, dtype=dtype, separation=0.3))
-    exact, got = Answer(*torch_pass(*p, True)), at_level("avx512bf16", p)
-    plain = at_level("avx512", p)
-    assert torch.equal(got.rank, exact.rank) and torch.equal(got.alone, exact.alone)
-    assert not torch.equal(got.spread, plain.spread)  # they are int16
-    assert got.spread.sum() == pytest.approx(float(exact.spread.sum()), rel=1e-6)
-    torch.testing.assert_close(got.spread, exact.spread, rtol=2e-5, atol=0)
-
-
 @pytest.mark.parametrize("columns", ["even", "one large", "one run large"])
 @pytest.mark.parametrize("d", [64, 128, 1000])
 def test_rows_along_the_centers(d, columns):
@@ -116,33 +91,6 @@ def test_rows_along_the_centers(d, columns):
         assert torch.equal(got.rank, answers["torch"].rank), name
         assert torch.equal(got.alone, answers["torch"].alone), name
         torch.testing.assert_close(got.spread, answers["torch"].spread, rtol=1e-4, atol=0)
-
-
-@needs_int16
-def test_rows_that_int16_would_spoil_are_taken_in_float32():
-    """The rows differ from their centers along one column, the centers from each other along the
-    rest: there int16 would keep a thousandth of the digits."""
-    p = of(labelled(900, 100, 260, separation=1.0))
-    z, centers = p.z.clone(), p.centers.clone()
-    z[:, 7] = 3e4 * torch.randn(900, generator=torch.Generator().manual_seed(1))
-    centers[:, 7] = 0.0
-    p = p._replace(z=z, centers=centers)
-    got, plain = at_level("avx512bf16", p), at_level("avx512", p)
-    for a, b in zip(got, plain, strict=True):
-        assert torch.equal(a, b)
-
-
-@needs_int16
-def test_some_rows_of_a_block_are_taken_in_float32():
-    p = of(labelled(900, 100, 260, separation=1.0))
-    z, spoiled = p.z.clone(), torch.arange(0, 900, 7)
-    z[spoiled, 7] += 3e4
-    p = p._replace(z=z)
-    whole, plain = at_level("avx512bf16", p), at_level("avx512", p)
-    assert torch.equal(whole.rank, plain.rank) and torch.equal(whole.alone, plain.alone)
-    alone = at_level("avx512bf16", p._replace(z=z[spoiled], classes=p.classes[spoiled]))
-    assert torch.equal(alone.rank, whole.rank[spoiled])
-    torch.testing.assert_close(whole.spread, plain.spread, rtol=1e-4, atol=0)
 
 
 # ---- where digits are lost --------------------------------------------------------------------

@@ -12,15 +12,13 @@ from hypothesis import strategies as st
 
 from sslkernels import reference
 from sslkernels.backends.cpu import _C
-from sslkernels.backends.cpu.nearest_center import nearest_center_forward as cpu_pass
+from sslkernels.backends.cpu.nearest_center import nearest_center_forward
 from sslkernels.backends.torch.nearest_center import nearest_center_forward as torch_pass
 from tests.inputs import DTYPES, LAYOUTS, lay_out
-from tests.isa import DETECTED
+from tests.isa import DETECTED, WIDTHS
+from tests.losses.common import limited_to
 
-X86 = len(DETECTED) > 1
-# Tiles in plain C++: the driver of the AMX filter, its packing and its bound, on every machine.
-FILTERS = (*DETECTED, "amx_emulated") if X86 else DETECTED
-LOW_PRECISION = [k for k in FILTERS if "bf16" in k or "amx" in k]
+LOW_PRECISION = [isa for isa in DETECTED if isa not in WIDTHS]
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +29,16 @@ def _limits() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     _C.set_isa_limit(isa)
+
+
+def cpu_pass(z: torch.Tensor, centers: torch.Tensor, exact: bool, kernel: str = "") -> torch.Tensor:
+    """As the machine and the shape suggest; else without a filter, or by that of a set."""
+    if not kernel:
+        return nearest_center_forward(z, centers, exact)
+    if kernel == "float64":
+        return nearest_center_forward(z, centers, exact, {"float64": 1})
+    with limited_to(kernel):
+        return nearest_center_forward(z, centers, exact, {"float64": 0, "bf16": 1})
 
 
 def numbers(t: torch.Tensor) -> np.ndarray:
@@ -54,7 +62,7 @@ def assert_all_exact(z: torch.Tensor, centers: torch.Tensor) -> None:
     plain = cpu_pass(z, centers, True, "float64")
     assert_nearest(plain, z, centers)
     assert_nearest(torch_pass(z, centers, True), z, centers)
-    for kernel in ("", *FILTERS):
+    for kernel in ("", *DETECTED):
         got = cpu_pass(z, centers, True, kernel)
         assert torch.equal(got, plain), (kernel, (got != plain).nonzero()[:5].tolist())
 
@@ -142,18 +150,8 @@ def test_instruction_set_limits(level):
     z, centers = random_problem(400, 200, 60, torch.float32, separation=0.05)
     plain = cpu_pass(z, centers, True, "float64")
     _C.set_isa_limit(level)
-    for kernel in ("", "float64", level):
-        assert torch.equal(cpu_pass(z, centers, True, kernel), plain)
-
-
-def test_kernel_names():
-    z, centers = random_problem(3, 4, 2, torch.float32)
-    with pytest.raises(ValueError, match="no nearest-center kernel 'sse9'"):
-        cpu_pass(z, centers, True, "sse9")
-    if X86:
-        _C.set_isa_limit("portable")
-        with pytest.raises(ValueError, match="'avx2' at portable"):
-            cpu_pass(z, centers, True, "avx2")
+    for cuts in (None, {"float64": 1}, {"float64": 0, "bf16": 0}):
+        assert torch.equal(nearest_center_forward(z, centers, True, cuts), plain)
 
 
 # ---- offsets and scales -----------------------------------------------------------------------
@@ -203,7 +201,7 @@ def test_overflowing_distances_tie():
     z = torch.tensor([[1e200, 0.0], [-1e300, 1.0]], dtype=torch.float64)
     centers = torch.tensor([[torch.nan, 0.0], [1.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
     assert torch_pass(z, centers, True).tolist() == [1, 1]
-    for kernel in ("", "float64", *FILTERS):
+    for kernel in ("", "float64", *DETECTED):
         assert cpu_pass(z, centers, True, kernel).tolist() == [1, 1]
 
 
@@ -290,7 +288,7 @@ def test_rows_and_centers_that_are_not_finite(exact):
     spoiled = torch.zeros(200, dtype=torch.bool)
     spoiled[[3, 70, 199]] = True
     nothing = torch.full_like(centers, torch.nan)
-    for kernel in ("", "float64", *FILTERS):
+    for kernel in ("", "float64", *DETECTED):
         got = cpu_pass(z, centers, exact, kernel)
         assert torch.equal(got == -1, spoiled)
         assert not np.isin(got.numpy(), [0, 7, 19]).any()
@@ -303,7 +301,7 @@ def test_rows_and_centers_that_are_not_finite(exact):
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_smallest_shapes(exact):
-    for run in (torch_pass, *(lambda *a, k=k: cpu_pass(*a, k) for k in ("", *FILTERS))):
+    for run in (torch_pass, *(lambda *a, k=k: cpu_pass(*a, k) for k in ("", *DETECTED))):
         assert run(torch.zeros(0, 3), torch.zeros(2, 3), exact).shape == (0,)
         assert run(torch.ones(1, 1), torch.zeros(1, 1), exact).tolist() == [0]
         assert run(torch.ones(3, 1), torch.tensor([[-1.0], [0.75]]), exact).tolist() == [1] * 3
@@ -330,7 +328,7 @@ def test_single_pass_is_nearly_nearest(dtype):
     z, centers = random_problem(300, 200, 100, dtype, separation=0.05)
     d2 = reference.squared_distances(numbers(z), numbers(centers))
     reach = np.linalg.norm(numbers(z), axis=1) * np.linalg.norm(numbers(centers), axis=1).max()
-    for run in (torch_pass, *(lambda *a, k=k: cpu_pass(*a, k) for k in ("", *FILTERS))):
+    for run in (torch_pass, *(lambda *a, k=k: cpu_pass(*a, k) for k in ("", *DETECTED))):
         got = run(z, centers, False).numpy()
         gap = d2[np.arange(300), got] - d2.min(1)
         assert (gap <= 2 * 2 * 2**-8 * reach).all()

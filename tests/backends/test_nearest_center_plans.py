@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sslkernels.backends import cpu
 from tests.backends.statistics_plans import OTHER_DTYPES, lanes, near, on_any_threads
 from tests.inputs import LAYOUTS, lay_out
-from tests.isa import DETECTED
+from tests.isa import DETECTED, WIDTHS
+from tests.losses.common import limited_to
 
-KERNELS = ("float64", *DETECTED, *(["amx_emulated"] if len(DETECTED) > 1 else []))
+KERNELS = ("float64", *DETECTED)
 
 
 def check(kernel, dtype, data):
@@ -30,18 +31,20 @@ def check(kernel, dtype, data):
     wide = data.draw(st.booleans())
     usable = centers[:, 0].isfinite()
 
+    isa = DETECTED[-1] if kernel == "float64" else kernel
+    how = {"float64": int(kernel == "float64"), "bf16": 1}
     cuts = {"chunks": data.draw(st.integers(1, int(usable.sum())))}
     if kernel != "float64":
         cuts = {"tiles": data.draw(st.integers(1, 6))}
-        if dtype == torch.bfloat16 and ("bf16" in kernel or "amx" in kernel):
+        if dtype == torch.bfloat16 and kernel not in WIDTHS:
             cuts["raw"] = data.draw(st.integers(0, 1))
 
     def run(given, exact=True):
         mu = centers.double() if wide else centers
-        return [cpu.nearest_center_forward(z, mu, exact, kernel, given)]
+        return [cpu.nearest_center_forward(z, mu, exact, {**how, **given})]
 
     threads = data.draw(st.integers(1, 5))
-    (got,) = on_any_threads(DETECTED[-1], run, cuts, threads)
+    (got,) = on_any_threads(isa, run, cuts, threads)
     rows, mu = z.double().numpy(), centers.double().numpy()
     with np.errstate(invalid="ignore"):
         d2 = ((rows[:, None] - mu[None]) ** 2).sum(2)
@@ -49,8 +52,9 @@ def check(kernel, dtype, data):
     want[~np.isfinite(rows).all(1)] = -1
     np.testing.assert_array_equal(got, want)
     if kernel != "float64" and "raw" not in cuts:  # whether one is near enough is not cut
-        (fast,) = on_any_threads(DETECTED[-1], lambda given: run(given, False), cuts, threads)
-        assert torch.equal(fast, run(None, False)[0])
+        (fast,) = on_any_threads(isa, lambda given: run(given, False), cuts, threads)
+        with limited_to(isa):
+            assert torch.equal(fast, run({}, False)[0])
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from sslkernels.backends import cpu
 from sslkernels.backends import torch as plain
-from sslkernels.passes.vicreg import VICRegSettings, result_dtype, wide
+from sslkernels.numerics.views import result_dtype, wide
+from sslkernels.passes.vicreg import VICRegSettings
 from tests.backends.plans import (
     BLOCK,
     OTHER_DTYPES,

@@ -44,6 +44,11 @@ AGREEING = (
     "no_second_derivative",
     "learned_weights",
     "transforms_are_refused",
+    "nt_xent_multiplies_in_kernels",
+    "nt_xent_of_half_precision_waits_for_its_scale",
+    "nt_xent_at_drawn_sizes",
+    "nt_xent_is_the_same_on_any_threads",
+    "a_tiny_nt_xent_keeps_its_digits",
 )
 FAILING = ("stalled_rank_times_out", "dead_rank_fails_the_others")
 

@@ -16,8 +16,8 @@ from sslkernels.losses import (
     variance_loss,
     vicreg_loss,
 )
+from sslkernels.numerics.views import wide
 from sslkernels.passes.selection import use_backend
-from sslkernels.passes.vicreg import wide
 from tests.losses.vicreg_cases import make_view
 
 SHAPES = [(5, 3), (3, 5), (7, 2, 7), (4, 2, 2, 9)]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 
 from sslkernels.losses import VICRegLoss
-from sslkernels.passes.vicreg import result_dtype
+from sslkernels.numerics.views import result_dtype
 from sslkernels.reference import vicreg as reference
 from tests.compare import assert_as_good, distance
 from tests.inputs import DTYPES, LAYOUTS, lay_out

@@ -6,8 +6,8 @@
 * ``pytest -m gpu tests`` (``make test-gpu``): the same tests on the device, and those that only a
   device can answer (marked ``device_only``).
 
-In an ordinary process without a GPU they are skipped; test_aot.py, which needs no device but does
-need real compilation, runs there and only there.
+In an ordinary process without a GPU they are skipped; COMPILED, which need no device but do need
+Triton's compiler, run there and only there.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import torch
 
 from sslkernels.backends.triton import INTERPRETED
 
+COMPILED = ("test_aot.py", "test_recorder.py")
+
 if importlib.util.find_spec("triton") is None:
     collect_ignore_glob = ["*.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "tests/triton/" in item.path.as_posix() and item.path.name != "test_aot.py":
+        if "tests/triton/" in item.path.as_posix() and item.path.name not in COMPILED:
             item.add_marker(pytest.mark.gpu)
 
 

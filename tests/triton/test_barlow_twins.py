@@ -8,7 +8,7 @@ import torch
 import sslkernels as ssk
 from sslkernels import reference
 from sslkernels.backends.triton.barlow_twins import forward as barlow_twins
-from sslkernels.passes.vicreg import wide
+from sslkernels.numerics.views import wide
 from tests.triton import loss_cases
 from tests.triton.loss_cases import DTYPES, FLOOR, LAYOUTS, array, error, strided, views
 

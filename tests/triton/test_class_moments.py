@@ -8,8 +8,8 @@ import torch
 
 pytest.importorskip("triton")
 
+from sslkernels.backends.triton.class_moments import tiles
 from sslkernels.backends.triton.class_moments import update as passes
-from sslkernels.backends.triton.core import class_tiles
 from tests.inputs import lay_out
 from tests.triton.class_cases import DTYPES
 
@@ -85,9 +85,7 @@ def test_blocks_shared_through_l2(block_tiles: int, device: torch.device) -> Non
     z, labels = make(200, d, classes, torch.float32)
     z, labels = z.to(device), labels.to(device)
     states = empty(classes, d, device)
-    tile = class_tiles.class_moments_candidates(z.dtype)[1]._replace(
-        rows=64, block_tiles=block_tiles
-    )
+    tile = tiles.choose(200, 128, classes, z.dtype)._replace(block_tiles=block_tiles)
     passes.class_moments_update(z, labels, states, IGNORE, tile)
     check(z, labels, states)
 
@@ -191,9 +189,7 @@ def test_bits_repeat(device: torch.device) -> None:
 @pytest.mark.parametrize("n", [1, 5_000, 2_000_000])
 @pytest.mark.parametrize("classes", [[10], [1000, 10], [100_000, 100_000, 3]])
 def test_tiles_fit_together(n: int, classes: list[int], dtype: torch.dtype) -> None:
-    tile = class_tiles.class_moments(n, 2048, classes, dtype)
-    same = tile._replace(block_tiles=1)
-    assert same in class_tiles.class_moments_candidates(dtype)
+    tile = tiles.choose(n, 2048, classes, dtype)
     assert 1 <= tile.block_tiles <= -(-n // tile.rows)
 
 

@@ -14,8 +14,9 @@ pytest.importorskip("triton")
 
 from sslkernels.backends import torch as plain
 from sslkernels.backends import triton as kernels
-from sslkernels.backends.triton.core import class_tiles
-from sslkernels.backends.triton.nearest_center import search as nearest_centers
+from sslkernels.backends.triton.class_moments import tiles as class_tiles
+from sslkernels.backends.triton.class_projections import tiles as projection_tiles
+from sslkernels.backends.triton.nearest_center import tiles as center_tiles
 from sslkernels.backends.triton.product import tiles
 from tests.triton import plans
 
@@ -48,7 +49,7 @@ def test_class_moments(n: int, d: int, c: int, rows: int, block_tiles: int, narr
     z, g = normal(n, d), torch.Generator().manual_seed(n)
     labels = torch.randint(-1, c, (2, n), generator=g).to(DEVICE)
     labels[labels == -1] = IGNORE
-    tile = class_tiles.ClassMoments(rows, 4, 16 if narrow else 32, 1, block_tiles)
+    tile = class_tiles.Tile(rows, 4, 16 if narrow else 32, 1, block_tiles)
     states = []
     for pass_, how in ((kernels, (tile,)), (plain, ())):
         states.append([])
@@ -107,14 +108,12 @@ def test_pairs_of_means(c: int, d: int, cuts: tiles.Cuts) -> None:
 def test_nearest_centers(
     n: int, d: int, c: int, columns: int, rows: int, spans: int, scan: int
 ) -> None:
-    z, sets = normal(n, d), [normal(c, d, seed=1), 1e-3 * normal(5, d, seed=2)]
-    first = class_tiles.CenterTile(16, columns, 16, 4, 1)
-    both = class_tiles.CenterTiles(first, first._replace(block_n=32, block_c=16))
-    cuts = class_tiles.CenterCuts(both, spans, rows, scan)
-    for got, centers in zip(
-        nearest_centers.nearest_centers(z, sets, True, cuts), sets, strict=True
-    ):
-        assert torch.equal(got, plain.nearest_center_forward(z, centers, True))
+    z, centers = normal(n, d), normal(c, d, seed=1)
+    first = tiles.CenterTile(16, columns, 16, 4, 1)
+    both = center_tiles.Tiles(first, first._replace(block_n=32, block_c=16))
+    cuts = center_tiles.Cuts(both, spans, rows, scan)
+    got = kernels.nearest_center_forward(z, centers, True, cuts)
+    assert torch.equal(got, plain.nearest_center_forward(z, centers, True))
 
 
 @plans.few
@@ -133,8 +132,8 @@ def test_class_projections(
     z, centers = normal(n, d), 0.3 * normal(c, d, seed=1).double()
     classes = torch.arange(n, device=DEVICE) * 7 % (c + 1) - 1
     counts = torch.full((c,), 3, device=DEVICE)
-    tile = class_tiles.CenterTile(16, columns, 16, 4, 1)
-    cuts = class_tiles.ProjectionCuts(tile, 16 * blocks, whole)
+    tile = tiles.CenterTile(16, columns, 16, 4, 1)
+    cuts = projection_tiles.Cuts(tile, 16 * blocks, whole)
     known = (z, classes, centers, counts, directional)
     rank, alone, spread = kernels.class_projections_forward(*known, cuts=cuts)
     wanted = plain.class_projections_forward(*known)

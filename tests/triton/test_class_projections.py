@@ -12,7 +12,8 @@ pytest.importorskip("triton")
 import sslkernels as ssk
 from sslkernels.backends import torch as dense
 from sslkernels.backends.triton.class_projections import project as projections
-from sslkernels.backends.triton.core import class_tiles
+from sslkernels.backends.triton.class_projections import tiles
+from sslkernels.backends.triton.product.tiles import CenterTile
 from tests.inputs import lay_out
 from tests.triton.class_cases import DTYPES, SHAPES, Shape
 
@@ -104,10 +105,10 @@ def test_without_counts_nothing_is_left_out(device: torch.device) -> None:
 @pytest.mark.parametrize("whole", [True, False])
 def test_by_parts(whole: bool, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several parts of rows, with the table of all centers and with a table for each part."""
-    monkeypatch.setattr(class_tiles, "PROJECTION_WORKSPACE", (1, 1))
-    tile = class_tiles.CenterTile(32, 32, 64, 4, 2)
-    monkeypatch.setattr(class_tiles, "projections_tile", lambda device: tile)
-    monkeypatch.setattr(class_tiles, "PROJECTION_TABLE", 1 << 20 if whole else 0)
+    monkeypatch.setattr(tiles, "WORKSPACE", (1, 1))
+    tile = CenterTile(32, 32, 64, 4, 2)
+    monkeypatch.setattr(tiles, "choose", lambda device: tile)
+    monkeypatch.setattr(tiles, "TABLE", 1 << 20 if whole else 0)
     n, c = 40, 260  # nine column tiles: a wave is one row tile of the interpreter's device
     z, classes, centers, counts = problem(n, 20, c, torch.float32, separation=0.1)
     check(z.to(device), classes.to(device), centers.to(device), counts.to(device))
@@ -220,7 +221,7 @@ def test_does_not_wait_and_can_be_captured(
     directional: bool, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not whole:
-        monkeypatch.setattr(class_tiles, "PROJECTION_TABLE", 0)
+        monkeypatch.setattr(tiles, "TABLE", 0)
     inputs = [t.cuda() for t in problem(20_000, 256, 300, torch.bfloat16, separation=0.1)]
     projections.class_projections_forward(*inputs, directional)  # compiles
     torch.cuda.synchronize()

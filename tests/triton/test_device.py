@@ -10,7 +10,8 @@ import pytest
 import torch
 import triton
 
-from sslkernels.backends.triton.core import column_moments, launch, tuning
+from sslkernels.backends.triton.core import launch, tuning
+from sslkernels.backends.triton.product import column_moments
 from sslkernels.backends.triton.vicreg import forward as vicreg
 from sslkernels.passes.vicreg import VICRegSettings
 

@@ -76,19 +76,41 @@ def test_barlow_twins(n: int, d: int, cuts: tiles.Cuts) -> None:
     same(got, wanted, "grad_x grad_y", times=4)
 
 
+part = st.floats(0, 1, exclude_max=True)
+
+
 @plans.few
-@given(n=plans.sides(), d=plans.sides(), need_x=st.booleans(), cuts=plans.cuts())
-def test_nt_xent(n: int, d: int, need_x: bool, cuts: tiles.Cuts) -> None:
+@given(
+    n=plans.sides(),
+    d=plans.sides(),
+    ends=st.none() | st.tuples(part, part),
+    cuts=plans.cuts(),
+    need_x=st.booleans(),
+    need_radial=st.booleans(),
+)
+def test_nt_xent(
+    n: int,
+    d: int,
+    ends: tuple[float, float] | None,
+    cuts: tiles.Cuts,
+    need_x: bool,
+    need_radial: bool,
+) -> None:
+    own = None
+    if ends:  # a range of the samples
+        first, last = sorted(int(n * end) for end in ends)
+        own = first, max(1, last - first)
     device = torch.device("cpu" if kernels.INTERPRETED else "cuda")
     x, y = views(n, d, FP32, device)
     grad = torch.tensor([0.7, -0.3, 0.5], device=device)
-    wanted = plain.nt_xent_forward(*as_double(x, y), 0.5)
-    got = kernels.nt_xent_forward(x, y, 0.5, cuts)
+    wanted = plain.nt_xent_forward(*as_double(x, y), 0.5, own)
+    got = kernels.nt_xent_forward(x, y, 0.5, own, cuts)
     same(got, wanted, "terms rows", times=4)
-    needs = (need_x, True)
-    wanted = plain.nt_xent_backward(*as_double(grad, x, y), wanted[1], 0.5, *needs)
-    got = kernels.nt_xent_backward(grad, x, y, got[1], 0.5, *needs, cuts)
-    same(got, wanted, "grad_x grad_y", times=4)
+    _, rows = plain.nt_xent_forward(*as_double(x, y), 0.5)
+    how = (need_x, True, need_radial, own)
+    wanted = plain.nt_xent_backward(*as_double(grad, x, y), rows, 0.5, *how)
+    got = kernels.nt_xent_backward(grad, x, y, rows, 0.5, *how, False, cuts)
+    same(got, wanted, "grad_x grad_y radial", times=4)
 
 
 @plans.few

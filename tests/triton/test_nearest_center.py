@@ -11,11 +11,13 @@ import torch
 pytest.importorskip("triton")
 
 import sslkernels as ssk
-from sslkernels.backends.triton.core import class_tiles, launch
-from sslkernels.backends.triton.nearest_center import filter as filtering
+from sslkernels.backends.triton.core import launch
 from sslkernels.backends.triton.nearest_center import search as passes
+from sslkernels.backends.triton.nearest_center import tiles
 from sslkernels.backends.triton.nearest_center.table import (
-    CenterTable,
+    Found,
+    Lists,
+    Table,
     center_table,
     usable_centers,
 )
@@ -26,7 +28,7 @@ from tests.triton.class_cases import DTYPES, SHAPES, Shape
 @pytest.fixture(autouse=True)
 def filtered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small problems take the filter too."""
-    monkeypatch.setattr(class_tiles, "CENTER_SCAN", 0)
+    monkeypatch.setattr(tiles, "SCAN", 0)
 
 
 def distances(z: torch.Tensor, centers: torch.Tensor) -> np.ndarray:
@@ -96,41 +98,22 @@ def test_float64_decides_only_what_fp32_cannot(
 ) -> None:
     """Rows with several candidates get the right one although float64 would read NaN."""
     z, centers = normal(60, 130).bfloat16().to(device), 0.1 * normal(12, 130, seed=1).to(device)
-    fresh, rechecked = center_table, []
+    table_of, scan, listed = passes.center_table, passes._scan, []
 
-    def poisoned(*args: Any) -> CenterTable:
-        table = fresh(*args)
-        table.sets[0] = table.sets[0]._replace(centers=torch.full_like(centers, torch.nan))
+    def poisoned(given: torch.Tensor, *args: Any) -> Table:
+        table = table_of(given, *args)
+        given.fill_(torch.nan)
         return table
 
-    def counting(rows: torch.Tensor, table: CenterTable, *args: Any) -> None:
-        rechecked.append(int(args[5][0]))
-        recheck(rows, table, *args)
+    def counting(rows: torch.Tensor, mu: torch.Tensor, *args: Any) -> None:
+        listed.append(args[1].counts.tolist())
+        scan(rows, mu, *args)
 
-    recheck = passes._recheck
     monkeypatch.setattr(passes, "center_table", poisoned)
-    monkeypatch.setattr(passes, "_recheck", counting)
-    check(z, centers, passes.nearest_center_forward(z, centers, True))
-    assert rechecked[0] > 5
-
-
-def test_spans_of_more_classes_than_a_product_of_int32_counts(device: torch.device) -> None:
-    """A set's first programs write its spans, and no other program does, however many rows a span
-    and the table have: 100,000 classes in one span are 10^10 for a program's number times that."""
-    c, d, pitch = 64, 4, 64
-    centers = normal(c, d).to(device)
-    rows = [torch.empty(c, pitch, dtype=torch.bfloat16, device=device) for _ in range(3)]
-    h = torch.empty(2, c, device=device)
-    spans = torch.full((c, 4), -1, dtype=torch.int32, device=device)
-    filtering.center_kernel[(c,)](
-        *(centers, usable_centers(centers), torch.zeros(d, device=device), *rows, *h),
-        *(torch.empty(c, filtering.BOUNDS, device=device), spans),
-        *(c, d, pitch, 3 << 26, 1 << 26, 0, 0),
-        SHIFTED=True,
-        BLOCK_D=64,
-    )
-    assert spans[:3, 0].tolist() == [0, 1 << 26, 2 << 26]
-    assert (spans[3:] == -1).all()
+    monkeypatch.setattr(passes, "_scan", counting)
+    check(z, centers, passes.nearest_center_forward(z, centers.clone(), True))
+    few, _, every = listed[0]
+    assert few > 5 and every == 0
 
 
 def test_every_center_is_the_same(device: torch.device) -> None:
@@ -165,24 +148,14 @@ def test_rows_and_centers_that_are_not_finite(exact: bool, device: torch.device)
     assert passes.nearest_center_forward(z[:0], centers, exact).shape == (0,)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_sets_of_centers_in_one_launch(dtype: torch.dtype, device: torch.device) -> None:
-    z = normal(25, 18).to(dtype).to(device)
-    sets = [0.3 * normal(c, 18, seed=c).to(device) for c in (3, 130, 17)]
-    sets[1] = sets[1].float()
-    sets[2] = sets[2] + 4
-    for mu, got in zip(sets, passes.nearest_centers(z, sets, True), strict=True):
-        check(z, mu, got)
-
-
 def test_rows_in_parts(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
-    monkeypatch.setattr(class_tiles, "CENTER_WORKSPACE", 0)
+    monkeypatch.setattr(tiles, "WORKSPACE", 0)
     z, centers = normal(1100, 2).half().to(device), normal(5, 2, seed=8).to(device)
     check(z, centers, passes.nearest_center_forward(z, centers, True))
 
 
 def test_small_problems_are_scanned(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
-    monkeypatch.setattr(class_tiles, "CENTER_SCAN", 1 << 24)
+    monkeypatch.setattr(tiles, "SCAN", 1 << 24)
     z, centers = normal(20, 70).bfloat16(), normal(40, 70, seed=9)
     z[2, 3], centers[1] = torch.inf, torch.nan
     z, centers = z.to(device), centers.to(device)
@@ -213,18 +186,16 @@ def test_the_bound_holds(dtype: torch.dtype, device: torch.device) -> None:
     n, d, c = 40, 70, 50
     z, centers = (normal(n, d) + 0.5).to(dtype).to(device), normal(c, d, seed=11).to(device)
     for split in (False, True):
-        tile = class_tiles.center_candidates(dtype, launch.INTERPRETER)[1]
-        table = center_table(z, [centers], tile, launch.INTERPRETER)
-        shape = (n, len(table.spans), 4)
-        score = torch.empty(shape, device=device)
-        index = torch.empty(shape, dtype=torch.int32, device=device)
-        rest, error = torch.empty(shape[:2], device=device), torch.empty(1, n, device=device)
-        every = torch.arange(n, dtype=torch.int32, device=device) if split else None
-        count = torch.tensor([n], dtype=torch.int32, device=device) if split else None
-        used, spans = (tile.split, len(table.spans)) if split else (tile.first, len(table.spans))
-        found = (score, index, rest, error)
-        passes._filter(z, every, count, table, 0, spans, *found, used, launch.INTERPRETER)
-        g = table.g[0].double()
+        both, usable = tiles.tiles(n, dtype, launch.INTERPRETER), usable_centers(centers)
+        table = center_table(centers, usable, usable.sum(), dtype, both.first.block_c)
+        score, rest = torch.empty(n, 1, 4, device=device), torch.empty(n, 1, device=device)
+        error = torch.empty(n, device=device)
+        index = torch.empty_like(score, dtype=torch.int32)
+        found = Found(score, index, rest, error, error)
+        every = torch.arange(n, dtype=torch.int32, device=device)
+        lists = Lists(every, every, every, torch.full_like(every[:3], n))
+        passes._filter(z, table, lists, found, len(table.hi), split, both, launch.INTERPRETER)
+        g = table.g.double()
         shifted = split or dtype == torch.float32
         exact = 0.5 * torch.as_tensor(distances(z, centers)).to(device)
         x = z.double() - g if shifted else z.double()
@@ -232,7 +203,7 @@ def test_the_bound_holds(dtype: torch.dtype, device: torch.device) -> None:
         if not shifted:  # ||m||^2 / 2 + g.m - x.m = ||x - mu||^2 / 2 - ||x - g||^2 / 2
             base = 0.5 * (x - g).square().sum(1, keepdim=True)
         wanted = (exact - base).gather(1, index.flatten(1).long())
-        worst = (score.flatten(1).double() - wanted).abs() / error[0].double()[:, None]
+        worst = (score.flatten(1).double() - wanted).abs() / error.double()[:, None]
         assert worst.max() <= 1.0
         assert error.max() < (1e-2 if split else 2.0)
 

@@ -20,7 +20,7 @@ GRAD = (1.0, 0.3, -2.0)
 def run(x, y, temperature, needs=(True, True)):
     terms, rows = nt_xent.nt_xent_forward(x, y, temperature)
     grad = torch.tensor(GRAD, device=x.device)
-    return terms, rows, nt_xent.nt_xent_backward(grad, x, y, rows, temperature, *needs)
+    return terms, rows, nt_xent.nt_xent_backward(grad, x, y, rows, temperature, *needs)[:2]
 
 
 def truth(x, y, temperature):
@@ -89,7 +89,7 @@ def test_a_small_loss_keeps_its_digits(device) -> None:
     x = torch.randn(40, 30, generator=torch.Generator().manual_seed(0)).to(device)
     terms, rows = nt_xent.nt_xent_forward(x, x, 0.02)
     grad = torch.tensor([1.0, 0.0, 0.0], device=device)
-    grad_x, _ = nt_xent.nt_xent_backward(grad, x, x, rows, 0.02, True, False)
+    grad_x, *_ = nt_xent.nt_xent_backward(grad, x, x, rows, 0.02, True, False)
     want = reference.nt_xent_loss(array(x), array(x), temperature=0.02)
     assert 0 < want < 1e-6  # eager float32 arithmetic has 0 here, or noise
     assert terms[0].item() == pytest.approx(want, rel=1e-4)
@@ -169,6 +169,54 @@ def test_the_public_function(device) -> None:
         (x, y), reference.nt_xent_grad(array(x), array(y), temperature=0.2), strict=True
     ):
         assert error(z.grad, true) <= FLOOR[torch.float32]
+
+
+def by_ranges(x, y, temperature, parts, unrounded):
+    """(terms, rows, gradients, radial) of ranges of samples, put together."""
+    own = [(sum(parts[:r]), part) for r, part in enumerate(parts)]
+    found = [nt_xent.nt_xent_forward(x, y, temperature, each) for each in own]
+    terms = sum(t * part for (t, _), part in zip(found, parts, strict=True)) / len(x)
+    rows = torch.cat([r.unflatten(1, (2, -1)) for _, r in found], 2).flatten(1)
+    grad = torch.tensor(GRAD, device=x.device)
+    found = [
+        nt_xent.nt_xent_backward(grad, x, y, rows, temperature, True, True, True, each, unrounded)
+        for each in own
+    ]
+    on_x, on_y, radial = zip(*found, strict=True)
+    return terms, rows, (torch.cat(on_x), torch.cat(on_y)), sum(radial)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ranges_of_samples(dtype, device) -> None:
+    """One sample, ranges that begin and end anywhere, strided rows: what ranks make of a batch."""
+    x, y = torch.stack(views(47, 24, dtype, device), 1).unbind(1)
+    terms, rows, grads, radial = by_ranges(x, y, 0.3, [1, 19, 27], True)
+    all_terms, all_rows, all_grads = run(x, y, 0.3)
+    torch.testing.assert_close(terms, all_terms, rtol=4 * FLOOR[dtype], atol=0)
+    torch.testing.assert_close(rows, all_rows, rtol=4 * FLOOR[dtype], atol=4 * FLOOR[dtype])
+    true = truth(x, y, 0.3)[1]
+    for part, whole, exact in zip(grads, all_grads, true, strict=True):
+        assert part.dtype == torch.float32
+        assert error(part, exact) <= 4 * FLOOR[dtype]
+        assert error(part.to(dtype), array(whole)) <= 4 * FLOOR[dtype]
+    # The part along the rows themselves is the gradient by the temperature.
+    t = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor(GRAD, dtype=torch.float64)
+    (formula(*(z.cpu().double() for z in (x, y)), t) * weights).sum().backward()
+    assert (-radial / 0.6).item() == pytest.approx(t.grad.item(), rel=8 * FLOOR[dtype])
+
+
+@pytest.mark.parametrize("needs", [(True, False), (False, True)])
+def test_one_gradient_of_a_range(needs, device) -> None:
+    x, y = views(30, 12, torch.float16, device)
+    _, rows = nt_xent.nt_xent_forward(x, y, 0.5)
+    arguments = torch.tensor(GRAD, device=device), x, y, rows, 0.5
+    both = nt_xent.nt_xent_backward(*arguments, True, True, False, (7, 18))
+    for radial in (False, True):
+        one = nt_xent.nt_xent_backward(*arguments, *needs, radial, (7, 18))
+        for got, want, needed in zip(one, both, needs, strict=False):
+            assert torch.equal(got, want) if needed else got is None
+        assert (one[2] is not None) == radial
 
 
 def test_float64_names_the_backend_that_serves_it(device) -> None:

@@ -9,8 +9,9 @@ import torch
 pytest.importorskip("triton")
 
 import sslkernels as ssk
-from sslkernels.backends.triton.core import class_tiles, launch
+from sslkernels.backends.triton.core import launch
 from sslkernels.backends.triton.unit_moments import rows as passes
+from sslkernels.backends.triton.unit_moments import rows as unit_rows
 from tests.inputs import LAYOUTS, lay_out
 from tests.triton.class_cases import DTYPES
 
@@ -41,7 +42,7 @@ def test_layouts(layout: str, device: torch.device) -> None:
 
 
 def test_stretches_merge(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(class_tiles, "unit_stretches", lambda programs, rows, device: 7)
+    monkeypatch.setattr(unit_rows, "cut_rows", lambda programs, rows, device: 7)
     for n in (100, 98, 20, 5):
         check(normal(n, 16).bfloat16().to(device))
 
@@ -73,9 +74,9 @@ def test_public_normalized_std(device: torch.device) -> None:
 
 def test_stretches_fill_the_device() -> None:
     device = launch.Device("cuda", 90, 32, 132, 232448)
-    assert class_tiles.unit_stretches(16, 1_281_167, device) == 132
-    assert class_tiles.unit_stretches(1, 10**9, device) == 16 * 132
-    assert class_tiles.unit_stretches(1, 63, device) == 1
+    assert unit_rows.cut_rows(16, 1_281_167, device) == 132
+    assert unit_rows.cut_rows(1, 10**9, device) == 16 * 132
+    assert unit_rows.cut_rows(1, 63, device) == 1
 
 
 @pytest.mark.device_only

@@ -16,7 +16,8 @@ import sslkernels as ssk
 from sslkernels import reference
 from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.vicreg import forward as vicreg
-from sslkernels.passes.vicreg import VICRegSettings, wide
+from sslkernels.numerics.views import wide
+from sslkernels.passes.vicreg import VICRegSettings
 from sslkernels.reference import vicreg as exact
 from tests.triton.loss_cases import DTYPES, FLOOR
 

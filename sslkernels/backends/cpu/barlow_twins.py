@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import pointer, view
-from sslkernels.passes.vicreg import result_dtype, wide
+from sslkernels.numerics.views import result_dtype, wide
 
 
 def barlow_twins_forward(

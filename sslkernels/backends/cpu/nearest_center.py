@@ -15,13 +15,9 @@ def nearest_center_forward(
     z: torch.Tensor,  # [N, D] embeddings, any strides
     centers: torch.Tensor,  # [C, D] contiguous, float32 or float64
     exact: bool,
-    kernel: str = "",
     cuts: Mapping[str, int] | None = None,
 ) -> torch.Tensor:
-    """int64 [N]: the nearest center of every row. ``kernel`` names a filter (tests compare them);
-    by default the machine and the shape decide."""
+    """int64 [N]: the nearest center of every row."""
     out = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    _C.nearest_center(
-        view(z), view(centers), exact, kernel, torch.get_num_threads(), pointer(out), cuts
-    )
+    _C.nearest_center(view(z), view(centers), exact, torch.get_num_threads(), pointer(out), cuts)
     return out

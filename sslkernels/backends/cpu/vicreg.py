@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
 from sslkernels.backends.cpu._views import _CODES, address, pointer
-from sslkernels.passes.vicreg import VICRegSettings, empty_results, wide
+from sslkernels.numerics.views import wide
+from sslkernels.passes.vicreg import VICRegSettings, empty_results
 
 Problems = tuple[int, int, int, int, int, int, int, int]
 

@@ -6,14 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslkernels.passes.vicreg import result_dtype, wide
-
-
-def _centered(z: Tensor, mean: Tensor) -> Tensor:
-    """z - mean in the result dtype; the mean is split so that a common offset costs no digits."""
-    dtype = result_dtype(z.dtype)
-    high = mean.to(dtype)
-    return (z.to(dtype) - high).sub_((mean - high).to(dtype))
+from sslkernels.numerics.views import center, result_dtype, wide
 
 
 def _normalize(z: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,7 +15,7 @@ def _normalize(z: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     dtype = result_dtype(z.dtype)
     shift = z[:1].to(dtype)  # the first row, near the data
     mean = shift[0].double() + (z.to(dtype) - shift).sum(0, dtype=torch.float64) / n
-    centered = _centered(z, mean)
+    centered = center(z, mean)
     factor = (centered.square().sum(0, dtype=torch.float64) / n + eps).rsqrt()
     return mean, factor, centered.mul_(factor.to(dtype))
 
@@ -67,7 +60,7 @@ def barlow_twins_backward(
     factors, c = columns[2:4], columns[4]
     results: list[Tensor | None] = [None, None]
     with torch.autocast(x.device.type, enabled=False):
-        units = [_centered(z, columns[v]).mul_(factors[v].to(dtype)) for v, z in enumerate((x, y))]
+        units = [center(z, columns[v]).mul_(factors[v].to(dtype)) for v, z in enumerate((x, y))]
         for v, needed in enumerate((need_x, need_y)):
             if not needed:
                 continue

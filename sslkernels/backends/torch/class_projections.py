@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import torch
 
-from sslkernels.backends.torch.pairs import squared_distances
+from sslkernels.numerics.means import squared_distances
 
 _BLOCK = 2048  # rows at a time: 32 MB of float64 at D = 2048
 _COLUMNS = 1024  # centers per tile: 16 MB of float64 projections for a block of rows

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sslkernels.passes.nt_xent import MIN_NORM
-from sslkernels.passes.vicreg import result_dtype
+from sslkernels.numerics.unit_rows import MIN_NORM
+from sslkernels.numerics.views import result_dtype
 
 _LOGITS = 2**22  # logits in memory at once
 
@@ -21,10 +21,13 @@ def _units(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return (z / norm.clamp_min(MIN_NORM)).to(z.dtype), norm
 
 
-def _logits(u: Tensor, temperature: float, at_once: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Blocks of rows: their positions, their positives' and their logits, -inf on the diagonal."""
-    count = u.shape[0]
-    for rows in torch.arange(count, device=u.device).split(max(1, at_once // count)):
+def _logits(
+    u: Tensor, temperature: float, own: tuple[int, int], at_once: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Blocks of own rows: their positions, their positives' and logits, -inf with themselves."""
+    count, (first, samples) = u.shape[0], own
+    everyone = torch.arange(count, device=u.device).view(2, -1)
+    for rows in everyone[:, first : first + samples].flatten().split(max(1, at_once // count)):
         logits = (u[rows] @ u.T).div_(temperature)
         logits.scatter_(1, rows.unsqueeze(1), -torch.inf)
         yield rows, ((rows + count // 2) % count).unsqueeze(1), logits
@@ -32,12 +35,18 @@ def _logits(u: Tensor, temperature: float, at_once: int) -> Iterator[tuple[Tenso
 
 @torch.no_grad()
 def nt_xent_forward(
-    x: Tensor, y: Tensor, temperature: float, *, logits_at_once: int = _LOGITS
+    x: Tensor,  # [N, D]
+    y: Tensor,
+    temperature: float,
+    own: tuple[int, int] | None = None,
+    *,
+    logits_at_once: int = _LOGITS,
 ) -> tuple[Tensor, Tensor]:
+    own = own or (0, x.shape[0])
     gaps, positives = [], []
     with torch.autocast(x.device.type, enabled=False):
         u, _ = _units(x, y)
-        for _, positive, logits in _logits(u, temperature, logits_at_once):
+        for _, positive, logits in _logits(u, temperature, own, logits_at_once):
             positives.append(logits.gather(1, positive).squeeze(1).double())
             rest = logits.scatter_(1, positive, -torch.inf).double().logsumexp(1)
             gaps.append(rest - positives[-1])
@@ -58,9 +67,13 @@ def nt_xent_backward(
     temperature: float,
     need_x: bool,
     need_y: bool,
+    need_radial: bool = False,
+    own: tuple[int, int] | None = None,
+    unrounded: bool = False,
     *,
     logits_at_once: int = _LOGITS,
-) -> tuple[Tensor | None, Tensor | None]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    own = own or (0, x.shape[0])
     on_loss, on_alignment, on_uniformity = grad.double().unbind()
     on_lse = on_loss + on_uniformity
     lse, row_loss = rows
@@ -69,42 +82,21 @@ def nt_xent_backward(
     at_positive = 2 * (on_uniformity - on_alignment) - on_lse * missing
     with torch.autocast(x.device.type, enabled=False):
         u, norm = _units(x, y)
-        on_u = torch.empty_like(u)
-        for block, positive, logits in _logits(u, temperature, logits_at_once):
+        products = []
+        for block, positive, logits in _logits(u, temperature, own, logits_at_once):
             share = (logits - lse[block].unsqueeze(1).to(u.dtype)).exp_()
             share += logits.sub_(lse.to(u.dtype)).exp_()
             share *= on_lse.to(u.dtype)
             share.scatter_(1, positive, at_positive[block].unsqueeze(1).to(u.dtype))
-            on_u[block] = share @ u
-        on_u /= len(u) * temperature
-        inside = (on_u * u).sum(1, keepdim=True, dtype=torch.float64)
-        inside = torch.where(norm < MIN_NORM, 0.0, inside)
+            products.append(share @ u)
+        on_u = torch.cat(products).div_(len(u) * temperature)
+        u, norm = (of.unflatten(0, (2, -1)).narrow(1, *own).flatten(0, 1) for of in (u, norm))
+        along = (on_u * u).sum(1, keepdim=True, dtype=torch.float64)
+        inside = torch.where(norm < MIN_NORM, 0.0, along)
         on_z = (on_u - inside * u) / norm.clamp_min(MIN_NORM)
-    grads = on_z.to(x.dtype).split(x.shape[0])
+    grads = on_z.to(u.dtype if unrounded else x.dtype).chunk(2)
     return (
         grads[0].contiguous() if need_x else None,
         grads[1].clone() if need_y else None,
+        along.sum() if need_radial else None,
     )
-
-
-@torch.no_grad()
-def nt_xent_by_temperature(
-    x: Tensor,  # [N, D]
-    y: Tensor,
-    rows: Tensor,  # [2, 2N]
-    temperature: float,
-    *,
-    logits_at_once: int = _LOGITS,
-) -> Tensor:
-    """[3] float64: the derivatives of loss, alignment and uniformity by the temperature."""
-    lse = rows[0]
-    gaps = []
-    with torch.autocast(x.device.type, enabled=False):
-        u, _ = _units(x, y)
-        for block, positive, logits in _logits(u, temperature, logits_at_once):
-            share = (logits - lse[block].unsqueeze(1).to(u.dtype)).exp_()
-            gap = logits.sub_(logits.gather(1, positive))
-            gap.scatter_(1, block.unsqueeze(1), 0.0)  # -inf times a share of 0 is NaN
-            gaps.append((gap * share).sum(1, dtype=torch.float64))
-    gap_mean, positive_mean = torch.cat(gaps).mean(), (lse - rows[1]).mean()
-    return torch.stack((-gap_mean, positive_mean, -gap_mean - positive_mean)) / temperature

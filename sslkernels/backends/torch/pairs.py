@@ -1,41 +1,12 @@
-"""Pairs of class means in dense float64 operations: squared distances, and the sums over pairs that
-CDNV and NC2 need.
-
-``||a - b||^2 = ||a||^2 + ||b||^2 - 2 a.b`` from means around their mean, by products. Where the
-result is so small beside its terms that digits cancelled, it is taken again from the difference.
-"""
+"""Sums over pairs of class means, as CDNV and NC2 need them, in dense float64 operations."""
 
 from __future__ import annotations
 
 import torch
 
+from sslkernels.numerics.means import PAIR_CHUNK, around_their_mean, squared_distances
+
 _BLOCK = 1024  # rows of means at a time: 1024 x C distances in float64
-_CANCELLED = 1e-4  # below this share of its terms, a float64 distance has lost 4 of its 16 digits
-_PAIR_CHUNK = 4096  # pairs taken again at a time: 4096 x D differences
-
-
-def around_their_mean(means: torch.Tensor) -> torch.Tensor:
-    """``means`` [C, D] less the mean of those that are finite."""
-    finite = means.isfinite().all(1)
-    return means - means[finite].mean(0) if finite.any() else means
-
-
-def squared_distances(
-    a: torch.Tensor, b: torch.Tensor, pair_chunk: int = _PAIR_CHUNK
-) -> torch.Tensor:
-    """float64 [A, B] for float64 a [A, D] and b [B, D], both near the origin."""
-    terms = a.square().sum(1, keepdim=True) + b.square().sum(1)
-    d2 = torch.addmm(terms, a, b.T, alpha=-2.0)
-    for pairs in (d2 < _CANCELLED * terms).nonzero().split(pair_chunk):
-        i, j = pairs.unbind(1)
-        d2[i, j] = (a[i] - b[j]).square().sum(1)
-    return d2
-
-
-def all_distances(means: torch.Tensor) -> torch.Tensor:
-    """float64 [C, C], the squared distances between means [C, D]; NaN for those not finite."""
-    v = around_their_mean(means)
-    return squared_distances(v, v).fill_diagonal_(0.0)
 
 
 def cdnv_sum(
@@ -44,7 +15,7 @@ def cdnv_sum(
     counts: torch.Tensor,
     *,
     block: int = _BLOCK,
-    pair_chunk: int = _PAIR_CHUNK,
+    pair_chunk: int = PAIR_CHUNK,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of ``(var_i + var_j) / (2 d_ij^2)`` over the pairs of non-empty classes, by blocks.
 

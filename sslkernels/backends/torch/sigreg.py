@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from sslkernels.numerics.views import result_dtype
 from sslkernels.passes.sigreg import SIGRegSettings
-from sslkernels.passes.vicreg import result_dtype
 
 _PROJECTIONS = 2**21  # in memory at once
 _LOW = 0xFFFFFFFF

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from sslkernels.numerics.unit_rows import normalized
+
 _BLOCK = 2048  # rows at a time: 32 MB of float64 at D = 2048
 
 
@@ -28,14 +30,3 @@ def unit_moments_forward(
             mean += delta * share
             count += len(x)
     return mean, m2
-
-
-def normalized(x: torch.Tensor) -> torch.Tensor:
-    """Rows over their lengths in float64; a row of zeros stays zero.
-
-    Scaled by the largest entry first, so that no square leaves the range of float64.
-    """
-    x = x.double()
-    largest = x.abs().amax(1, keepdim=True)  # may be subnormal
-    x = x / largest.masked_fill(largest == 0, 1.0)
-    return x / x.norm(dim=1, keepdim=True).clamp(min=1.0)

@@ -5,15 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslkernels.passes.vicreg import VICRegSettings, empty_results, result_dtype, wide
-
-
-def _centered(z: Tensor, mean: Tensor) -> Tensor:
-    """z - mean in the result dtype; the mean is split so that a common offset costs no digits."""
-    dtype = result_dtype(z.dtype)
-    high = mean.to(dtype)
-    low = (mean - high).to(dtype)
-    return (z.to(dtype) - high.unsqueeze(1)).sub_(low.unsqueeze(1))
+from sslkernels.numerics.views import center, result_dtype, wide
+from sslkernels.passes.vicreg import VICRegSettings, empty_results
 
 
 def _view_moments(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,7 +15,7 @@ def _view_moments(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     dtype = result_dtype(z.dtype)
     shift = z[:, :1].to(dtype)  # the first row, near the data
     mean = shift.squeeze(1).double() + (z.to(dtype) - shift).sum(1, dtype=torch.float64) / n
-    centered = _centered(z, mean)
+    centered = center(z, mean)
     return mean, centered.square().sum(1, dtype=torch.float64) / (n - 1), centered
 
 
@@ -89,7 +82,7 @@ def vicreg_backward(
                 continue
             out = z.new_zeros(z.shape, dtype=dtype)
             if variance or covariance:
-                centered = _centered(z, mean[v])
+                centered = center(z, mean[v])
                 beta = torch.zeros_like(var[v])
             if covariance:
                 scale = 4 * on_covariance / (p * d * (n - 1) ** 2)

@@ -17,23 +17,24 @@ _LONGEST = 1 << 23
 _PRODUCTS = ("barlow_twins", "cdnv_sum", "cosine_gap_sum", "nt_xent", "sigreg", "vicreg")
 
 # Pass name -> the module that implements it; imported when first asked for, so that a process
-# without triton, or one that never meets a GPU, does not pay for it.
+# without triton, or one that never meets a GPU, does not pay for it. The pooled scatter is torch's:
+# a float64 product, for which the vendor's library is what there is to reach.
 _PASSES = {
-    "barlow_twins_forward": "barlow_twins.forward",
-    "barlow_twins_backward": "barlow_twins.gradient",
-    "cdnv_sum": "mean_pairs.pairs",
-    "class_moments_update": "class_moments.update",
-    "class_projections_forward": "class_projections.project",
-    "cosine_gap_sum": "mean_pairs.pairs",
-    "nearest_center_forward": "nearest_center.search",
-    "nt_xent_forward": "nt_xent.forward",
-    "nt_xent_backward": "nt_xent.gradient",
-    "scatter_update": "scatter.update",
-    "sigreg_forward": "sigreg.forward",
-    "sigreg_backward": "sigreg.gradient",
-    "unit_moments_forward": "unit_moments.rows",
-    "vicreg_forward": "vicreg.forward",
-    "vicreg_backward": "vicreg.gradient",
+    "barlow_twins_forward": ".barlow_twins.forward",
+    "barlow_twins_backward": ".barlow_twins.gradient",
+    "cdnv_sum": ".mean_pairs.pairs",
+    "class_moments_update": ".class_moments.update",
+    "class_projections_forward": ".class_projections.project",
+    "cosine_gap_sum": ".mean_pairs.pairs",
+    "nearest_center_forward": ".nearest_center.search",
+    "nt_xent_forward": ".nt_xent.forward",
+    "nt_xent_backward": ".nt_xent.gradient",
+    "scatter_update": "..torch.scatter",
+    "sigreg_forward": ".sigreg.forward",
+    "sigreg_backward": ".sigreg.gradient",
+    "unit_moments_forward": ".unit_moments.rows",
+    "vicreg_forward": ".vicreg.forward",
+    "vicreg_backward": ".vicreg.gradient",
 }
 
 # What a caller asks for: an operator's passes are served together.
@@ -90,5 +91,5 @@ def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
 
 def __getattr__(name: str) -> Any:
     if name in _PASSES:
-        return getattr(importlib.import_module(f"{__name__}.{_PASSES[name]}"), name)
+        return getattr(importlib.import_module(_PASSES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,8 +23,6 @@ No atomics, no host synchronisation: bitwise repeatable and capturable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
@@ -32,17 +30,17 @@ import triton.language as tl
 from sslkernels.backends.triton.barlow_twins.gradient import barlow_twins_backward
 from sslkernels.backends.triton.barlow_twins.operands import standardized
 from sslkernels.backends.triton.core import arithmetic, launch, tuning
-from sslkernels.backends.triton.core.column_moments import column_moments
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.product import plain as products
+from sslkernels.backends.triton.product.column_moments import column_moments
 from sslkernels.backends.triton.vicreg.forward import sum_of
-from sslkernels.passes.vicreg import wide as takes_rows
+from sslkernels.numerics.views import wide as takes_rows
 
 __all__ = ["barlow_twins_backward", "barlow_twins_forward"]
 
 
-@triton.jit(do_not_specialize=["D", "N", "blocks"])
+@launch.kernel
 def barlow_twins_columns_kernel(
     part_ptr,  # float64 [blocks, D]: sums of a b over blocks of rows
     c_ptr,  # float64 [D] out: the diagonal of C
@@ -63,7 +61,7 @@ def barlow_twins_columns_kernel(
     tl.store(sums_ptr + tl.num_programs(0) + tl.program_id(0), tl.sum(c * c))
 
 
-@triton.jit(do_not_specialize=["M"])
+@launch.kernel
 def gram_inner_kernel(
     gram_ptr,  # fp32 [2, M, M]
     sums_ptr,  # float64 [programs] out: sums of K_a K_b
@@ -84,7 +82,7 @@ def gram_inner_kernel(
     tl.store(sums_ptr + tl.program_id(0), tl.sum(total))
 
 
-@triton.jit(do_not_specialize=["D", "splits"])
+@launch.kernel
 def correlation_kernel(
     part_ptr,  # fp32 [splits, D, D]: parts of N C
     gram_ptr,  # fp32 [D, D] out: C with a diagonal of zeros
@@ -113,7 +111,7 @@ def correlation_kernel(
     tl.store(sums_ptr + tl.program_id(0), tl.sum(squares))
 
 
-@triton.jit(do_not_specialize=["blocks", "slots", "N", "wide"])
+@launch.kernel
 def barlow_twins_terms_kernel(
     sums_ptr,  # float64 [2, blocks]: (c - 1)^2, c^2
     squares_ptr,  # float64 [slots]: K_a K_b if wide, else squares off C's diagonal
@@ -199,49 +197,3 @@ def barlow_twins_forward(
             sums, squares, terms, blocks, slots, n, int(wide), lambda_, BLOCK=1024, num_warps=4
         )
     return terms, columns, gram
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    tile = tiles.ROWS
-    blocks = {"BLOCK_M": tile.block_n, "BLOCK_N": tile.block_d}
-    yield launch.AotCase(
-        barlow_twins_columns_kernel,
-        "128",
-        {"part_ptr": "*fp64", "c_ptr": "*fp64", "sums_ptr": "*fp64"}
-        | dict.fromkeys(("D", "N", "blocks"), "i32"),
-        {"BLOCK_D": 128},
-        4,
-        3,
-        "other",
-    )
-    yield launch.AotCase(
-        gram_inner_kernel,
-        f"{tile.block_n}x{tile.block_d}",
-        {"gram_ptr": "*fp32", "sums_ptr": "*fp64", "M": "i32"},
-        blocks,
-        4,
-        3,
-        "other",  # any N, which must not decide what is compiled
-    )
-    for vec in (4, 1):
-        yield launch.AotCase(
-            correlation_kernel,
-            f"{tile.block_n}x{tile.block_d}{'' if vec > 1 else ' unaligned'}",
-            {"part_ptr": "*fp32", "gram_ptr": "*fp32", "sums_ptr": "*fp64"}
-            | {"D": "i32", "splits": "i32", "inverse": "fp32"},
-            {"VEC": vec, **blocks},
-            4,
-            3,
-            "streaming" if vec > 1 else "other",
-        )
-    yield launch.AotCase(
-        barlow_twins_terms_kernel,
-        "1024",
-        {"sums_ptr": "*fp64", "squares_ptr": "*fp64", "terms_ptr": "*fp32"}
-        | dict.fromkeys(("blocks", "slots", "N", "wide"), "i32")
-        | {"lambda_": "fp32"},
-        {"BLOCK": 1024},
-        4,
-        3,
-        "other",
-    )

@@ -3,8 +3,6 @@ accuracy in ``barlow_twins.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
@@ -14,12 +12,10 @@ from sslkernels.backends.triton.core import arithmetic, launch, numerics
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.product import plain as products
 from sslkernels.backends.triton.product.operands import load_centered, load_mean
-from sslkernels.passes.vicreg import wide as takes_rows
-
-_SIZES = ("N", "D", "V", "first", "splits", "wide", "stride_xn", "stride_yn", "stride_grad")
+from sslkernels.numerics.views import wide as takes_rows
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def barlow_twins_rows_kernel(
     grad_ptr,  # fp32 [3], of the terms
     x_ptr,  # [N, D]
@@ -99,7 +95,7 @@ def barlow_twins_rows_kernel(
         tl.store(drift_ptr + block * D + cols, drift, mask=mask_d)
 
 
-@triton.jit(do_not_specialize=["D", "N", "blocks"])
+@launch.kernel
 def barlow_twins_drift_kernel(
     part_ptr,  # fp32 [V, blocks, D]
     drift_ptr,  # float64 [V, D] out
@@ -190,38 +186,3 @@ def barlow_twins_backward(
                     sums, drift, d, n, blocks, BLOCK_D=128, num_warps=4
                 )
     return grad_x, grad_y
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    tile = tiles.CENTER
-    for dtype, name in launch.TRITON_TYPE.items():
-        for finish, aligned in ((False, True), (True, True), (False, False), (True, False)):
-            yield launch.AotCase(
-                barlow_twins_rows_kernel,
-                f"{name} {'finish' if finish else 'drift'}{'' if aligned else ' unaligned'}",
-                {
-                    **{"grad_ptr": "*fp32", "columns_ptr": "*fp64", "part_ptr": "*fp32"},
-                    **dict.fromkeys(("x_ptr", "y_ptr"), f"*{name}"),
-                    **dict.fromkeys(("grad_x_ptr", "grad_y_ptr"), f"*{name}"),
-                    "drift_ptr": "*fp64" if finish else "*fp32",
-                    **dict.fromkeys(_SIZES, "i32"),
-                    "lambda_": "fp32",
-                },
-                {
-                    "FINISH": finish,
-                    "VEC": 16 // dtype.itemsize if aligned else 1,
-                    **tile.constexprs,
-                },
-                tile.num_warps,
-                3,
-                "streaming" if aligned else "other",
-            )
-    yield launch.AotCase(
-        barlow_twins_drift_kernel,
-        "128",
-        {"part_ptr": "*fp32", "drift_ptr": "*fp64"} | dict.fromkeys(("D", "N", "blocks"), "i32"),
-        {"BLOCK_D": 128},
-        4,
-        3,
-        "other",
-    )

@@ -3,13 +3,11 @@ matrices. How a product reads them: ``operands.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import arithmetic, launch
+from sslkernels.backends.triton.core import launch
 from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.product.operands import PAD, load_centered, load_mean, store_tile
 
@@ -24,10 +22,7 @@ def column_factor(spread_ptr, cols, mask, N, eps, FIRST: tl.constexpr):
     return spread
 
 
-_SIZES = ("N", "D", "stride_xn", "stride_yn", "stride_out", "stride_outv", "plane_stride")
-
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def standardize_kernel(
     x_ptr,  # [N, D]
     y_ptr,
@@ -128,9 +123,7 @@ def standardized(
     )
 
 
-@triton.jit(
-    do_not_specialize=["M", "source", "turned", "stride_out", "stride_outv", "plane_stride"]
-)
+@launch.kernel
 def matrices_kernel(
     gram_ptr,  # fp32 [2, M, M], or [1, M, M]
     out_ptr,  # [planes, 2, M, M padded]
@@ -184,49 +177,3 @@ def matrices(
         BLOCK_M=tile.block_d,
         num_warps=tile.num_warps,
     )
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    tile = tiles.CENTER
-    for dtype, name in launch.TRITON_TYPE.items():
-        served = [op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)]
-        plain = [(op, f, t, True) for op in served for f in (False, True) for t in (False, True)]
-        for op, first, turned, aligned in (*plain, (served[-1], True, True, False)):
-            yield launch.AotCase(
-                standardize_kernel,
-                f"{name} to {op}{' transposed' if turned else ''}{' first' if first else ''}"
-                f"{'' if aligned else ' unaligned'}",
-                {
-                    **dict.fromkeys(("x_ptr", "y_ptr"), f"*{name}"),
-                    **dict.fromkeys(("mean_ptr", "spread_ptr"), "*fp64"),
-                    **dict.fromkeys(("columns_ptr", "part_ptr"), "*fp64"),
-                    "out_ptr": f"*{launch.TRITON_TYPE[op.dtype]}",
-                    **dict.fromkeys(_SIZES, "i32"),
-                    "eps": "fp32",
-                },
-                {
-                    "FIRST": first,
-                    "TRANSPOSE": turned,
-                    "ROUNDING": op.rounding,
-                    "VEC": 16 // dtype.itemsize if aligned else 1,
-                    "PAD": PAD,
-                    **tile.constexprs,
-                },
-                tile.num_warps,
-                3,
-                "streaming" if aligned else "other",
-            )
-    for op in arithmetic.operands(device):
-        yield launch.AotCase(
-            matrices_kernel,
-            str(op),
-            {
-                **{"gram_ptr": "*fp32", "out_ptr": f"*{launch.TRITON_TYPE[op.dtype]}"},
-                **dict.fromkeys(("M", "source", "turned"), "i32"),
-                **dict.fromkeys(("stride_out", "stride_outv", "plane_stride"), "i32"),
-            },
-            {"ROUNDING": op.rounding, "PAD": PAD, "BLOCK_M": tile.block_d},
-            tile.num_warps,
-            3,
-            "other",  # any N, which must not decide what is compiled
-        )

@@ -1,18 +1,27 @@
-"""The kernels of class_moments.py, in the order of their launches; the mathematics is there."""
+"""The kernels of ``update.py``, in the order of their launches; the mathematics is there."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 import triton
 import triton.language as tl
 
-SEGMENT_SIZES = (
-    "N", "D", "K", "stride_zn", "key_stride",
-    "num_tiles", "tiles_per_block", "num_slices", "max_segments", "slices_outermost",
-)  # fmt: skip
-MERGE_SIZES = ("D", "stride_zn", "num_slices", "max_segments", "no_class")
+from sslkernels.backends.triton.core import launch
 
 
-@triton.jit(do_not_specialize=["N", "C", "ignore_index", "block_rows", "key_stride"])
+class Segments(NamedTuple):
+    """What a tile's segments leave, of K labelings or of one."""
+
+    owner: torch.Tensor  # [K, max_segments] int32: their classes
+    count: torch.Tensor  # [K, max_segments] int32: rows
+    first: torch.Tensor  # [K, max_segments] int64: first row
+    dev: torch.Tensor  # [K, max_segments, D] fp32
+    square: torch.Tensor  # [K, max_segments, num_slices] fp32
+
+
+@launch.kernel
 def class_keys_kernel(
     labels_ptr,  # [N] int64, one labeling
     keys_ptr,  # [N] int32 or int64 out: block * key_stride + label; key_stride - 1 for no class
@@ -45,7 +54,7 @@ def _tile_labels(keys_ptr, k, tile, N, tiles_per_block, key_stride, R: tl.conste
     return label.to(tl.int32)
 
 
-@triton.jit(do_not_specialize=["N", "tiles_per_block", "key_stride", "num_tiles"])
+@launch.kernel
 def class_segments_kernel(
     keys_ptr,  # [K, N] sorted
     count_ptr,  # [K, num_tiles] int32 out: segments of each tile
@@ -67,17 +76,13 @@ def class_segments_kernel(
     tl.store(count_ptr + k * num_tiles + tile, tl.sum(starts.to(tl.int32), axis=0))
 
 
-@triton.jit(do_not_specialize=SEGMENT_SIZES)
+@launch.kernel
 def class_moments_kernel(
     z_ptr,  # [N, D] embeddings
     keys_ptr,  # [K, N] sorted keys
     rows_ptr,  # [K, N] int64: the row that each key belongs to
     ends_ptr,  # [K, num_tiles] int64: inclusive prefix sum of the tiles' segment counts
-    class_ptr,  # [K, max_segments] int32 out
-    count_ptr,  # [K, max_segments] int32 out: rows
-    first_ptr,  # [K, max_segments] int64 out: first row
-    dev_ptr,  # [K, max_segments, D] fp32 out
-    square_ptr,  # [K, max_segments, num_slices] fp32 out
+    segments: tl.tuple,  # Segments out
     N,
     D,
     K,
@@ -141,25 +146,22 @@ def class_moments_kernel(
             dev += tl.sum(d, axis=0)
             square += tl.sum(d * d, axis=0)
             start += ROWS
-        tl.store(dev_ptr + segment * D + cols, dev, mask=col_mask)
-        tl.store(square_ptr + segment * num_slices + piece, tl.sum(square, axis=0))
+        tl.store(segments.dev + segment * D + cols, dev, mask=col_mask)
+        tl.store(segments.square + segment * num_slices + piece, tl.sum(square, axis=0))
         if piece == 0:
-            tl.store(class_ptr + segment, current)
-            tl.store(count_ptr + segment, end - begin)
-            tl.store(first_ptr + segment, first)
+            tl.store(segments.owner + segment, current)
+            tl.store(segments.count + segment, end - begin)
+            tl.store(segments.first + segment, first)
         segment += 1
         begin = end
 
 
-@triton.jit(do_not_specialize=MERGE_SIZES)
+@launch.kernel
 def class_merge_kernel(
     z_ptr,  # [N, D] embeddings
     class_ptr,  # [max_segments] int32, ascending
     order_ptr,  # [max_segments] int64: the segment that each class_ptr entry belongs to
-    count_ptr,  # [max_segments] int32
-    first_ptr,  # [max_segments] int64
-    dev_ptr,  # [max_segments, D] fp32
-    square_ptr,  # [max_segments, num_slices] fp32
+    segments: tl.tuple,  # Segments of one labeling
     state_count_ptr,  # [C] int64
     state_mean_ptr,  # [C, D] float64, updated
     total_ptr,  # [max_segments] int64 out: rows of the class, at its first segment
@@ -191,7 +193,7 @@ def class_merge_kernel(
     before = tl.load(state_count_ptr + own)
     mean_ptr = state_mean_ptr + own.to(tl.int64) * D + cols
     slot = head if ORDERED else tl.load(order_ptr + head)
-    row = tl.load(first_ptr + slot)
+    row = tl.load(segments.first + slot)
     f = tl.load(z_ptr + row * row_stride + cols, mask=col_mask, other=0.0)
     mean = tl.load(mean_ptr, mask=col_mask, other=0.0)
     r = tl.where(before > 0, mean, f.to(tl.float32).to(tl.float64))
@@ -207,11 +209,11 @@ def class_merge_kernel(
         live = index < max_segments
         live &= tl.load(class_ptr + index, mask=live, other=-1) == own
         slots = index if ORDERED else tl.load(order_ptr + index, mask=live, other=0)
-        n = tl.load(count_ptr + slots, mask=live, other=0)
-        rows = tl.load(first_ptr + slots, mask=live, other=0)
-        square = tl.load(square_ptr + slots * num_slices + piece, mask=live, other=0.0)
+        n = tl.load(segments.count + slots, mask=live, other=0)
+        rows = tl.load(segments.first + slots, mask=live, other=0)
+        square = tl.load(segments.square + slots * num_slices + piece, mask=live, other=0.0)
         mask = live[:, None] & col_mask[None, :]
-        dev = tl.load(dev_ptr + slots[:, None] * D + cols[None, :], mask=mask, other=0.0)
+        dev = tl.load(segments.dev + slots[:, None] * D + cols[None, :], mask=mask, other=0.0)
         dev = dev.to(tl.float64)
         x = tl.load(z_ptr + rows[:, None] * row_stride + cols[None, :], mask=mask, other=0.0)
         weight = n.to(tl.float64)[:, None]
@@ -234,7 +236,7 @@ def class_merge_kernel(
         tl.store(total_ptr + head, total)
 
 
-@triton.jit(do_not_specialize=["num_slices", "max_segments", "no_class"])
+@launch.kernel
 def class_commit_kernel(
     class_ptr,  # [max_segments] int32, ascending
     total_ptr,  # [max_segments] int64

@@ -23,13 +23,13 @@ f alone differs from the other rows; a segment is never longer than R = 512, so 
 overflows where a row lies further than 1.8e19 from its segment's first row.
 
 **Any distribution of labels.** One class with all the rows is many tiles, and the second stage
-reads 8 of its segments at a time; N classes of one row are N segments, found by counting runs of
-sorted keys (one prefix sum over tiles), never by looping over classes. Work and scratch memory
+reads a few of its segments at a time; N classes of one row are N segments, found by counting runs
+of sorted keys (one prefix sum over tiles), never by looping over classes. Work and scratch memory
 follow the rows and the classes that occur. Nothing is read back by the host.
 
 **K labelings, one read of z.** Sorting all rows by K labels would gather z K times from memory.
 So rows are first cut into blocks such that one column slice of a block stays in the L2 cache
-(``class_tiles.class_moments``): keys are (block, label), and programs run slice by slice, block by
+(``tiles.choose``): keys are (block, label), and programs run slice by slice, block by
 block, the K labelings of a block back to back. The price is a segment per class and block instead
 of per class; where that writes more than the K - 1 reads saved, there is one block and z is read K
 times.
@@ -40,18 +40,17 @@ labeling: merge, commit. With more than one block also a sort of the segments by
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import triton
 
-from sslkernels.backends.triton.class_moments import kernels
-from sslkernels.backends.triton.core import class_tiles, launch
+from sslkernels.backends.triton.class_moments import kernels, tiles
+from sslkernels.backends.triton.core import launch
 
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 _NO_ROW = torch.iinfo(torch.int64).max
-_MERGE = 8  # segments that one step of the second stage reads
 _COMMIT = 128  # segments per program of the last kernel
 
 
@@ -60,7 +59,7 @@ def class_moments_update(
     labels: torch.Tensor,
     states: Sequence[State],
     ignore_index: int,
-    tile: class_tiles.ClassMoments | None = None,
+    tile: tiles.Tile | None = None,
 ) -> torch.Tensor:
     """Merges a batch into K states, in place, reading z once; never waits for the device.
 
@@ -84,7 +83,7 @@ def class_moments_update(
     with launch.on_device(z):
         z = launch.unit_columns(z)
         classes = [counts.shape[0] for counts, _, _ in states]
-        tile = tile or class_tiles.class_moments(n, z.shape[1], classes, z.dtype)
+        tile = tile or tiles.choose(n, z.shape[1], classes, z.dtype)
         key_stride = max(classes) + 1
         block_rows = tile.block_tiles * tile.rows
         num_tiles = triton.cdiv(n, tile.rows)
@@ -92,7 +91,7 @@ def class_moments_update(
         keys = _sorted_keys(labels, report, classes, ignore_index, block_rows, blocks, key_stride)
         segments = _segments(z, *keys, tile, key_stride, min(n, blocks * max(classes)))
         for i, state in enumerate(states):
-            own = [t[i] for t in segments]
+            own = kernels.Segments(*(t[i] for t in segments))
             _merge(z, state, own, labels[i], report[i], tile, key_stride, blocks > 1)
     return report
 
@@ -132,10 +131,10 @@ def _segments(
     z: torch.Tensor,
     keys: torch.Tensor,
     rows: torch.Tensor,
-    tile: class_tiles.ClassMoments,
+    tile: tiles.Tile,
     key_stride: int,
     runs: int,
-) -> list[torch.Tensor]:
+) -> kernels.Segments:
     """What class_moments_kernel stores; ``runs``: the most runs of equal keys there can be."""
     (n, d), k = z.shape, len(keys)
     num_tiles = triton.cdiv(n, tile.rows)
@@ -147,22 +146,21 @@ def _segments(
     ends = counts.cumsum(dim=1, dtype=torch.int64)
     # Every run and every tile border starts a segment. A multiple of 4 keeps labelings aligned.
     size = triton.cdiv(num_tiles + runs, 4) * 4
-    owner = keys.new_full((k, size), key_stride - 1, dtype=torch.int32)
-    count = keys.new_empty((k, size), dtype=torch.int32)
-    first = rows.new_empty((k, size))
     dev = z.new_empty((k, size, d), dtype=torch.float32)
-    square = z.new_empty((k, size, num_slices), dtype=torch.float32)
+    segments = kernels.Segments(
+        keys.new_full((k, size), key_stride - 1, dtype=torch.int32),
+        keys.new_empty((k, size), dtype=torch.int32),
+        rows.new_empty((k, size)),
+        dev,
+        dev.new_empty((k, size, num_slices)),
+    )
     blocks = triton.cdiv(num_tiles, tile.block_tiles)
     kernels.class_moments_kernel[(blocks * tile.block_tiles * k * num_slices,)](
         z,
         keys,
         rows,
         ends,
-        owner,
-        count,
-        first,
-        dev,
-        square,
+        segments,
         n,
         d,
         k,
@@ -179,36 +177,36 @@ def _segments(
         BLOCK_D=tile.block_d,
         num_warps=tile.num_warps,
     )
-    return [owner, count, first, dev, square]
+    return segments
 
 
 def _merge(
     z: torch.Tensor,
     state: State,
-    segments: list[torch.Tensor],
+    segments: kernels.Segments,
     labels: torch.Tensor,
     report: torch.Tensor,
-    tile: class_tiles.ClassMoments,
+    tile: tiles.Tile,
     key_stride: int,
     scattered: bool,
 ) -> None:
     """Adds one labeling's segments to its state; ``scattered``: they are ordered by block first."""
-    owner, count, first, dev, square = segments
     counts, mean, m2 = state
-    size, num_slices = square.shape
-    order = first
+    size, num_slices = segments.square.shape
+    owner, order = segments.owner, segments.first
     if scattered:
         owner, order = torch.sort(owner, stable=True)
-    total = torch.empty_like(first)
-    gain = square.new_empty(square.shape, dtype=torch.float64)
+    total = torch.empty_like(segments.first)
+    vec = launch.vector_width(z)
+    # Segments that a step reads, and warps: few enough float64 values per thread that they stay in
+    # registers. Without 128-bit loads their addresses take registers, too.
+    merge = 8 if vec > 1 else 4
+    gain = torch.empty_like(segments.square, dtype=torch.float64)
     kernels.class_merge_kernel[(size, num_slices)](
         z,
         owner,
         order,
-        count,
-        first,
-        dev,
-        square,
+        segments,
         counts,
         mean,
         total,
@@ -219,10 +217,10 @@ def _merge(
         size,
         key_stride - 1,
         ORDERED=not scattered,
-        VEC=launch.vector_width(z),
-        MERGE=_MERGE,
+        VEC=vec,
+        MERGE=merge,
         BLOCK_D=tile.block_d,
-        num_warps=_merge_warps(tile.block_d),
+        num_warps=max(2, merge * tile.block_d // 256),
     )
     kernels.class_commit_kernel[(triton.cdiv(size, _COMMIT),)](
         owner,
@@ -237,109 +235,4 @@ def _merge(
         key_stride - 1,
         BLOCK=_COMMIT,
         num_warps=1,
-    )
-
-
-def _merge_warps(block_d: int) -> int:
-    """Few enough float64 values per thread that they stay in registers."""
-    return max(2, _MERGE * block_d // 256)
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    """Every configuration that the launchers can pick."""
-    for key in ("i32", "i64"):
-        yield launch.AotCase(
-            kernels.class_keys_kernel,
-            key,
-            {"labels_ptr": "*i64", "keys_ptr": f"*{key}", "first_bad_ptr": "*i64"}
-            | dict.fromkeys(("N", "C", "ignore_index", "block_rows", "key_stride"), "i32"),
-            {"BLOCK": 1024},
-            4,
-            3,
-            "other",
-        )
-        for rows in class_tiles.CLASS_TILE_ROWS:
-            yield launch.AotCase(
-                kernels.class_segments_kernel,
-                f"{key} {rows}",
-                {"keys_ptr": f"*{key}", "count_ptr": "*i32"}
-                | dict.fromkeys(("N", "num_tiles", "tiles_per_block", "key_stride"), "i32"),
-                {"R": rows},
-                1,
-                3,
-                "other",
-            )
-    for dtype, name in launch.TRITON_TYPE.items():
-        for tile in class_tiles.class_moments_candidates(dtype):
-            yield launch.AotCase(
-                kernels.class_moments_kernel,
-                f"{name} {tile}",
-                {
-                    "z_ptr": f"*{name}",
-                    "keys_ptr": "*i32",
-                    "rows_ptr": "*i64",
-                    "ends_ptr": "*i64",
-                    "class_ptr": "*i32",
-                    "count_ptr": "*i32",
-                    "first_ptr": "*i64",
-                    "dev_ptr": "*fp32",
-                    "square_ptr": "*fp32",
-                    **dict.fromkeys(kernels.SEGMENT_SIZES, "i32"),
-                },
-                {
-                    "VEC": 16 // dtype.itemsize,
-                    "R": tile.rows,
-                    "ROWS": tile.row_step,
-                    "BLOCK_D": tile.block_d,
-                },
-                tile.num_warps,
-                3,
-                "streaming",
-            )
-        for block_d in sorted({t.block_d for t in class_tiles.class_moments_candidates(dtype)}):
-            for ordered in (False, True):
-                yield launch.AotCase(
-                    kernels.class_merge_kernel,
-                    f"{name} {block_d}{'' if ordered else ' reordered'}",
-                    {
-                        "z_ptr": f"*{name}",
-                        "class_ptr": "*i32",
-                        "order_ptr": "*i64",
-                        "count_ptr": "*i32",
-                        "first_ptr": "*i64",
-                        "dev_ptr": "*fp32",
-                        "square_ptr": "*fp32",
-                        "state_count_ptr": "*i64",
-                        "state_mean_ptr": "*fp64",
-                        "total_ptr": "*i64",
-                        "m2_ptr": "*fp64",
-                        **dict.fromkeys(kernels.MERGE_SIZES, "i32"),
-                    },
-                    {
-                        "ORDERED": ordered,
-                        "VEC": 16 // dtype.itemsize,
-                        "MERGE": _MERGE,
-                        "BLOCK_D": block_d,
-                    },
-                    _merge_warps(block_d),
-                    3,
-                    "other",
-                )
-    yield launch.AotCase(
-        kernels.class_commit_kernel,
-        str(_COMMIT),
-        {
-            "class_ptr": "*i32",
-            "total_ptr": "*i64",
-            "m2_ptr": "*fp64",
-            "state_count_ptr": "*i64",
-            "state_m2_ptr": "*fp64",
-            "labels_ptr": "*i64",
-            "report_ptr": "*i64",
-            **dict.fromkeys(("num_slices", "max_segments", "no_class"), "i32"),
-        },
-        {"BLOCK": _COMMIT},
-        1,
-        3,
-        "other",
     )

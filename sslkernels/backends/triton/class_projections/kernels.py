@@ -1,5 +1,5 @@
 r"""Rows x centers to the accuracy of fp32: where the own center stands, and how far a row reaches
-along the lines between class means. The kernels; their order is in ``projections.py``.
+along the lines between class means. The kernels; their order is in ``project.py``.
 
 A row z of class y and the centers mu_j, all relative to g, the mean of the centers: v_j = mu_j - g,
 n_j = ||v_j||^2. Two products answer everything about the row:
@@ -42,33 +42,48 @@ little beside the operands.
 
 from __future__ import annotations
 
-import triton
+from typing import NamedTuple
+
+import torch
 import triton.language as tl
 
-from sslkernels.backends.triton.core import numerics
+from sslkernels.backends.triton.core import launch, numerics
 from sslkernels.backends.triton.product.operands import store_operand
 
-ROWS_SIZES = ("D", "stride_zn", "pitch", "plane_stride")
+
+class Centers(NamedTuple):
+    """All that the kernels need of the centers; scaled by ``power`` but for ``given`` and ``g``."""
+
+    given: torch.Tensor  # [C, D] float64
+    usable: torch.Tensor  # [C] uint8
+    g: torch.Tensor  # [D] float64
+    power: torch.Tensor  # 0-d float64
+    operand: torch.Tensor  # [planes, C padded, pitch] fp16: v, each of its own scale
+    unscale: torch.Tensor  # [C] fp32: by what to multiply a center's products
+    half: torch.Tensor  # [C] fp32: ||v||^2 / 2
+    length: torch.Tensor  # [C] fp32: ||v||, rounded up
+    factor: torch.Tensor  # [C] float64: f; infinite if nobody asks
 
 
-@triton.jit(do_not_specialize=ROWS_SIZES)
+class Rows(NamedTuple):
+    """Rows in class order, as the product reads them and as float64 knows them."""
+
+    order: torch.Tensor  # [rows] int64: which rows of z
+    classes: torch.Tensor  # [rows] int64: their classes, -1 to skip
+    operand: torch.Tensor  # [planes, rows padded, pitch] fp16
+    own: torch.Tensor  # [rows] float64: ||z - mu_y||^2; -1 where mu_y is empty
+    unscale: torch.Tensor  # [rows padded] fp32: by what to multiply the row's products
+    reach: torch.Tensor  # [rows] fp32: ||a||, and ||v_y|| more if DIRECTIONAL
+    limit: torch.Tensor  # [rows] fp32
+    without: torch.Tensor  # [rows] fp32: the limit when the row has left its class
+    slack: torch.Tensor  # [rows] fp32: the part of the bound that is the same for all centers
+
+
+@launch.kernel
 def projection_rows_kernel(
     z_ptr,  # [N, D] embeddings
-    order_ptr,  # [rows] int64: rows of z, in class order
-    class_ptr,  # [rows] int64: their classes, -1 to skip
-    centers_ptr,  # [C, D] float64
-    usable_ptr,  # [C] uint8
-    factor_ptr,  # [C] float64: f; infinite if nobody asks
-    length_ptr,  # [C] fp32: ||v||, rounded up
-    g_ptr,  # [D] float64
-    power_ptr,  # [1] float64
-    a_ptr,  # [planes, rows padded, pitch] fp16 out: the rows of the product
-    own_ptr,  # [rows] float64 out: ||z - mu_y||^2; -1 where mu_y is empty
-    unscale_ptr,  # [rows padded] fp32 out: by what to multiply the row's products
-    reach_ptr,  # [rows] fp32 out: ||a||, and ||v_y|| more if DIRECTIONAL
-    limit_ptr,  # [rows] fp32 out
-    without_ptr,  # [rows] fp32 out: the limit when the row has left its class
-    slack_ptr,  # [rows] fp32 out: the part of the bound that is the same for all centers
+    rows: tl.tuple,  # Rows; all but order and classes out
+    centers: tl.tuple,  # Centers
     D,
     stride_zn,
     pitch,
@@ -83,24 +98,24 @@ def projection_rows_kernel(
     D = D // VEC * VEC
     pitch = pitch // PAD * PAD
     i = tl.program_id(0).to(tl.int64)
-    y = tl.load(class_ptr + i)
+    y = tl.load(rows.classes + i)
     usable = False
     if y >= 0:
-        usable = tl.load(usable_ptr + y) != 0
+        usable = tl.load(centers.usable + y) != 0
     if not usable:
-        tl.store(own_ptr + i, -1.0)
-        tl.store(unscale_ptr + i, 0.0)
+        tl.store(rows.own + i, -1.0)
+        tl.store(rows.unscale + i, 0.0)
         return
-    x_ptr = z_ptr + tl.load(order_ptr + i) * (stride_zn // VEC * VEC).to(tl.int64)
-    mu_ptr = centers_ptr + y * D
-    power = tl.load(power_ptr)
+    x_ptr = z_ptr + tl.load(rows.order + i) * (stride_zn // VEC * VEC).to(tl.int64)
+    mu_ptr = centers.given + y * D
+    power = tl.load(centers.power)
     own = tl.zeros([BLOCK], tl.float64)
     other = tl.zeros([BLOCK], tl.float64)  # r.v_y or ||x||^2
     for start in range(0, D, BLOCK):
         d = start + tl.arange(0, BLOCK)
         x = tl.load(x_ptr + d, mask=d < D, other=0.0).to(tl.float32).to(tl.float64)
         mu = tl.load(mu_ptr + d, mask=d < D, other=0.0)
-        g = tl.load(g_ptr + d, mask=d < D, other=0.0)
+        g = tl.load(centers.g + d, mask=d < D, other=0.0)
         own += (x - mu) * (x - mu)
         if DIRECTIONAL:
             other += (x - mu) * (mu - g)
@@ -108,7 +123,7 @@ def projection_rows_kernel(
             other += (x - g) * (x - g)
     own_sq = tl.sum(own, axis=0)
     second = tl.sum(other, axis=0)
-    tl.store(own_ptr + i, own_sq)
+    tl.store(rows.own + i, own_sq)
     square = power * power
     if DIRECTIONAL:
         limit = -second * square
@@ -119,7 +134,7 @@ def projection_rows_kernel(
     slack = tl.abs(limit)
     without = tl.full([], -float("inf"), tl.float64)
     # A class of one has no center left: f is infinite, or NaN times a distance of zero.
-    moved = own_sq * tl.load(factor_ptr + y)
+    moved = own_sq * tl.load(centers.factor + y)
     if moved < float("inf"):
         without = limit + 0.5 * (moved - own_sq) * square
         slack += tl.abs(without)
@@ -128,41 +143,35 @@ def projection_rows_kernel(
     fits = (size < 1e10) & (slack < 1e30)
     reach = size * 1.000001
     if DIRECTIONAL:
-        length = tl.load(length_ptr + y)
+        length = tl.load(centers.length + y)
         reach += length
         slack += 2.4e-7 * length * length
-    tl.store(reach_ptr + i, tl.where(fits, reach, 0.0).to(tl.float32))
-    tl.store(limit_ptr + i, limit.to(tl.float32))
-    tl.store(without_ptr + i, without.to(tl.float32))
-    tl.store(slack_ptr + i, tl.where(fits, slack, float("inf")).to(tl.float32))
+    tl.store(rows.reach + i, tl.where(fits, reach, 0.0).to(tl.float32))
+    tl.store(rows.limit + i, limit.to(tl.float32))
+    tl.store(rows.without + i, without.to(tl.float32))
+    tl.store(rows.slack + i, tl.where(fits, slack, float("inf")).to(tl.float32))
 
     # The exponent of the row's length, from its bits.
     e = (tl.where(fits, size, 1.0).to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127
     e = tl.maximum(e, -100)
     scale = power * ((140 - e) << 23).to(tl.float32, bitcast=True)
-    tl.store(unscale_ptr + i, ((114 + e) << 23).to(tl.float32, bitcast=True))
-    a_ptr += i * pitch
+    tl.store(rows.unscale + i, ((114 + e) << 23).to(tl.float32, bitcast=True))
+    a_ptr = rows.operand + i * pitch
     for start in range(0, pitch, BLOCK):
         d = start + tl.arange(0, BLOCK)
         value = tl.load(x_ptr + d, mask=d < D, other=0.0).to(tl.float32).to(tl.float64)
         if DIRECTIONAL:
             value -= tl.load(mu_ptr + d, mask=d < D, other=0.0)
         else:
-            value -= tl.load(g_ptr + d, mask=d < D, other=0.0)
+            value -= tl.load(centers.g + d, mask=d < D, other=0.0)
         store_operand(a_ptr, d, (value * scale).to(tl.float32), d < pitch, plane_stride, ROUNDING)
 
 
-PRODUCT_SIZES = (
-    *("rows", "C", "row_tiles", "col_tiles", "GROUP", "pitch", "a_plane", "v_plane", "out_pitch"),
-)
-
-
-@triton.jit(do_not_specialize=PRODUCT_SIZES)
+@launch.kernel
 def projection_kernel(
     a_ptr,  # [planes, rows padded, pitch] fp16
-    v_ptr,  # [planes, C padded, pitch] fp16
     a_unscale_ptr,  # fp32, one for each row of a
-    v_unscale_ptr,  # [C] fp32
+    centers: tl.tuple,  # Centers
     list_ptr,  # [rows] int32: which rows of a (LISTED)
     count_ptr,  # [1] int32: how many of them (LISTED)
     out_ptr,  # [rows, out_pitch] fp32 out
@@ -205,7 +214,7 @@ def projection_kernel(
     a_unscale = tl.load(a_unscale_ptr + source, mask=row < rows, other=0.0)
     ks = tl.arange(0, BLOCK_K)
     a_ptrs = a_ptr + source.to(tl.int64)[:, None] * pitch + ks[None, :]
-    v_ptrs = v_ptr + j.to(tl.int64)[None, :] * pitch + ks[:, None]
+    v_ptrs = centers.operand + j.to(tl.int64)[None, :] * pitch + ks[:, None]
     acc = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
     for k in range(0, pitch, BLOCK_K):
         a = tl.load(a_ptrs + k)
@@ -215,33 +224,20 @@ def projection_kernel(
         part = numerics.dot(a, tl.load(v_ptrs + v_plane + k), part, "ieee")
         # A subtraction: the compiler would turn a sum into one long accumulation.
         acc = acc - numerics.dot(a, v, part, "ieee")
-    v_unscale = tl.load(v_unscale_ptr + j, mask=j < C, other=0.0)
+    v_unscale = tl.load(centers.unscale + j, mask=j < C, other=0.0)
     out = -acc * a_unscale[:, None] * v_unscale[None, :]
     at = row.to(tl.int64)[:, None] * out_pitch + j[None, :]
     tl.store(out_ptr + at, out, mask=(row < rows)[:, None] & (j < out_pitch)[None, :])
 
 
-DECIDE_SIZES = ("C", "D", "stride_zn", "out_pitch")
-
-
-@triton.jit(do_not_specialize=DECIDE_SIZES)
+@launch.kernel
 def projection_decide_kernel(
     z_ptr,  # [N, D] embeddings
-    order_ptr,  # [rows] int64
-    class_ptr,  # [rows] int64
-    centers_ptr,  # [C, D] float64
-    usable_ptr,  # [C] uint8
-    factor_ptr,  # [C] float64
-    half_ptr,  # [C] fp32: ||v||^2 / 2
-    length_ptr,  # [C] fp32
+    rows: tl.tuple,  # Rows
+    centers: tl.tuple,  # Centers
     product_ptr,  # [rows, out_pitch] fp32: p
     table_ptr,  # [table rows, out_pitch] fp32: v_y.v_j (DIRECTIONAL)
     slot_ptr,  # [rows] int32: rows of the table (DIRECTIONAL)
-    own_ptr,  # [rows] float64
-    reach_ptr,  # [rows] fp32
-    limit_ptr,  # [rows] fp32
-    without_ptr,  # [rows] fp32
-    slack_ptr,  # [rows] fp32
     rank_ptr,  # [N] int64 out
     alone_ptr,  # [N] uint8 out
     spread_ptr,  # [rows] float64 out (DIRECTIONAL): a row's sum over the other classes
@@ -261,9 +257,9 @@ def projection_decide_kernel(
     out_pitch = (out_pitch // PAD * PAD).to(tl.int64)
     none: tl.constexpr = 2147483647
     i = tl.program_id(0).to(tl.int64)
-    row = tl.load(order_ptr + i)
-    y = tl.load(class_ptr + i)
-    own = tl.load(own_ptr + i)
+    row = tl.load(rows.order + i)
+    y = tl.load(rows.classes + i)
+    own = tl.load(rows.own + i)
     if (y < 0) | (own < 0) | (own - own != 0.0):
         # Skipped; the own center is empty; the row is not finite.
         tl.store(rank_ptr + row, tl.where(y < 0, -1, C).to(tl.int64))
@@ -272,18 +268,18 @@ def projection_decide_kernel(
             tl.store(spread_ptr + i, tl.where((y < 0) | (own < 0), 0.0, own - own))
         return
     x_ptr = z_ptr + row * (stride_zn // VEC * VEC).to(tl.int64)
-    mu_ptr = centers_ptr + y * D
-    factor = tl.load(factor_ptr + y)
+    mu_ptr = centers.given + y * D
+    factor = tl.load(centers.factor + y)
     if DIRECTIONAL:
-        half_y = tl.load(half_ptr + y)
+        half_y = tl.load(centers.half + y)
         table_ptr += tl.load(slot_ptr + i).to(tl.int64) * out_pitch
     steps = tl.cdiv(D, BLOCK_K)
     unit = (BLOCK_K + 4) * 2.3841858e-7 + (steps + 4) * 5.9604645e-8 + 9.5367432e-7
     unit += tl.sqrt(D.to(tl.float32)) * 1.4901161e-8
-    reach = tl.load(reach_ptr + i) * unit * 1.01
-    limit = tl.load(limit_ptr + i)
-    without = tl.load(without_ptr + i)
-    slack = tl.load(slack_ptr + i)
+    reach = tl.load(rows.reach + i) * unit * 1.01
+    limit = tl.load(rows.limit + i)
+    without = tl.load(rows.without + i)
+    slack = tl.load(rows.slack + i)
     ranks = tl.zeros([BLOCK_C], tl.int32)
     rivals = tl.zeros([BLOCK_C], tl.int32)
     squares = tl.zeros([BLOCK_C], tl.float64)
@@ -292,10 +288,10 @@ def projection_decide_kernel(
     total = tl.full([], 0.0, tl.float64)
     for first in range(0, C, BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
-        others = (tl.load(usable_ptr + c, mask=c < C, other=0) != 0) & (c != y)
+        others = (tl.load(centers.usable + c, mask=c < C, other=0) != 0) & (c != y)
         p = tl.load(product_ptr + i * out_pitch + c, mask=others, other=0.0)
-        half = tl.load(half_ptr + c, mask=others, other=1.0)
-        length = tl.load(length_ptr + c, mask=others, other=0.0)
+        half = tl.load(centers.half + c, mask=others, other=1.0)
+        length = tl.load(centers.length + c, mask=others, other=0.0)
         if DIRECTIONAL:
             terms = half_y + half
             h = terms - tl.load(table_ptr + c, mask=others, other=0.0)
@@ -314,7 +310,7 @@ def projection_decide_kernel(
         left = tl.where(others & ~sure, c, none)
         j = tl.min(left, axis=0)
         while j < none:
-            nu_ptr = centers_ptr + j.to(tl.int64) * D
+            nu_ptr = centers.given + j.to(tl.int64) * D
             own_sq = tl.zeros([BLOCK_D], tl.float64)
             there = tl.zeros([BLOCK_D], tl.float64)
             products = tl.zeros([BLOCK_D], tl.float64)
@@ -349,7 +345,7 @@ def projection_decide_kernel(
         tl.store(spread_ptr + i, total + tl.sum(squares, axis=0))
 
 
-@triton.jit
+@launch.kernel
 def projection_spread_kernel(
     spread_ptr,  # [N] float64: sums of rows in class order
     bounds_ptr,  # [C + 1] int64: where each class begins

@@ -1,7 +1,7 @@
 """Every row against every class center at the accuracy of fp32, decided in float64 where that does
 not tell: the rank of the own center, leave-one-out, sums of directional variance.
 
-``projection_kernels.py`` has the mathematics. Once per call: centers to operands, rows in class
+``kernels.py`` has the mathematics. Once per call: centers to operands, rows in class
 order (a stable sort on the device). Then for as many rows at a time as a bounded workspace takes:
 
 1. rows to operands, and all that float64 knows of a row by itself;
@@ -16,26 +16,22 @@ a fixed order. Rows without a class come first in the order, and their tiles cos
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import torch
 import triton
 
-from sslkernels.backends.triton.class_projections import kernels
-from sslkernels.backends.triton.core import arithmetic, class_tiles, launch
+from sslkernels.backends.triton.class_projections import kernels, tiles
+from sslkernels.backends.triton.core import arithmetic, launch
 from sslkernels.backends.triton.mean_pairs import pairs
 from sslkernels.backends.triton.nearest_center.table import usable_centers
-from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.product.operands import PAD
+from sslkernels.backends.triton.product.tiles import GROUP, LARGEST, CenterTile
 
 _ROW_BLOCK = 512
 _CLASS_BLOCK = 1024
 _OPEN_BLOCK = 256
 _SPREAD_BLOCK = 1024
 _PITCH = 64  # columns of an operand: whole steps of the product
-_CHOSEN = class_tiles.ProjectionCuts()
+_CHOSEN = tiles.Cuts()
 
 
 def class_projections_forward(
@@ -45,7 +41,7 @@ def class_projections_forward(
     counts: torch.Tensor | None,
     directional: bool,
     between: torch.Tensor | None = None,
-    cuts: class_tiles.ProjectionCuts = _CHOSEN,
+    cuts: tiles.Cuts = _CHOSEN,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where every row stands among the class centers.
 
@@ -85,21 +81,7 @@ def class_projections_forward(
     return rank, alone.bool(), spread
 
 
-class _Centers(NamedTuple):
-    """All that the kernels need of the centers; scaled by ``power`` but for ``given`` and ``g``."""
-
-    given: torch.Tensor  # [C, D] float64
-    usable: torch.Tensor  # [C] uint8
-    g: torch.Tensor  # [D] float64
-    power: torch.Tensor  # float64 0-d
-    rows: torch.Tensor  # [planes, C padded, pitch] fp16: v, each of its own scale
-    unscale: torch.Tensor  # [C] fp32
-    half: torch.Tensor  # [C] fp32: ||v||^2 / 2
-    length: torch.Tensor  # [C] fp32: ||v||, rounded up
-    factor: torch.Tensor  # [C] float64: (n / (n - 1))^2; infinite without counts
-
-
-def _centers(centers: torch.Tensor, counts: torch.Tensor | None) -> _Centers:
+def _centers(centers: torch.Tensor, counts: torch.Tensor | None) -> kernels.Centers:
     c, d = centers.shape
     usable = usable_centers(centers)
     filled = usable.bool()
@@ -110,13 +92,13 @@ def _centers(centers: torch.Tensor, counts: torch.Tensor | None) -> _Centers:
     norm = norm * power * power
     unscale = torch.exp2(torch.floor(torch.log2(norm.sqrt().clamp(min=2.0**-100))) - 13)
     # Tiles read past the last class.
-    shape = (triton.cdiv(c, tiles.LARGEST) * tiles.LARGEST, triton.cdiv(d, _PITCH) * _PITCH)
+    shape = (triton.cdiv(c, LARGEST) * LARGEST, triton.cdiv(d, _PITCH) * _PITCH)
     rows = centers.new_empty((arithmetic.HALVES.planes, *shape), dtype=arithmetic.HALVES.dtype)
     pairs.centered_rows(finite, g, (power / unscale).where(filled, 0.0), rows, arithmetic.HALVES)
     factor = torch.full_like(norm, torch.inf)
     if counts is not None:
         factor = (counts.double() / (counts - 1)).square()
-    return _Centers(
+    return kernels.Centers(
         centers,
         usable,
         g,
@@ -133,26 +115,26 @@ def _rows(
     z: torch.Tensor,
     ordered: torch.Tensor,  # [N] int64: classes, ascending
     order: torch.Tensor,  # [N] int64: their rows
-    table: _Centers,
+    table: kernels.Centers,
     directional: bool,
     rank: torch.Tensor,
     alone: torch.Tensor,
-    cuts: class_tiles.ProjectionCuts,
+    cuts: tiles.Cuts,
 ) -> torch.Tensor:
     """Fills ``rank`` and ``alone``; returns the rows' sums in class order, float64 [N]."""
     (n, d), c = z.shape, len(table.given)
     device = launch.device_of(z)
-    tile = cuts.tile or class_tiles.projections_tile(device)
-    planes, _, pitch = table.rows.shape
-    row_bytes = planes * pitch * table.rows.element_size()
-    part, whole = class_tiles.projection_rows(n, c, row_bytes, tile, device)
+    tile = cuts.tile or tiles.choose(device)
+    planes, _, pitch = table.operand.shape
+    row_bytes = planes * pitch * table.operand.element_size()
+    part, whole = tiles.rows(n, c, row_bytes, tile, device)
     part = cuts.rows or part
     whole = whole if cuts.whole is None else cuts.whole
     out_pitch = triton.cdiv(c, PAD) * PAD
-    a = table.rows.new_empty((planes, part, pitch))
+    a = table.operand.new_empty((planes, part, pitch))
     own = table.g.new_empty(part)
-    unscale, *facts = z.new_empty((5, part), dtype=torch.float32)
-    products = z.new_empty((part, out_pitch), dtype=torch.float32)
+    facts = [table.half.new_empty(part) for _ in range(5)]
+    products = table.half.new_empty((part, out_pitch))
     spread = own.new_empty(n if directional else 1)
     gram, slots = products, ordered  # not read unless directional
     if directional:
@@ -161,26 +143,17 @@ def _rows(
         if whole:
             every = torch.arange(c, dtype=torch.int32, device=z.device)
             _multiply(
-                table.rows, table.unscale, table, gram, tile, (every, every.new_full((1,), c))
+                table.operand, table.unscale, table, gram, tile, (every, every.new_full((1,), c))
             )
     vec = launch.vector_width(z)
     for begin in range(0, n, part):
         here = slice(begin, min(begin + part, n))
-        rows, classes, slot = order[here], ordered[here], slots[here]
-        kernels.projection_rows_kernel[(len(rows),)](
+        slot = slots[here]
+        rows = kernels.Rows(order[here], ordered[here], a, own, *facts)
+        kernels.projection_rows_kernel[(len(slot),)](
             z,
             rows,
-            classes,
-            table.given,
-            table.usable,
-            table.factor,
-            table.length,
-            table.g,
-            table.power,
-            a,
-            own,
-            unscale,
-            *facts,
+            table,
             d,
             z.stride(0),
             pitch,
@@ -195,22 +168,15 @@ def _rows(
         if directional and not whole:
             slot, runs = _runs(slot)
             listed = (runs, slot[-1:] + 1)
-            _multiply(table.rows, table.unscale, table, gram, tile, listed)
-        _multiply(a, unscale, table, products[: len(rows)], tile, None)
-        kernels.projection_decide_kernel[(len(rows),)](
+            _multiply(table.operand, table.unscale, table, gram, tile, listed)
+        _multiply(a, rows.unscale, table, products[: len(slot)], tile, None)
+        kernels.projection_decide_kernel[(len(slot),)](
             z,
             rows,
-            classes,
-            table.given,
-            table.usable,
-            table.factor,
-            table.half,
-            table.length,
+            table,
             products,
             gram,
             slot,
-            own,
-            *facts,
             rank,
             alone,
             spread[here] if directional else spread,
@@ -241,9 +207,9 @@ def _runs(classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _multiply(
     a: torch.Tensor,  # [planes, rows padded, pitch] fp16
     unscale: torch.Tensor,  # fp32, one for each row of a
-    table: _Centers,
+    table: kernels.Centers,
     out: torch.Tensor,  # [rows, out_pitch] fp32
-    tile: class_tiles.CenterTile,
+    tile: CenterTile,
     listed: tuple[torch.Tensor, torch.Tensor] | None,  # which rows of a, int32, and how many
 ) -> None:
     """Products of rows and all centers, one launch."""
@@ -252,9 +218,8 @@ def _multiply(
     rows, count = (out, out) if listed is None else listed
     kernels.projection_kernel[(row_tiles * col_tiles,)](
         a,
-        table.rows,
         unscale,
-        table.unscale,
+        table,
         rows,
         count,
         out,
@@ -262,73 +227,14 @@ def _multiply(
         c,
         row_tiles,
         col_tiles,
-        tiles.GROUP,
+        GROUP,
         a.stride(1),
         a.stride(0),
-        table.rows.stride(0),
+        table.operand.stride(0),
         out.stride(0),
         LISTED=listed is not None,
         PAD=PAD,
         **tile.constexprs,
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
-    )
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    """Every configuration that the launchers can pick, for aligned rows."""
-    tile = class_tiles.projections_tile(device)
-    for (dtype, name), directional in itertools.product(launch.TRITON_TYPE.items(), (True, False)):
-        label = f"{name} {'directional' if directional else 'ranks'}"
-        given = {"z_ptr": f"*{name}", **dict.fromkeys(("order_ptr", "class_ptr"), "*i64")}
-        given |= dict.fromkeys(("centers_ptr", "factor_ptr", "own_ptr"), "*fp64")
-        facts = ("length_ptr", "reach_ptr", "limit_ptr", "without_ptr", "slack_ptr")
-        given |= dict.fromkeys(facts, "*fp32") | {"usable_ptr": "*u8"}
-        asked = {"DIRECTIONAL": directional, "PAD": PAD, "VEC": 16 // dtype.itemsize}
-        yield launch.AotCase(
-            kernels.projection_rows_kernel,
-            label,
-            given
-            | {"g_ptr": "*fp64", "power_ptr": "*fp64", "a_ptr": "*fp16", "unscale_ptr": "*fp32"}
-            | dict.fromkeys(kernels.ROWS_SIZES, "i32"),
-            asked | {"ROUNDING": arithmetic.HALVES.rounding, "BLOCK": _ROW_BLOCK},
-            4,
-            3,
-            "streaming",
-        )
-        yield launch.AotCase(
-            kernels.projection_decide_kernel,
-            label,
-            given
-            | dict.fromkeys(("half_ptr", "product_ptr", "table_ptr"), "*fp32")
-            | {"slot_ptr": "*i32" if directional else "*i64"}
-            | {"rank_ptr": "*i64", "alone_ptr": "*u8", "spread_ptr": "*fp64"}
-            | dict.fromkeys(kernels.DECIDE_SIZES, "i32"),
-            asked | {"BLOCK_C": _CLASS_BLOCK, "BLOCK_D": _OPEN_BLOCK, "BLOCK_K": tile.block_k},
-            4,
-            3,
-            "other",
-        )
-    for listed in (False, True):
-        index = "*i32" if listed else "*fp32"
-        yield launch.AotCase(
-            kernels.projection_kernel,
-            f"{arithmetic.HALVES} {tile}{' of centers' if listed else ''}",
-            dict.fromkeys(("a_ptr", "v_ptr"), "*fp16")
-            | dict.fromkeys(("a_unscale_ptr", "v_unscale_ptr", "out_ptr"), "*fp32")
-            | {"list_ptr": index, "count_ptr": index}
-            | dict.fromkeys(kernels.PRODUCT_SIZES, "i32"),
-            {"LISTED": listed, "PAD": PAD, **tile.constexprs},
-            tile.num_warps,
-            tile.num_stages,
-            "product",
-        )
-    yield launch.AotCase(
-        kernels.projection_spread_kernel,
-        str(_SPREAD_BLOCK),
-        {"spread_ptr": "*fp64", "bounds_ptr": "*i64", "out_ptr": "*fp64"},
-        {"BLOCK": _SPREAD_BLOCK},
-        4,
-        3,
-        "other",
     )

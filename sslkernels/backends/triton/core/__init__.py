@@ -1,1 +1,1 @@
-"""What every kernel shares: the device, launching, arithmetic, tiles."""
+"""What every kernel shares: the device, launching, arithmetic, the choice of a tile."""

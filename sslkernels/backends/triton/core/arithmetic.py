@@ -30,13 +30,6 @@ class Operand(NamedTuple):
         vector = 16 // self.dtype.itemsize
         return {"SEGMENTS": self.segments, "PRECISION": self.precision, "VEC": vector}
 
-    def __str__(self) -> str:
-        if self.dtype == torch.bfloat16:
-            return "bf16"
-        if self.planes == 2:
-            return "fp16x3" if self.dtype == torch.float16 else "tf32x3"
-        return self.precision
-
 
 def operand(dtype: torch.dtype, device: Device) -> Operand:
     """bf16 stays bf16. fp32 follows torch's setting (:func:`full_fp32`): in full it is three tf32
@@ -73,18 +66,6 @@ def exact(device: Device) -> Operand:
     if device.backend == "hip":
         return Operand(torch.float32, 1, "none", "ieee")
     return Operand(torch.float32, 2, "split", "tf32")
-
-
-def operands(device: Device) -> tuple[Operand, ...]:
-    """Every answer of :func:`operand` on a device."""
-    return tuple(dict.fromkeys((operand(torch.bfloat16, device), _tf32(device), exact(device))))
-
-
-def serves(op: Operand, dtype: torch.dtype) -> bool:
-    """Whether :func:`operand` can answer ``op`` for inputs of ``dtype``."""
-    if dtype == torch.bfloat16 or op.dtype == torch.bfloat16:
-        return op.dtype == dtype
-    return dtype == torch.float32 or (op.planes == 1 and op.rounding != "none")
 
 
 HALVES = Operand(torch.float16, 2, "halves", "ieee")  # of rows brought to one length

@@ -1,12 +1,12 @@
-"""What every launcher needs: the device it runs on, how wide its loads may be, and how a kernel
-declares the configurations that ahead-of-time compilation must prove.
+"""What every launcher needs: the device it runs on, and how wide its loads may be.
 
 Conventions of the kernels in this package:
 
-* Every integer argument is in ``do_not_specialize``: Triton would otherwise compile anew for a size
-  that happens to be 1 or a multiple of 16, and a ragged last batch would recompile. What the
-  compiler must know for 128-bit loads is said by the constexpr ``VEC`` instead: sizes and strides
-  are multiples of it (``D = D // VEC * VEC`` in the kernel states that to the compiler for free).
+* A parameter ends in ``_ptr``, or is annotated as a constexpr or a tuple of pointers, or is a
+  number that the code does not depend on (:func:`kernel`). What the compiler must know for 128-bit
+  loads is said by the constexpr ``VEC`` instead: sizes and strides are multiples of it
+  (``D = D // VEC * VEC`` in the kernel states that to the compiler for free). Numbers within a
+  tuple are floats.
 * Row offsets are 64-bit; a column offset always fits 32. Within a tile of a product, offsets are
   32-bit, too: it costs half the registers, and ``cannot`` refuses what is too long for it.
 * What may grow without bound lies on a grid's first axis: the others end at GRID programs.
@@ -17,12 +17,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import triton
 
 from sslkernels.backends.triton import INTERPRETED
+
+
+def kernel(fn: Callable[..., Any]) -> Any:
+    """``triton.jit`` without specialised numbers: Triton would compile anew for a size that happens
+    to be 1 or a multiple of 16, and a ragged last batch would recompile."""
+    parameters = inspect.signature(fn).parameters.values()
+    numbers = [p.name for p in parameters if p.annotation is p.empty and p.name[-4:] != "_ptr"]
+    return triton.jit(do_not_specialize=numbers)(fn)
 
 
 class Device(NamedTuple):
@@ -95,6 +105,14 @@ def unit_columns(z: torch.Tensor) -> torch.Tensor:
     return z if unit and z.stride(-2) <= 1 << 23 else z.contiguous()
 
 
+def aligned(z: torch.Tensor) -> torch.Tensor:
+    """A copy whose rows are padded with zeros to whole 128-bit words."""
+    rows, columns = z.shape
+    copy = z.new_zeros((rows, -(-columns // 16) * 16))
+    copy[:, :columns] = z
+    return copy
+
+
 def vector_width(*tensors: torch.Tensor) -> int:
     """``VEC``: the elements of each tensor that one 128-bit load takes; 1 if any is unaligned."""
     width = min(16 // t.element_size() for t in tensors)
@@ -104,23 +122,3 @@ def vector_width(*tensors: torch.Tensor) -> int:
         if t.data_ptr() % 16 or any(s % width for s in (t.shape[-1], *strides)):
             return 1
     return width
-
-
-TRITON_TYPE = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
-
-
-class AotCase(NamedTuple):
-    """One configuration of one kernel, for ahead-of-time compilation (tests/triton/aot.py).
-
-    A module of kernels defines ``aot_cases(device: Device) -> Iterator[AotCase]`` and yields every
-    configuration that its launcher can pick on that device, taken from the same functions of
-    ``tiles.py`` and ``class_tiles.py`` that the launcher calls.
-    """
-
-    kernel: Any  # the @triton.jit function
-    label: str  # unique within the kernel: "bf16 128x128x64"
-    signature: Mapping[str, Any]  # runtime argument -> "*bf16", "i32", "fp32", or a tuple of those
-    constexprs: Mapping[str, Any]
-    num_warps: int
-    num_stages: int
-    kind: str  # "product": tensor cores; "streaming": 128-bit loads; "other": neither is asked for

@@ -21,13 +21,11 @@ Empty classes enter no pair. Nothing waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import arithmetic, class_tiles, launch
+from sslkernels.backends.triton.core import arithmetic, launch
 from sslkernels.backends.triton.product import gram, tiles
 from sslkernels.backends.triton.product.operands import store_operand
 
@@ -39,7 +37,7 @@ _DIRECT = 16  # rows and columns of a tile that one program recomputes at a time
 _DIRECT_D = 8
 
 
-@triton.jit(do_not_specialize=["D"])
+@launch.kernel
 def pair_norms_kernel(
     mean_ptr,  # [C, D] float64
     g_ptr,  # [D] float64
@@ -58,7 +56,7 @@ def pair_norms_kernel(
     tl.store(norm_ptr + c, tl.sum(total, axis=0))
 
 
-@triton.jit(do_not_specialize=["D", "pitch", "plane_stride"])
+@launch.kernel
 def pair_rows_kernel(
     mean_ptr,  # [C, D] float64
     g_ptr,  # [D] float64
@@ -81,7 +79,7 @@ def pair_rows_kernel(
         store_operand(out_ptr, d, (m * scale).to(tl.float32), d < pitch, plane_stride, ROUNDING)
 
 
-@triton.jit(do_not_specialize=["C", "D"])
+@launch.kernel
 def cdnv_direct_kernel(
     mean_ptr,  # [C, D] float64
     var_ptr,  # [C] float64, -1 for an empty class
@@ -221,7 +219,10 @@ def _operand(
     pitch = triton.cdiv(d, _PITCH) * _PITCH
     a = mean.new_empty((op.planes, 1, c, pitch), dtype=op.dtype)
     centered_rows(mean, g, scale, a, op)
-    tile = cuts.gram or class_tiles.pairs(op.dtype, device)
+    # 64 x 64 on AMD, where the epilogues of the larger tile spill. Whether either covers all
+    # classes makes no difference worth another configuration.
+    large, small = tiles.gram_candidates(op.dtype, device)
+    tile = cuts.gram or (small if device.backend == "hip" else large)
     return op, gram.plan(1, c, pitch, op.segments, tile, device, cuts), a
 
 
@@ -245,45 +246,3 @@ def centered_rows(
         BLOCK=_ROW_BLOCK,
         num_warps=4,
     )
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    """Every configuration that the launchers can pick."""
-    op = arithmetic.exact(device)
-    yield launch.AotCase(
-        pair_norms_kernel,
-        str(_ROW_BLOCK),
-        {"mean_ptr": "*fp64", "g_ptr": "*fp64", "norm_ptr": "*fp64", "D": "i32"},
-        {"BLOCK": _ROW_BLOCK},
-        4,
-        3,
-        "other",
-    )
-    yield launch.AotCase(
-        pair_rows_kernel,
-        str(op),
-        {"mean_ptr": "*fp64", "g_ptr": "*fp64", "scale_ptr": "*fp64", "out_ptr": "*fp32"}
-        | dict.fromkeys(("D", "pitch", "plane_stride"), "i32"),
-        {"ROUNDING": op.rounding, "BLOCK": _ROW_BLOCK},
-        4,
-        3,
-        "other",
-    )
-    block = class_tiles.pairs(op.dtype, device).block
-    yield launch.AotCase(
-        cdnv_direct_kernel,
-        str(block),
-        {"mean_ptr": "*fp64", "var_ptr": "*fp64", "sum_ptr": "*fp64", "corner_ptr": "*i32"}
-        | {"out_ptr": "*fp64", "C": "i32", "D": "i32"},
-        {"BLOCK": block, "SIDE": _DIRECT, "BLOCK_D": _DIRECT_D},
-        4,
-        3,
-        "other",
-    )
-    cdnv = ("*fp32", "*fp32", "*fp64", "*i32", "fp32")
-    for epilogue, extra in (("cdnv", cdnv), ("cosine", ("*fp32", "*fp64"))):
-        for case in gram.epilogue_cases(device, epilogue, extra):
-            # Means are always multiplied in full precision.
-            full = case.kernel is gram.gram_reduce_kernel or f" {op} " in case.label
-            if full and case.constexprs["BLOCK"] == block:
-                yield case

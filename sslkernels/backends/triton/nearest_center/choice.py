@@ -1,15 +1,15 @@
 """From candidates to the nearest center: the rows that the filter decides, and those that float64
 decides.
 
-The filter (center_filter.py) leaves, per row and span, KEEP candidates, the best score that is not
+The filter (``filter.py``) leaves, per row and span, KEEP candidates, the best score that is not
 among them, and per row the error bound E. With s~ the row's best score:
 
 * one score within 2 E of it: that center is the nearest;
 * a few, and all of them known: the row joins ``few``. fp32 products with the split centers, whose
   error is hundreds of times smaller, narrow these down, and float64 decides among what is left;
 * more than are known: the row joins ``many``; after a first pass these get a finer one, after that
-  they join ``all``;
-* E not finite: the row joins ``all``, where every center is compared in float64.
+  they join ``every``;
+* E not finite: the row joins ``every``, where every center is compared in float64.
 
 Lists are filled through an atomic counter, in no particular order; every row's answer is its own,
 so the result does not depend on it. float64 distances are sums of (x - mu)^2 of the very numbers
@@ -21,8 +21,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# Columns of ``counts``: entries of each list.
-FEW, MANY, ALL = 0, 1, 2
+from sslkernels.backends.triton.core import launch
 
 
 @triton.jit
@@ -35,23 +34,14 @@ def _append(list_ptr, count_ptr, row, wanted):
         tl.store(list_ptr + start + tl.cumsum(n, axis=0) - n, row.to(tl.int32), mask=wanted)
 
 
-@triton.jit(do_not_specialize=["N", "first_span", "num_spans", "all_spans"])
+@launch.kernel
 def center_choice_kernel(
-    score_ptr,  # [N, all_spans, KEEP] fp32
-    index_ptr,  # [N, all_spans, KEEP] int32
-    rest_ptr,  # [N, all_spans] fp32
-    error_ptr,  # [N] fp32
-    usable_ptr,  # [1] int64: how many centers are usable
-    many_ptr,  # [N] int32: the rows to look at (LISTED), else the list to fill
-    few_ptr,  # [N] int32: the list to fill
-    all_ptr,  # [N] int32: the list to fill
-    counts_ptr,  # [3] int32: entries of few, many, all
-    limit_ptr,  # [N] fp32 out: the largest score of a candidate
+    found: tl.tuple,  # Found; out: limit
+    lists: tl.tuple,  # Lists out; the rows to look at are ``many`` (LISTED), else all
+    usable_ptr,  # int64: how many centers are usable
     out_ptr,  # [N] int64 out
     N,
-    first_span,
-    num_spans,
-    all_spans,
+    spans,
     EXACT: tl.constexpr,
     LISTED: tl.constexpr,
     KEEP: tl.constexpr,
@@ -59,32 +49,32 @@ def center_choice_kernel(
 ):
     entry = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     if LISTED:
-        live = entry < tl.load(counts_ptr + 1)
-        row = tl.load(many_ptr + entry, mask=live, other=0).to(tl.int64)
+        live = entry < tl.load(lists.counts + 1)
+        row = tl.load(lists.many + entry, mask=live, other=0).to(tl.int64)
     else:
         live = entry < N
         row = entry.to(tl.int64)
-    error = tl.load(error_ptr + row, mask=live, other=0.0)
+    error = tl.load(found.error + row, mask=live, other=0.0)
     none = tl.load(usable_ptr) == 0
-    at = row * all_spans + first_span
+    at = row * spans
 
     best = tl.full([BLOCK], float("inf"), tl.float32)
     winner = tl.full([BLOCK], -1, tl.int32)
     rest = tl.full([BLOCK], float("inf"), tl.float32)
-    for s in range(num_spans):
-        score = tl.load(score_ptr + (at + s) * KEEP, mask=live, other=float("inf"))
-        index = tl.load(index_ptr + (at + s) * KEEP, mask=live, other=-1)
+    for s in range(spans):
+        score = tl.load(found.score + (at + s) * KEEP, mask=live, other=float("inf"))
+        index = tl.load(found.index + (at + s) * KEEP, mask=live, other=-1)
         winner = tl.where(score < best, index, winner)
         best = tl.minimum(best, score)
-        rest = tl.minimum(rest, tl.load(rest_ptr + at + s, mask=live, other=float("inf")))
+        rest = tl.minimum(rest, tl.load(found.rest + at + s, mask=live, other=float("inf")))
     limit = best + 2.0 * error
-    tl.store(limit_ptr + row, limit, mask=live)
+    tl.store(found.limit + row, limit, mask=live)
     near = tl.zeros([BLOCK], tl.int32)
     if EXACT:
         keep = tl.arange(0, KEEP)[None, :]
-        for s in range(num_spans):
+        for s in range(spans):
             scores = tl.load(
-                score_ptr + ((at + s) * KEEP)[:, None] + keep,
+                found.score + ((at + s) * KEEP)[:, None] + keep,
                 mask=live[:, None],
                 other=float("inf"),
             )
@@ -96,49 +86,36 @@ def center_choice_kernel(
     if EXACT:
         many = known & ~(rest > limit)
         few = known & ~many & (near > 1)
-        _append(few_ptr, counts_ptr, row, few)
+        _append(lists.few, lists.counts, row, few)
         if not LISTED:
-            _append(many_ptr, counts_ptr + 1, row, many)
+            _append(lists.many, lists.counts + 1, row, many)
     if LISTED:
         unknown |= many
-    _append(all_ptr, counts_ptr + 2, row, unknown)
+    _append(lists.every, lists.counts + 2, row, unknown)
     answer = tl.where(none, -1, winner).to(tl.int64)
     tl.store(out_ptr + row, answer, mask=live & ~few & ~many & ~unknown)
 
 
-RECHECK_SIZES = ("D", "stride_zn", "pitch", "first_span", "num_spans", "all_spans")
-
-
-@triton.jit(do_not_specialize=RECHECK_SIZES)
+@launch.kernel
 def center_recheck_kernel(
     z_ptr,  # [N, D] rows
     centers_ptr,  # [C, D] fp32 or fp64
-    hi_ptr,  # [table rows, pitch] bf16
-    lo_ptr,  # [table rows, pitch] bf16
-    h_ptr,  # [table rows] fp32: of x - g
-    g_ptr,  # [sets, D] fp32
-    bounds_ptr,  # [sets, 8] fp32
-    spans_ptr,  # [all_spans, 4] int32
-    score_ptr,  # [N, all_spans, KEEP] fp32
-    index_ptr,  # [N, all_spans, KEEP] int32
-    limit_ptr,  # [N] fp32
-    few_ptr,  # [N] int32
-    counts_ptr,  # [3] int32
+    table: tl.tuple,  # Table
+    found: tl.tuple,  # Found
+    lists: tl.tuple,  # Lists: the rows to do are ``few``
     out_ptr,  # [N] int64 out
     D,
     stride_zn,
     pitch,
-    first_span,
-    num_spans,
-    all_spans,
+    spans,
     VEC: tl.constexpr,
     KEEP: tl.constexpr,
-    SPANS: tl.constexpr,  # a power of two, num_spans or more
+    SPANS: tl.constexpr,  # a power of two, spans or more
     PITCH: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """The nearest of a row's candidates: by fp32 scores s~ = h - x'.(hi + lo), two at a time, and
-    where these do not tell, by distances in float64. In the terms of center_filter.py, with R the
+    where these do not tell, by distances in float64. In the terms of ``filter.py``, with R the
     largest ||m - hi - lo|| and sums of D / BLOCK_D + 16 steps,
 
         |s~ - s| <= B R + (D / BLOCK_D + 24) u (B (M + R) + H)
@@ -147,29 +124,22 @@ def center_recheck_kernel(
     pitch = pitch // PITCH * PITCH
     row_stride = (stride_zn // VEC * VEC).to(tl.int64)
     none: tl.constexpr = 2147483647
-    count = tl.load(counts_ptr)
+    count = tl.load(lists.counts)
     lane = tl.arange(0, SPANS * KEEP)
-    table_row = tl.load(spans_ptr + first_span * 4).to(tl.int64)
-    owner = tl.load(spans_ptr + first_span * 4 + 3)
-    hi_ptr += table_row * pitch
-    lo_ptr += table_row * pitch
-    h_ptr += table_row
-    g_ptr += owner.to(tl.int64) * D
-    bounds_ptr += owner * 8
     unit = (tl.cdiv(D, BLOCK_D) + 24) * 5.97e-8
-    r_max = tl.load(bounds_ptr + 3)
-    slope = r_max + unit * (tl.load(bounds_ptr) + r_max)
-    floor = unit * tl.load(bounds_ptr + 5) + D * 7.53e-37
-    length = tl.load(bounds_ptr + 6)
+    r_max = tl.load(table.bounds + 3)
+    slope = r_max + unit * (tl.load(table.bounds) + r_max)
+    floor = unit * tl.load(table.bounds + 5) + D * 7.53e-37
+    length = tl.load(table.bounds + 6)
     entry = tl.program_id(0)
     while entry < count:
-        row = tl.load(few_ptr + entry).to(tl.int64)
+        row = tl.load(lists.few + entry).to(tl.int64)
         x_ptr = z_ptr + row * row_stride
-        at = (row * all_spans + first_span) * KEEP + lane
-        inside = lane < num_spans * KEEP
-        score = tl.load(score_ptr + at, mask=inside, other=float("inf"))
-        index = tl.load(index_ptr + at, mask=inside, other=none)
-        index = tl.where(score <= tl.load(limit_ptr + row), index, none)
+        at = row * spans * KEEP + lane
+        inside = lane < spans * KEEP
+        score = tl.load(found.score + at, mask=inside, other=float("inf"))
+        index = tl.load(found.index + at, mask=inside, other=none)
+        index = tl.where(score <= tl.load(found.limit + row), index, none)
 
         fine = tl.full([SPANS * KEEP], float("inf"), tl.float32)
         left = index
@@ -186,16 +156,16 @@ def center_recheck_kernel(
             for start in range(0, D, BLOCK_D):
                 d = start + tl.arange(0, BLOCK_D)
                 x = tl.load(x_ptr + d, mask=d < D, other=0.0).to(tl.float32)
-                x -= tl.load(g_ptr + d, mask=d < D, other=0.0)
-                m = tl.load(hi_ptr + one_at + d, mask=d < D, other=0.0).to(tl.float32)
-                m += tl.load(lo_ptr + one_at + d, mask=d < D, other=0.0).to(tl.float32)
+                x -= tl.load(table.g + d, mask=d < D, other=0.0)
+                m = tl.load(table.hi + one_at + d, mask=d < D, other=0.0).to(tl.float32)
+                m += tl.load(table.lo + one_at + d, mask=d < D, other=0.0).to(tl.float32)
                 dot_one += x * m
-                m = tl.load(hi_ptr + two_at + d, mask=d < D, other=0.0).to(tl.float32)
-                m += tl.load(lo_ptr + two_at + d, mask=d < D, other=0.0).to(tl.float32)
+                m = tl.load(table.hi + two_at + d, mask=d < D, other=0.0).to(tl.float32)
+                m += tl.load(table.lo + two_at + d, mask=d < D, other=0.0).to(tl.float32)
                 dot_two += x * m
                 squares += x * x
-            s_one = tl.load(h_ptr + first) - tl.sum(dot_one, axis=0)
-            s_two = tl.load(h_ptr + again) - tl.sum(dot_two, axis=0)
+            s_one = tl.load(table.h_shifted + first) - tl.sum(dot_one, axis=0)
+            s_two = tl.load(table.h_shifted + again) - tl.sum(dot_two, axis=0)
             fine = tl.where(index == first, s_one, tl.where(index == again, s_two, fine))
             square = tl.sum(squares, axis=0)
             left = tl.where(left > other, left, none)
@@ -228,13 +198,12 @@ def center_recheck_kernel(
         entry += tl.num_programs(0)
 
 
-@triton.jit(do_not_specialize=["N", "C", "D", "stride_zn"])
+@launch.kernel
 def center_scan_kernel(
     z_ptr,  # [N, D] rows
     centers_ptr,  # [C, D] fp32 or fp64
     usable_ptr,  # [C] uint8
-    all_ptr,  # [N] int32 (LISTED)
-    counts_ptr,  # [3] int32 (LISTED)
+    lists: tl.tuple,  # Lists: the rows to do are ``every`` (LISTED); else whatever
     out_ptr,  # [N] int64 out
     N,
     C,
@@ -248,10 +217,10 @@ def center_scan_kernel(
     """Distances in float64 to every center: rows that nothing else decides, and small problems."""
     D = D // VEC * VEC
     row_stride = (stride_zn // VEC * VEC).to(tl.int64)
-    count = tl.load(counts_ptr + 2) if LISTED else N
+    count = tl.load(lists.counts + 2) if LISTED else N
     entry = tl.program_id(0)
     while entry < count:
-        row = tl.load(all_ptr + entry).to(tl.int64) if LISTED else entry.to(tl.int64)
+        row = tl.load(lists.every + entry).to(tl.int64) if LISTED else entry.to(tl.int64)
         x_ptr = z_ptr + row * row_stride
         bad = tl.zeros([BLOCK_D], tl.int32)
         for start in range(0, D, BLOCK_D):

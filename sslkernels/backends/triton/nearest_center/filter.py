@@ -40,42 +40,28 @@ is the best score not among them: one comparison tells whether the list is compl
 
 **Order.** A row tile's centers are cut into spans, one program each, next to each other in launch
 order: they read the same rows at the same time, through L2, and stream disjoint centers. Centers
-may thus exceed L2 by any factor. Several sets of centers (labelings) are spans of one launch.
+may thus exceed L2 by any factor.
 """
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import numerics
+from sslkernels.backends.triton.core import launch, numerics
 
 GROUPS = 16
 KEEP = 4
-BOUNDS = (
-    8  # columns of ``bounds``; ||m||, ||m - m^||, ||m - hi||, ||m - hi - lo||, |h|, |h|, ||mu||
-)
+BOUNDS = 8  # columns of a table's bounds
 
 
-@triton.jit(do_not_specialize=["C", "D", "pitch", "table_rows", "span_rows", "first_row", "owner"])
+@launch.kernel
 def center_kernel(
     centers_ptr,  # [C, D] fp32 or fp64, contiguous
     usable_ptr,  # [C] uint8: every coordinate is finite
-    g_ptr,  # [D] fp32
-    first_ptr,  # [table_rows, pitch] out: m in the first pass's type
-    hi_ptr,  # [table_rows, pitch] bf16 out
-    lo_ptr,  # [table_rows, pitch] bf16 out
-    h_first_ptr,  # [table_rows] fp32 out
-    h_shifted_ptr,  # [table_rows] fp32 out
-    bounds_ptr,  # [table_rows, 8] fp32 out
-    spans_ptr,  # [spans, 4] int32 out: first row of the table, rows, first class, set
+    table: tl.tuple,  # Table out, but for g; bounds of every row
     C,
     D,
     pitch,
-    table_rows,
-    span_rows,
-    first_row,
-    owner,
     SHIFTED: tl.constexpr,  # the first pass subtracts g from the rows
     BLOCK_D: tl.constexpr,
 ):
@@ -93,9 +79,9 @@ def center_kernel(
         d = start + tl.arange(0, BLOCK_D)
         live = (d < D) & usable
         mu = tl.load(centers_ptr + c.to(tl.int64) * D + d, mask=live, other=0.0).to(tl.float64)
-        g = tl.load(g_ptr + d, mask=live, other=0.0).to(tl.float64)
+        g = tl.load(table.g + d, mask=live, other=0.0).to(tl.float64)
         m = mu - g
-        first = numerics.narrow(m.to(tl.float32), first_ptr.dtype.element_ty)
+        first = numerics.narrow(m.to(tl.float32), table.first.dtype.element_ty)
         hi = numerics.narrow(m.to(tl.float32), tl.bfloat16)
         left = m - hi.to(tl.float32).to(tl.float64)
         lo = numerics.narrow(left.to(tl.float32), tl.bfloat16)
@@ -107,19 +93,19 @@ def center_kernel(
         r_first += off * off
         r_hi += left * left
         r_split += last * last
-        tl.store(first_ptr + out + d, first, mask=d < pitch)
-        tl.store(hi_ptr + out + d, hi, mask=d < pitch)
-        tl.store(lo_ptr + out + d, lo, mask=d < pitch)
+        tl.store(table.first + out + d, first, mask=d < pitch)
+        tl.store(table.hi + out + d, hi, mask=d < pitch)
+        tl.store(table.lo + out + d, lo, mask=d < pitch)
     m_norm = tl.sum(m_sq, axis=0)
     # An unusable center scores 3e38: finite, since bits are written into it.
     h_shifted = m_norm * 0.5
     h_first = h_shifted
     if not SHIFTED:
         h_first += tl.sum(g_m, axis=0)
-    tl.store(h_shifted_ptr + c, tl.where(usable, h_shifted, 3e38).to(tl.float32))
-    tl.store(h_first_ptr + c, tl.where(usable, h_first, 3e38).to(tl.float32))
+    tl.store(table.h_shifted + c, tl.where(usable, h_shifted, 3e38).to(tl.float32))
+    tl.store(table.h_first + c, tl.where(usable, h_first, 3e38).to(tl.float32))
     up = 1.0 + 1.0 / 1048576  # over the rounding to fp32
-    bounds_ptr += c * 8
+    bounds_ptr = table.bounds + c * 8
     tl.store(bounds_ptr + 0, (tl.sqrt(m_norm) * up).to(tl.float32))
     tl.store(bounds_ptr + 1, (tl.sqrt(tl.sum(r_first, axis=0)) * up).to(tl.float32))
     tl.store(bounds_ptr + 2, (tl.sqrt(tl.sum(r_hi, axis=0)) * up).to(tl.float32))
@@ -127,42 +113,21 @@ def center_kernel(
     tl.store(bounds_ptr + 4, (tl.abs(h_first) * up).to(tl.float32))
     tl.store(bounds_ptr + 5, (h_shifted * up).to(tl.float32))
     tl.store(bounds_ptr + 6, (tl.sqrt(tl.sum(mu_sq, axis=0)) * up).to(tl.float32))
-    if c < tl.cdiv(table_rows, span_rows):  # the first programs also write the set's spans
-        spans_ptr += c * 4
-        tl.store(spans_ptr + 0, first_row + c * span_rows)
-        tl.store(spans_ptr + 1, tl.minimum(span_rows, table_rows - c * span_rows))
-        tl.store(spans_ptr + 2, c * span_rows)
-        tl.store(spans_ptr + 3, owner)
 
 
-FILTER_SIZES = (
-    "stride_es", "N", "D", "stride_zn", "pitch", "first_span", "num_spans", "all_spans",
-)  # fmt: skip
-
-
-@triton.jit(do_not_specialize=FILTER_SIZES)
+@launch.kernel
 def center_filter_kernel(
     z_ptr,  # [N, D] rows
-    list_ptr,  # [N] int32: the rows to do (LISTED)
-    list_count_ptr,  # [1] int32
-    hi_ptr,  # [table rows, pitch] centers, fp16 or bf16
-    lo_ptr,  # [table rows, pitch] bf16 (SPLIT)
-    h_ptr,  # [table rows] fp32
-    g_ptr,  # [sets, D] fp32 (SHIFTED)
-    bounds_ptr,  # [sets, 8] fp32
-    spans_ptr,  # [all_spans, 4] int32
-    score_ptr,  # [N, all_spans, KEEP] fp32 out: candidates, best first
-    index_ptr,  # [N, all_spans, KEEP] int32 out: their classes
-    rest_ptr,  # [N, all_spans] fp32 out: the best score that is not among them
-    error_ptr,  # [sets, stride_es] fp32 out: E
-    stride_es,
+    table: tl.tuple,  # Table
+    lists: tl.tuple,  # Lists: the rows to do are ``many`` (LISTED)
+    found: tl.tuple,  # Found out, but for limit
     N,
     D,
     stride_zn,
     pitch,
-    first_span,
-    num_spans,
-    all_spans,
+    table_rows,
+    span_rows,
+    spans,
     LISTED: tl.constexpr,
     SHIFTED: tl.constexpr,
     SPLIT: tl.constexpr,
@@ -179,21 +144,20 @@ def center_filter_kernel(
     pitch = pitch // BLOCK_K * BLOCK_K
     PLACES: tl.constexpr = BLOCK_C // GROUPS
     PART: tl.constexpr = BLOCK_K // 8
-    total = tl.load(list_count_ptr) if LISTED else N
-    jobs = tl.cdiv(total, BLOCK_N) * num_spans
+    total = tl.load(lists.counts + 1) if LISTED else N
+    first_ptr = table.hi if SPLIT else table.first
+    jobs = tl.cdiv(total, BLOCK_N) * spans
     job = tl.program_id(0)
     while job < jobs:
-        span = first_span + job % num_spans
-        entry = job // num_spans * BLOCK_N + tl.arange(0, BLOCK_N)
+        span = job % spans
+        entry = job // spans * BLOCK_N + tl.arange(0, BLOCK_N)
         live = entry < total
         if LISTED:
-            row = tl.load(list_ptr + entry, mask=live, other=0).to(tl.int64)
+            row = tl.load(lists.many + entry, mask=live, other=0).to(tl.int64)
         else:
             row = tl.minimum(entry, total - 1).to(tl.int64)
-        table_row = tl.load(spans_ptr + span * 4).to(tl.int64)
-        tiles = tl.load(spans_ptr + span * 4 + 1) // BLOCK_C
-        first_class = tl.load(spans_ptr + span * 4 + 2)
-        owner = tl.load(spans_ptr + span * 4 + 3)
+        first_class = span * span_rows
+        tiles = tl.minimum(span_rows, table_rows - first_class) // BLOCK_C
 
         k_lane = tl.arange(0, BLOCK_K)
         x_ptrs = z_ptr + row[:, None] * row_stride + k_lane[None, :]
@@ -205,10 +169,10 @@ def center_filter_kernel(
         sq_hi = tl.zeros([BLOCK_N, PART], tl.float32)
         sq_lo = tl.zeros([BLOCK_N, PART], tl.float32)
         for t in range(tiles):
-            c = table_row + t * BLOCK_C + tl.arange(0, BLOCK_C)
-            hi_ptrs = hi_ptr + c[None, :] * pitch + k_lane[:, None]
-            lo_ptrs = lo_ptr + c[None, :] * pitch + k_lane[:, None]
-            h = tl.load(h_ptr + c)
+            c = first_class.to(tl.int64) + t * BLOCK_C + tl.arange(0, BLOCK_C)
+            hi_ptrs = first_ptr + c[None, :] * pitch + k_lane[:, None]
+            lo_ptrs = table.lo + c[None, :] * pitch + k_lane[:, None]
+            h = tl.load((table.h_shifted if SPLIT else table.h_first) + c)
             acc = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
             if SPLIT:
                 acc += h[None, :]
@@ -223,7 +187,7 @@ def center_filter_kernel(
                     x = tl.load(x_ptrs + k, mask=(k + k_lane < D)[None, :], other=0.0)
                 hi = tl.load(hi_ptrs + k)
                 if SHIFTED:
-                    g = tl.load(g_ptr + owner * D + k + k_lane, mask=k + k_lane < D, other=0.0)
+                    g = tl.load(table.g + k + k_lane, mask=k + k_lane < D, other=0.0)
                     xf = x.to(tl.float32) - g[None, :]
                     x_hi = numerics.narrow(xf, tl.bfloat16)
                     left = xf - x_hi.to(tl.float32)
@@ -255,45 +219,44 @@ def center_filter_kernel(
             best = tl.minimum(best, top)
 
         group = tl.arange(0, GROUPS)[None, :]
-        out = row * all_spans + span
+        out = row * spans + span
         for i in tl.static_range(KEEP):
             top = tl.min(best, axis=1)
             winner = tl.min(tl.where(best == top[:, None], group, GROUPS - 1), axis=1)
             won = group == winner[:, None]
             base = tl.max(tl.where(won, origin, 0), axis=1)
             place = top.to(tl.int32, bitcast=True) & 15
-            tl.store(score_ptr + out * KEEP + i, top, mask=live)
-            tl.store(index_ptr + out * KEEP + i, base + place * GROUPS + winner, mask=live)
+            tl.store(found.score + out * KEEP + i, top, mask=live)
+            tl.store(found.index + out * KEEP + i, base + place * GROUPS + winner, mask=live)
             best = tl.where(won, float("inf"), best)
         rest = tl.minimum(tl.min(best, axis=1), tl.min(second, axis=1))
-        tl.store(rest_ptr + out, rest, mask=live)
+        tl.store(found.rest + out, rest, mask=live)
 
         if first_class == 0:
-            bounds_ptrs = bounds_ptr + owner * 8
-            m = tl.load(bounds_ptrs)
-            length = tl.load(bounds_ptrs + 6)
+            m = tl.load(table.bounds)
+            length = tl.load(table.bounds + 6)
             up = 1.01 + D * 1.2e-7
             b = tl.sqrt(tl.sum(sq, axis=1)) * up + 1e-18
             a1 = tl.sqrt(tl.sum(sq_hi, axis=1)) * up
             if SHIFTED:
                 a1 += b * 1.2e-7
             if SPLIT:
-                r1 = tl.load(bounds_ptrs + 2)
-                r2 = tl.load(bounds_ptrs + 3)
-                h_max = tl.load(bounds_ptrs + 5)
+                r1 = tl.load(table.bounds + 2)
+                r2 = tl.load(table.bounds + 3)
+                h_max = tl.load(table.bounds + 5)
                 a2 = tl.sqrt(tl.sum(sq_lo, axis=1)) * up + b * 1.2e-7
                 size = 1.1 * (b + a1) * (m + r1)
                 steps = D // BLOCK_K + 3
                 error = a2 * m + (b + a1) * r2 + 1.02 * a1 * r1
                 error += 3 * BLOCK_K * 2.384186e-7 * size + steps * 6e-8 * (size + h_max)
             else:
-                r1 = tl.load(bounds_ptrs + 1)
-                h_max = tl.load(bounds_ptrs + 4)
+                r1 = tl.load(table.bounds + 1)
+                h_max = tl.load(table.bounds + 4)
                 size = (b + a1) * (m + r1)
                 error = a1 * m + (b + a1) * r1 + D * 2.384186e-7 * size
             error += 3.8147e-6 * (size + h_max)
             error += D * 2.2204461e-16 * (b + length) * (b + length) + D * 7.53e-37
             # Scores must stay clear of that of an unusable center.
             error = tl.where(size + h_max < 1e37, error * 1.0001, float("inf"))
-            tl.store(error_ptr + owner.to(tl.int64) * stride_es + row, error, mask=live)
+            tl.store(found.error + row, error, mask=live)
         job += tl.num_programs(0)

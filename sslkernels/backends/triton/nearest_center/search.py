@@ -1,10 +1,10 @@
 """Nearest centers on the GPU: a low-precision filter with a proven bound, float64 for the rest.
 
-The steps, for a chunk of rows (so that the workspace stays small) and every set of centers:
+The steps, for a chunk of rows (so that the workspace stays small):
 
-1. once: centers to the table that the filter reads (``center_table``);
-2. filter all rows, one launch for all sets (``center_filter.center_filter_kernel``);
-3. decide, or list the rows with a few candidates, too many, or no bound (``center_choice``);
+1. once: centers to the table that the filter reads (``table.py``);
+2. filter all rows (``filter.center_filter_kernel``);
+3. decide, or list the rows with a few candidates, too many, or no bound (``choice.py``);
 4. filter the rows with too many again, with split operands and x - g; decide or list;
 5. fp32 scores of the candidates of listed rows, float64 distances to those that fp32 cannot tell
    apart, or to every center where no bound holds.
@@ -16,20 +16,17 @@ device, and programs without a row to do return at once.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-
 import torch
 import triton
 
-from sslkernels.backends.triton.core import class_tiles, launch
-from sslkernels.backends.triton.nearest_center import choice
+from sslkernels.backends.triton.core import launch
+from sslkernels.backends.triton.nearest_center import choice, tiles
 from sslkernels.backends.triton.nearest_center import filter as filtering
 from sslkernels.backends.triton.nearest_center.table import (
-    CENTER_BLOCK,
     PITCH,
-    CenterSet,
-    CenterTable,
+    Found,
+    Lists,
+    Table,
     center_table,
     usable_centers,
 )
@@ -37,151 +34,132 @@ from sslkernels.backends.triton.nearest_center.table import (
 _CHOICE_BLOCK = 128
 _RECHECK_BLOCK, _RECHECK_WARPS = 256, 1
 _SCAN_C, _SCAN_D = 32, 32
-_CHOSEN = class_tiles.CenterCuts()
+_CHOSEN = tiles.Cuts()
 
 
-def nearest_center_forward(z: torch.Tensor, centers: torch.Tensor, exact: bool) -> torch.Tensor:
-    """int64 [N]: the nearest center of every row; see :func:`nearest_centers`."""
-    return nearest_centers(z, [centers], exact)[0]
-
-
-def nearest_centers(
-    z: torch.Tensor,
-    centers: Sequence[torch.Tensor],
-    exact: bool,
-    cuts: class_tiles.CenterCuts = _CHOSEN,
-) -> tuple[torch.Tensor, ...]:
-    """For each of several sets of centers, the nearest center of every row.
+def nearest_center_forward(
+    z: torch.Tensor, centers: torch.Tensor, exact: bool, cuts: tiles.Cuts = _CHOSEN
+) -> torch.Tensor:
+    """The nearest center of every row.
 
     Args:
         z: [N, D] fp16, bf16 or fp32. Columns must be contiguous to stay so: anything else is copied
             (``launch.unit_columns``).
-        centers: sets [C_k, D], contiguous fp32 or fp64. A center that is not finite is never
-            chosen.
+        centers: [C, D], contiguous fp32 or fp64. A center that is not finite is never chosen.
         exact: the argmin of float64 distances, ties to the lowest class; otherwise the best score
             of one low-precision pass.
         cuts: how the work is cut.
 
     Returns:
-        One int64 [N] per set: -1 for rows that are not finite, and where no center is usable.
+        int64 [N]: -1 for rows that are not finite, and where no center is usable.
     """
     z = launch.unit_columns(z)
-    out = [torch.empty(z.shape[0], dtype=torch.int64, device=z.device) for _ in centers]
+    out = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    if not len(z) or not len(centers):
+        return out.fill_(-1)
     with launch.on_device(z):
-        used = [k for k, c in enumerate(centers) if c.shape[0] and z.shape[0]]
-        for k in set(range(len(centers))) - set(used):
-            out[k].fill_(-1)
-        most = class_tiles.CENTER_SCAN if cuts.scan is None else cuts.scan
-        small = [k for k in used if z.shape[0] * centers[k].numel() <= most]
-        for k in small:
-            _scan(z, centers[k], usable_centers(centers[k]), None, None, out[k])
-        large = [k for k in used if k not in small]
-        if large:
-            _filtered(z, [centers[k] for k in large], exact, [out[k] for k in large], cuts)
-    return tuple(out)
+        usable = usable_centers(centers)
+        if len(z) * centers.numel() <= (tiles.SCAN if cuts.scan is None else cuts.scan):
+            _scan(z, centers, usable, None, out)
+        else:
+            _filtered(z, centers, usable, exact, out, cuts)
+    return out
 
 
 def _filtered(
     z: torch.Tensor,
-    centers: Sequence[torch.Tensor],
+    centers: torch.Tensor,
+    usable: torch.Tensor,
     exact: bool,
-    out: Sequence[torch.Tensor],
-    cuts: class_tiles.CenterCuts,
+    out: torch.Tensor,
+    cuts: tiles.Cuts,
 ) -> None:
     device = launch.device_of(z)
-    tile = cuts.tiles or class_tiles.center_tiles(len(z), z.dtype, device)
-    table = center_table(z, centers, tile, device, cuts.spans)
-    spans, sets = len(table.spans), len(centers)
-    row_bytes = spans * (8 * filtering.KEEP + 4)
-    n = min(len(z), cuts.rows or max(1024, class_tiles.CENTER_WORKSPACE // row_bytes))
+    # Without 128-bit loads, addresses leave the filter's tiles no registers.
+    align = launch.vector_width(z) == 1
+    if align:
+        centers = launch.aligned(centers)
+    tile = cuts.tiles or tiles.tiles(len(z), z.dtype, device)
+    count = usable.sum(dtype=torch.int64)
+    table = center_table(centers, usable, count, z.dtype, tile.first.block_c)
+    d = centers.shape[1]
+    span = tiles.span_rows(z, len(table.hi), tile.first, device, cuts.spans)
+    spans = triton.cdiv(len(table.hi), span)
+    row_bytes = spans * (8 * filtering.KEEP + 4) + (d * z.element_size() if align else 0)
+    n = min(len(z), cuts.rows or max(1024, tiles.WORKSPACE // row_bytes))
     score = z.new_empty((n, spans, filtering.KEEP), dtype=torch.float32)
-    index = torch.empty_like(score, dtype=torch.int32)
-    rest = z.new_empty((n, spans), dtype=torch.float32)
-    error = z.new_empty((sets, n), dtype=torch.float32)
-    limit = z.new_empty(n, dtype=torch.float32)
-    lists = z.new_empty((3, n), dtype=torch.int32)
-    few, many, every = lists
+    rest, error, limit = score.new_empty((n, spans)), score.new_empty(n), score.new_empty(n)
+    found = Found(score, torch.empty_like(score, dtype=torch.int32), rest, error, limit)
+    few, many, every = (torch.empty_like(error, dtype=torch.int32) for _ in range(3))
     for begin in range(0, len(z), n):
-        rows = z[begin : begin + n]
-        found = (score, index, rest, error)
-        _filter(rows, None, None, table, 0, spans, *found, tile.first, device)
-        for k, one in enumerate(table.sets):
-            own = out[k][begin : begin + n]
-            counts = torch.zeros(3, dtype=torch.int32, device=z.device)
-            passes = (False, True) if exact else (False,)
-            for listed in passes:
-                if listed:
-                    at = (one.first_span, one.num_spans)
-                    _filter(rows, many, counts[1:], table, *at, *found, tile.split, device)
-                choice.center_choice_kernel[(triton.cdiv(len(rows), _CHOICE_BLOCK),)](
-                    score,
-                    index,
-                    rest,
-                    error[k],
-                    one.count,
-                    many,
-                    few,
-                    every,
-                    counts,
-                    limit,
-                    own,
-                    len(rows),
-                    one.first_span,
-                    one.num_spans,
-                    spans,
-                    EXACT=exact,
-                    LISTED=listed,
-                    KEEP=filtering.KEEP,
-                    BLOCK=_CHOICE_BLOCK,
-                    num_warps=4,
-                )
-            if exact:
-                _recheck(rows, table, one, score, index, limit, few, counts, own, device)
-            _scan(rows, one.centers, one.usable, every, counts, own)
+        rows, own = z[begin : begin + n], out[begin : begin + n]
+        rows = launch.aligned(rows) if align else rows
+        lists = Lists(few, many, every, few.new_zeros(3))
+        for listed in (False, True) if exact else (False,):
+            _filter(rows, table, lists, found, span, listed, tile, device)
+            choice.center_choice_kernel[(triton.cdiv(len(rows), _CHOICE_BLOCK),)](
+                found,
+                lists,
+                count,
+                own,
+                len(rows),
+                spans,
+                EXACT=exact,
+                LISTED=listed,
+                KEEP=filtering.KEEP,
+                BLOCK=_CHOICE_BLOCK,
+                num_warps=4,
+            )
+        if exact:
+            choice.center_recheck_kernel[(min(len(rows), 16 * device.processors),)](
+                rows,
+                centers,
+                table,
+                found,
+                lists,
+                own,
+                d,
+                rows.stride(0),
+                table.hi.stride(0),
+                spans,
+                VEC=launch.vector_width(rows),
+                KEEP=filtering.KEEP,
+                SPANS=tiles.SPANS,
+                PITCH=PITCH,
+                BLOCK_D=_RECHECK_BLOCK,
+                num_warps=_RECHECK_WARPS,
+            )
+        _scan(rows, centers, usable, lists, own)
 
 
 def _filter(
     z: torch.Tensor,
-    listed: torch.Tensor | None,
-    count: torch.Tensor | None,
-    table: CenterTable,
-    first_span: int,
-    num_spans: int,
-    score: torch.Tensor,
-    index: torch.Tensor,
-    rest: torch.Tensor,
-    error: torch.Tensor,
-    tile: class_tiles.CenterTile,
+    table: Table,
+    lists: Lists,
+    found: Found,
+    span: int,  # centers
+    listed: bool,  # the finer pass, over listed rows
+    both: tiles.Tiles,
     device: launch.Device,
 ) -> None:
-    """One pass over all rows, or the finer one over listed rows."""
-    (n, d), split = z.shape, listed is not None
-    jobs = triton.cdiv(n, tile.block_n) * num_spans
-    filtering.center_filter_kernel[(min(jobs, 4 * device.processors) if split else jobs,)](
+    (n, d), spans = z.shape, found.score.shape[1]
+    tile = both.split if listed else both.first
+    jobs = triton.cdiv(n, tile.block_n) * spans
+    filtering.center_filter_kernel[(min(jobs, 4 * device.processors) if listed else jobs,)](
         z,
-        listed if listed is not None else index,
-        count if count is not None else index,
-        table.hi if split else table.first,
-        table.lo,
-        table.h_shifted if split else table.h_first,
-        table.g,
-        table.bounds,
-        table.spans,
-        score,
-        index,
-        rest,
-        error,
-        error.stride(0),
+        table,
+        lists,
+        found,
         n,
         d,
         z.stride(0),
         table.hi.stride(0),
-        first_span,
-        num_spans,
-        len(table.spans),
-        LISTED=split,
-        SHIFTED=split or z.dtype == torch.float32,
-        SPLIT=split,
+        len(table.hi),
+        span,
+        spans,
+        LISTED=listed,
+        SHIFTED=listed or z.dtype == torch.float32,
+        SPLIT=listed,
         EVEN_K=d % tile.block_k == 0,
         VEC=launch.vector_width(z),
         GROUPS=filtering.GROUPS,
@@ -192,200 +170,27 @@ def _filter(
     )
 
 
-def _recheck(
-    z: torch.Tensor,
-    table: CenterTable,
-    one: CenterSet,
-    score: torch.Tensor,
-    index: torch.Tensor,
-    limit: torch.Tensor,
-    few: torch.Tensor,
-    counts: torch.Tensor,
-    out: torch.Tensor,
-    device: launch.Device,
-) -> None:
-    choice.center_recheck_kernel[(min(len(z), 16 * device.processors),)](
-        z,
-        one.centers,
-        table.hi,
-        table.lo,
-        table.h_shifted,
-        table.g,
-        table.bounds,
-        table.spans,
-        score,
-        index,
-        limit,
-        few,
-        counts,
-        out,
-        z.shape[1],
-        z.stride(0),
-        table.hi.stride(0),
-        one.first_span,
-        one.num_spans,
-        len(table.spans),
-        VEC=launch.vector_width(z),
-        KEEP=filtering.KEEP,
-        SPANS=class_tiles.CENTER_SPANS,
-        PITCH=PITCH,
-        BLOCK_D=_RECHECK_BLOCK,
-        num_warps=_RECHECK_WARPS,
-    )
-
-
 def _scan(
     z: torch.Tensor,
     centers: torch.Tensor,
     usable: torch.Tensor,
-    every: torch.Tensor | None,
-    counts: torch.Tensor | None,
+    lists: Lists | None,  # of which it does ``every``
     out: torch.Tensor,
 ) -> None:
-    listed = every is not None and counts is not None
     processors = launch.device_of(z).processors
     choice.center_scan_kernel[(min(len(z), 4 * processors),)](
         z,
         centers,
         usable,
-        every if listed else usable,
-        counts if listed else usable,
+        lists or Lists(*[usable] * 4),
         out,
         len(z),
         centers.shape[0],
         z.shape[1],
         z.stride(0),
-        LISTED=listed,
+        LISTED=lists is not None,
         VEC=launch.vector_width(z),
         BLOCK_C=_SCAN_C,
         BLOCK_D=_SCAN_D,
         num_warps=4,
     )
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    """Every configuration that the launchers can pick, for aligned rows."""
-    for dtype, name in launch.TRITON_TYPE.items():
-        product = "fp16" if dtype == torch.float16 else "bf16"
-        large, small = class_tiles.center_candidates(dtype, device)
-        used = ((large.first, False), (small.first, False), (large.split, True))
-        for (tile, split), even in itertools.product(used, (True, False)):
-            yield launch.AotCase(
-                filtering.center_filter_kernel,
-                f"{name} {tile}{' split' if split else ''}{'' if even else ' ragged D'}",
-                {
-                    "z_ptr": f"*{name}",
-                    "list_ptr": "*i32",
-                    "list_count_ptr": "*i32",
-                    "hi_ptr": "*bf16" if split else f"*{product}",
-                    "lo_ptr": "*bf16",
-                    "h_ptr": "*fp32",
-                    "g_ptr": "*fp32",
-                    "bounds_ptr": "*fp32",
-                    "spans_ptr": "*i32",
-                    "score_ptr": "*fp32",
-                    "index_ptr": "*i32",
-                    "rest_ptr": "*fp32",
-                    "error_ptr": "*fp32",
-                    **dict.fromkeys(filtering.FILTER_SIZES, "i32"),
-                },
-                {
-                    "LISTED": split,
-                    "SHIFTED": split or dtype == torch.float32,
-                    "SPLIT": split,
-                    "EVEN_K": even,
-                    "VEC": 16 // dtype.itemsize,
-                    "GROUPS": filtering.GROUPS,
-                    "KEEP": filtering.KEEP,
-                    **tile.constexprs,
-                },
-                tile.num_warps,
-                tile.num_stages,
-                "product",
-            )
-        for centers in ("fp32", "fp64"):
-            yield from _center_cases(dtype, name, centers)
-    for exact, listed in ((False, False), (True, False), (True, True)):
-        yield launch.AotCase(
-            choice.center_choice_kernel,
-            f"{'exact' if exact else 'fast'}{' listed' if listed else ''}",
-            dict.fromkeys(("score_ptr", "rest_ptr", "error_ptr", "limit_ptr"), "*fp32")
-            | dict.fromkeys(("index_ptr", "many_ptr", "few_ptr", "all_ptr", "counts_ptr"), "*i32")
-            | dict.fromkeys(("usable_ptr", "out_ptr"), "*i64")
-            | dict.fromkeys(("N", "first_span", "num_spans", "all_spans"), "i32"),
-            {
-                "EXACT": exact,
-                "LISTED": listed,
-                "KEEP": filtering.KEEP,
-                "BLOCK": _CHOICE_BLOCK,
-            },
-            4,
-            3,
-            "other",
-        )
-
-
-def _center_cases(dtype: torch.dtype, name: str, centers: str) -> Iterator[launch.AotCase]:
-    """The kernels that read the centers themselves."""
-    rows = {"z_ptr": f"*{name}", "centers_ptr": f"*{centers}", "out_ptr": "*i64"}
-    if dtype != torch.bfloat16:  # bf16 rows make the same table as fp32 ones but for h
-        yield launch.AotCase(
-            filtering.center_kernel,
-            f"{centers} to {'fp16' if dtype == torch.float16 else 'bf16'}",
-            {
-                "centers_ptr": f"*{centers}",
-                "usable_ptr": "*u8",
-                "g_ptr": "*fp32",
-                "first_ptr": "*fp16" if dtype == torch.float16 else "*bf16",
-                "hi_ptr": "*bf16",
-                "lo_ptr": "*bf16",
-                "h_first_ptr": "*fp32",
-                "h_shifted_ptr": "*fp32",
-                "bounds_ptr": "*fp32",
-                "spans_ptr": "*i32",
-                **dict.fromkeys(
-                    ("C", "D", "pitch", "table_rows", "span_rows", "first_row", "owner"), "i32"
-                ),
-            },
-            {"SHIFTED": dtype == torch.float32, "BLOCK_D": CENTER_BLOCK},
-            2,
-            3,
-            "other",
-        )
-    yield launch.AotCase(
-        choice.center_recheck_kernel,
-        f"{name} {centers}",
-        rows
-        | dict.fromkeys(("hi_ptr", "lo_ptr"), "*bf16")
-        | dict.fromkeys(("h_ptr", "g_ptr", "bounds_ptr", "score_ptr", "limit_ptr"), "*fp32")
-        | dict.fromkeys(("spans_ptr", "index_ptr", "few_ptr", "counts_ptr"), "*i32")
-        | dict.fromkeys(choice.RECHECK_SIZES, "i32"),
-        {
-            "VEC": 16 // dtype.itemsize,
-            "KEEP": filtering.KEEP,
-            "SPANS": class_tiles.CENTER_SPANS,
-            "PITCH": PITCH,
-            "BLOCK_D": _RECHECK_BLOCK,
-        },
-        _RECHECK_WARPS,
-        3,
-        "streaming",
-    )
-    for listed in (False, True):
-        yield launch.AotCase(
-            choice.center_scan_kernel,
-            f"{name} {centers}{' listed' if listed else ''}",
-            rows
-            | {"usable_ptr": "*u8", "all_ptr": "*i32" if listed else "*u8"}
-            | {"counts_ptr": "*i32" if listed else "*u8"}
-            | dict.fromkeys(("N", "C", "D", "stride_zn"), "i32"),
-            {
-                "LISTED": listed,
-                "VEC": 16 // dtype.itemsize,
-                "BLOCK_C": _SCAN_C,
-                "BLOCK_D": _SCAN_D,
-            },
-            4,
-            3,
-            "other",
-        )

@@ -1,14 +1,14 @@
-r"""NT-Xent on a GPU: the passes of ``ops/nt_xent.py``, whose docstring has the mathematics.
+r"""NT-Xent on a GPU: the passes of ``passes/nt_xent.py``, whose docstring has the mathematics.
 
 Launches. Forward: unit rows [1], tiles of logits [1], their merge [1], the terms [1]. Backward
-(``nt_xent_gradient.py``): unit rows [1], two for each chunk of rows, the rows' gradients [1].
+(``gradient.py``): unit rows [1], two for each chunk of rows, the rows' gradients [1].
 
-**Logits.** A program owns BLOCK rows and streams the columns of its split, keeping of each row the
-maximum and the sum of exponentials in registers; the positive is left out of both and kept beside
-them. A 2N x 2N matrix exists nowhere. Logits are taken in base 2 and relative to the largest cosine
-there is: ``t = (u_i . u_j - 1) log2(e) / temperature`` is one fused multiply and add, never above
-about 0, and keeps the digits of cosines near 1, which a low temperature magnifies. Splits merge in
-float64 in a fixed order: no atomics, the same input gives the same bits.
+**Logits.** A program takes BLOCK own rows and streams the columns of its split, keeping of each row
+the maximum and the sum of exponentials in registers; the positive is left out of both and kept
+beside them. A 2N x 2N matrix exists nowhere. Logits are taken in base 2 and relative to the largest
+cosine there is: ``t = (u_i . u_j - 1) log2(e) / temperature`` is one fused multiply and add, never
+above about 0, and keeps the digits of cosines near 1, which a low temperature magnifies. Splits
+merge in float64 in a fixed order: no atomics, the same input gives the same bits.
 
 **Accuracy.** Norms are float64, products accumulate in fp32, sums of exponentials in fp32 within
 a split and float64 across. Unit rows enter the products as ``arithmetic.operand`` says: bf16 for
@@ -17,13 +17,12 @@ bf16, tf32 for fp16 and "high" fp32 (cosines then err by about 2^-12 / sqrt(D)),
 
 Extra memory, with b bytes per element of an operand (2 for bf16; 4 for fp16 and fp32, 8 for fp32 at
 "highest"): b (2N) D for the unit rows; backward as much again for their transpose, a workspace for
-some rows of weights (32 MiB, or 128 rows of 2N if that is more), and a few times 4 (2N) D.
+some rows of weights (32 MiB, or 128 rows of 2N if that is more), and a few times 4 D per own row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import triton
@@ -31,7 +30,8 @@ import triton.language as tl
 
 from sslkernels.backends.triton.core import arithmetic, launch, tuning
 from sslkernels.backends.triton.nt_xent.gradient import nt_xent_backward
-from sslkernels.backends.triton.nt_xent.rows import unit_rows, unit_workspace
+from sslkernels.backends.triton.nt_xent.rows import own_stretches, unit_rows, unit_workspace
+from sslkernels.backends.triton.nt_xent.tiles import column_splits, logit_tiles
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.vicreg.forward import sum_of
@@ -41,8 +41,6 @@ __all__ = ["nt_xent_backward", "nt_xent_forward"]
 _MERGE = 128  # rows per program of the second stage
 _LOG2E = tl.constexpr(math.log2(math.e))
 _LN2 = tl.constexpr(math.log(2.0))
-
-_SIZES = ("N", "M", "K", "stride_unit", "unit_plane", "per_split")
 
 
 @triton.jit
@@ -57,13 +55,16 @@ def take_out(t, ahead, columns, N):
     return tl.where(pair | (apart == 0), float("-inf"), t), positive
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def nt_xent_forward_kernel(
     unit_ptr,  # [planes, M and more, K] unit rows, padded
-    part_ptr,  # fp32 [3, splits, M] out: maximum, sum and positive of the split's logits
+    part_ptr,  # fp32 [3, splits, own rows] out: maximum, sum and positive of the split's logits
     N,
     M,  # 2 N
     K,
+    first,  # own rows: of `length` rows from here, or also of those from N further on
+    length,
+    own,  # rows in all
     stride_unit,
     unit_plane,
     per_split,  # tiles of columns per program
@@ -77,13 +78,15 @@ def nt_xent_forward_kernel(
     K = K // VEC * VEC
     stride_unit = stride_unit // VEC * VEC
     unit_plane = unit_plane // VEC * VEC
-    top = tl.program_id(0) * BLOCK
-    rows = top + tl.arange(0, BLOCK)
+    tiles = tl.cdiv(length, BLOCK)
+    stretch = tl.program_id(0) // tiles
+    begin = tl.program_id(0) % tiles * BLOCK
+    top = first + stretch * N + begin
     highest = tl.full((BLOCK,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
     positive = tl.zeros((BLOCK,), tl.float32)
-    first = tl.program_id(1) * per_split
-    for tile in range(first, tl.minimum(first + per_split, tl.cdiv(M, BLOCK))):
+    start = tl.program_id(1) * per_split
+    for tile in range(start, tl.minimum(start + per_split, tl.cdiv(M, BLOCK))):
         left = tile * BLOCK
         acc = symmetric.whole_tile(
             *(unit_ptr, unit_ptr, top, left, stride_unit, stride_unit, unit_plane, unit_plane),
@@ -92,21 +95,22 @@ def nt_xent_forward_kernel(
         t = acc * scale - scale
         # Few tiles hold the diagonal, positives or the end.
         apart = tl.abs(left - top)
-        if (apart == 0) | (tl.abs(apart - N) < BLOCK) | (left + BLOCK > M):
+        if (apart < BLOCK) | (tl.abs(apart - N) < BLOCK) | (left + BLOCK > M):
             t, more = take_out(t, left - top, M - left, N)
             positive += more
         higher = tl.maximum(highest, tl.max(t, axis=1))
         shift = tl.where(higher == float("-inf"), 0.0, higher)
         total = total * tl.exp2(highest - shift) + tl.sum(tl.exp2(t - shift[:, None]), axis=1)
         highest = higher
-    plane = tl.num_programs(1).to(tl.int64) * M
-    at = tl.program_id(1).to(tl.int64) * M + rows
-    tl.store(part_ptr + at, highest, mask=rows < M)
-    tl.store(part_ptr + plane + at, total, mask=rows < M)
-    tl.store(part_ptr + 2 * plane + at, positive, mask=rows < M)
+    rows = begin + tl.arange(0, BLOCK)
+    plane = tl.num_programs(1).to(tl.int64) * own
+    at = tl.program_id(1).to(tl.int64) * own + stretch * length + rows
+    tl.store(part_ptr + at, highest, mask=rows < length)
+    tl.store(part_ptr + plane + at, total, mask=rows < length)
+    tl.store(part_ptr + 2 * plane + at, positive, mask=rows < length)
 
 
-@triton.jit(do_not_specialize=["M", "splits"])
+@launch.kernel
 def nt_xent_merge_kernel(
     part_ptr,  # fp32 [3, splits, M]
     rows_ptr,  # float64 [2, M] out: log-sum-exp, and that less the positive
@@ -149,7 +153,7 @@ def nt_xent_merge_kernel(
     tl.store(at + 2 * count, tl.sum(tl.where(mask, lse, 0.0)))
 
 
-@triton.jit(do_not_specialize=["count", "M"])
+@launch.kernel
 def nt_xent_terms_kernel(
     sums_ptr,  # float64 [3, count]
     terms_ptr,  # fp32 [3] out: loss, alignment, uniformity
@@ -166,6 +170,7 @@ def nt_xent_forward(
     x: torch.Tensor,  # [N, D]
     y: torch.Tensor,
     temperature: float,
+    own: tuple[int, int] | None = None,
     cuts: tiles.Cuts = tiles.CHOSEN,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     with launch.on_device(x):
@@ -173,25 +178,33 @@ def nt_xent_forward(
         x, y = launch.unit_columns(x), launch.unit_columns(y)
         n, d = x.shape
         m = 2 * n
+        stretches = own_stretches(n, own)
+        first, length = stretches[0]
+        count = len(stretches) * length
         op = arithmetic.operand(x.dtype, device)
         units = unit_workspace(x, op)
         unit_rows(x, y, units, None, op.rounding, cuts)
-        rows = x.new_empty((2, m), dtype=torch.float64)
-        blocks = triton.cdiv(m, _MERGE)
+        rows = x.new_empty((2, count), dtype=torch.float64)
+        blocks = triton.cdiv(count, _MERGE)
         sums = x.new_empty((3, blocks), dtype=torch.float64)
         terms = x.new_empty(3, dtype=torch.float32)
 
         def logits(tile: tiles.Gram) -> tuple[torch.Tensor, int]:
-            side = triton.cdiv(m, tile.block)
-            per_split = triton.cdiv(side, cuts.splits or tiles.column_splits(side, device))
-            splits = triton.cdiv(side, per_split)
-            part = x.new_empty((3, splits, m), dtype=torch.float32)
-            nt_xent_forward_kernel[(side, splits)](
+            down = len(stretches) * triton.cdiv(length, tile.block)
+            across = triton.cdiv(m, tile.block)
+            parts = cuts.splits or column_splits(down, across, device)
+            per_split = triton.cdiv(across, parts)
+            splits = triton.cdiv(across, per_split)
+            part = x.new_empty((3, splits, count), dtype=torch.float32)
+            nt_xent_forward_kernel[(down, splits)](
                 units,
                 part,
                 n,
                 m,
                 units.shape[2],
+                first,
+                length,
+                count,
                 units.stride(1),
                 units.stride(0),
                 per_split,
@@ -203,48 +216,11 @@ def nt_xent_forward(
             )
             return part, splits
 
-        key = ("nt_xent", x.device, tuning.bucket(m), d, op)
-        choice = (cuts.gram,) if cuts.gram else tiles.logits(m, op, device)
+        key = ("nt_xent", x.device, tuning.bucket(count), tuning.bucket(m), d, op)
+        choice = (cuts.gram,) if cuts.gram else logit_tiles(count, m, op, device)
         part, splits = logits(tuning.pick(choice, key, logits))
         nt_xent_merge_kernel[(blocks,)](
-            part, rows, sums, m, splits, 1.0 / temperature, BLOCK=_MERGE, num_warps=4
+            part, rows, sums, count, splits, 1.0 / temperature, BLOCK=_MERGE, num_warps=4
         )
-        nt_xent_terms_kernel[(1,)](sums, terms, blocks, m, BLOCK=1024, num_warps=4)
+        nt_xent_terms_kernel[(1,)](sums, terms, blocks, count, BLOCK=1024, num_warps=4)
     return terms, rows
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in arithmetic.operands(device):
-        for tile in tiles.logits_candidates(op, device):
-            yield launch.AotCase(
-                nt_xent_forward_kernel,
-                f"{op} {tile}",
-                {
-                    **{"unit_ptr": f"*{launch.TRITON_TYPE[op.dtype]}", "part_ptr": "*fp32"},
-                    **dict.fromkeys(_SIZES, "i32"),
-                    "scale": "fp32",
-                },
-                {**op.constexprs, **tile.constexprs},
-                tile.num_warps,
-                tile.num_stages,
-                "product",
-            )
-    yield launch.AotCase(
-        nt_xent_merge_kernel,
-        str(_MERGE),
-        {"part_ptr": "*fp32", "rows_ptr": "*fp64", "sums_ptr": "*fp64"}
-        | {"M": "i32", "splits": "i32", "inverse": "fp32"},
-        {"BLOCK": _MERGE},
-        4,
-        3,
-        "other",
-    )
-    yield launch.AotCase(
-        nt_xent_terms_kernel,
-        "1024",
-        {"sums_ptr": "*fp64", "terms_ptr": "*fp32", "count": "i32", "M": "i32"},
-        {"BLOCK": 1024},
-        4,
-        3,
-        "other",
-    )

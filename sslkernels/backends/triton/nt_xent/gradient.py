@@ -1,5 +1,5 @@
-r"""The gradient of NT-Xent. Mathematics in ``ops/nt_xent.py``, accuracy and memory in
-``nt_xent.py``.
+r"""The gradient of NT-Xent. Mathematics in ``passes/nt_xent.py``, accuracy and memory in
+``forward.py``.
 
 The weights of the other rows, ``W_ij = exp(s_ij - lse_i) + exp(s_ij - lse_j)`` off the diagonal and
 the pairs, are formed again from the unit rows for as many rows at a time as stay in the L2 cache,
@@ -11,34 +11,34 @@ fp32 from the rows themselves.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import triton
 import triton.language as tl
 
 from sslkernels.backends.triton.core import arithmetic, launch
-from sslkernels.backends.triton.nt_xent.rows import finish_rows, unit_rows, unit_workspace
+from sslkernels.backends.triton.nt_xent.rows import (
+    finish_rows,
+    own_stretches,
+    unit_rows,
+    unit_workspace,
+)
+from sslkernels.backends.triton.nt_xent.tiles import logit_tiles
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.product import plain as products
 
 _LOG2E = tl.constexpr(math.log2(math.e))
 
-_SIZES = (
-    *("N", "M", "K", "first", "last", "stride_unit", "unit_plane"),
-    *("stride_weights", "weights_plane"),
-)
-
 
 @triton.jit
 def load_relative(rows_ptr, rows, M, inverse):
-    """Log-sum-exps as the logits are counted (``nt_xent.py``): base 2, less 1 / temperature."""
+    """Log-sum-exps as the logits are counted (``forward.py``): base 2, less 1 / temperature."""
     lse = tl.load(rows_ptr + rows, mask=rows < M, other=0.0)
     return ((lse - inverse) * _LOG2E).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def nt_xent_weights_kernel(
     unit_ptr,  # [planes, M and more, K] unit rows, padded
     rows_ptr,  # float64 [2, M]
@@ -99,18 +99,23 @@ def nt_xent_backward(
     temperature: float,
     need_x: bool,
     need_y: bool,
+    need_radial: bool = False,
+    own: tuple[int, int] | None = None,
+    unrounded: bool = False,
     cuts: tiles.Cuts = tiles.CHOSEN,
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    if not (need_x or need_y or need_radial):
+        return None, None, None
     with launch.on_device(x):
         device = launch.device_of(x)
-        grad_x = x.new_empty(x.shape) if need_x else None
-        grad_y = x.new_empty(x.shape) if need_y else None
-        if not (need_x or need_y):
-            return None, None
-        x, y = launch.unit_columns(x), launch.unit_columns(y)
         n, d = x.shape
         m = 2 * n
-        begin, end = (0 if need_x else n), (m if need_y else n)
+        samples = own[1] if own else n
+        dtype = torch.float32 if unrounded else x.dtype
+        both = need_radial  # of which every own row has a share
+        grad_x = x.new_empty((samples, d), dtype=dtype) if need_x or both else None
+        grad_y = x.new_empty((samples, d), dtype=dtype) if need_y or both else None
+        x, y = launch.unit_columns(x), launch.unit_columns(y)
         op = arithmetic.operand(x.dtype, device)
         stride = operands.padded(m)
         units = unit_workspace(x, op)
@@ -118,62 +123,48 @@ def nt_xent_backward(
         norm = x.new_empty(m, dtype=torch.float64)
         unit_rows(x, y, units, (turned, norm), op.rounding, cuts)
 
+        stretches = own_stretches(n, own, grad_x is not None, grad_y is not None)
+        longest = stretches[0][1]
+        count = len(stretches) * longest
         row_bytes = op.planes * stride * op.dtype.itemsize
-        at_once = min(end - begin, cuts.at_once or tiles.rows_at_once(row_bytes))
+        at_once = min(longest, cuts.at_once or tiles.rows_at_once(row_bytes))
         weights = x.new_empty((op.planes, at_once, stride), dtype=op.dtype)
         splits = products.splits(at_once, d, stride, op, device, cuts)
-        part = x.new_empty((splits, end - begin, d), dtype=torch.float32)
-        tile = cuts.gram or tiles.logits(m, op, device)[0]
-        for first in range(begin, end, at_once):
-            last = min(first + at_once, end)
-            grid = (triton.cdiv(m, tile.block), triton.cdiv(last - first, tile.block))
-            nt_xent_weights_kernel[grid](
-                units,
-                rows,
-                weights,
-                n,
-                m,
-                units.shape[2],
-                first,
-                last,
-                units.stride(1),
-                units.stride(0),
-                weights.stride(1),
-                weights.stride(0),
-                math.log2(math.e) / temperature,
-                1.0 / temperature,
-                **op.constexprs,
-                ROUNDING=op.rounding,
-                PAD=operands.PAD,
-                **tile.constexprs,
-                num_warps=tile.num_warps,
-                num_stages=tile.num_stages,
-            )
-            here = slice(first - begin, last - begin)
-            products.product(weights[:, : last - first], turned, part[:, here], op, device, cuts)
-        finish_rows(grad, x, y, rows, norm, part, grad_x, grad_y, begin, temperature, cuts)
-    return grad_x, grad_y
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in arithmetic.operands(device):
-        for tile in tiles.logits_candidates(op, device):
-            operand = f"*{launch.TRITON_TYPE[op.dtype]}"
-            yield launch.AotCase(
-                nt_xent_weights_kernel,
-                f"{op} {tile}",
-                {
-                    **{"unit_ptr": operand, "rows_ptr": "*fp64", "weights_ptr": operand},
-                    **dict.fromkeys(_SIZES, "i32"),
-                    **{"scale": "fp32", "inverse": "fp32"},
-                },
-                {
+        part = x.new_empty((splits, count, d), dtype=torch.float32)
+        tile = cuts.gram or logit_tiles(count, m, op, device)[0]
+        done = 0
+        for begin, length in stretches:
+            for first in range(begin, begin + length, at_once):
+                last = min(first + at_once, begin + length)
+                grid = (triton.cdiv(m, tile.block), triton.cdiv(last - first, tile.block))
+                nt_xent_weights_kernel[grid](
+                    units,
+                    rows,
+                    weights,
+                    n,
+                    m,
+                    units.shape[2],
+                    first,
+                    last,
+                    units.stride(1),
+                    units.stride(0),
+                    weights.stride(1),
+                    weights.stride(0),
+                    math.log2(math.e) / temperature,
+                    1.0 / temperature,
                     **op.constexprs,
-                    "ROUNDING": op.rounding,
-                    "PAD": operands.PAD,
+                    ROUNDING=op.rounding,
+                    PAD=operands.PAD,
                     **tile.constexprs,
-                },
-                tile.num_warps,
-                tile.num_stages,
-                "product",
-            )
+                    num_warps=tile.num_warps,
+                    num_stages=tile.num_stages,
+                )
+                here = part[:, done : done + last - first]
+                products.product(weights[:, : last - first], turned, here, op, device, cuts)
+                done += last - first
+        along = finish_rows(
+            *(grad, x, y, rows, norm, part, grad_x, grad_y),
+            *(own[0] if own else 0, temperature, cuts),
+        )
+        radial = along.sum() / (m * temperature) if need_radial else None
+    return grad_x if need_x else None, grad_y if need_y else None, radial

@@ -1,20 +1,30 @@
 """NT-Xent's passes over rows: unit rows as a product reads them, and gradients by the rows from
-gradients by the unit rows. Mathematics in ``ops/nt_xent.py``."""
+gradients by the unit rows. Mathematics in ``passes/nt_xent.py``."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 import triton
 import triton.language as tl
 
 from sslkernels.backends.triton.core import arithmetic, launch, numerics
+from sslkernels.backends.triton.nt_xent.tiles import finish_tile
 from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.product.operands import PAD, padded, store_tile
-from sslkernels.passes.nt_xent import MIN_NORM
+from sslkernels.numerics.unit_rows import MIN_NORM
 
 _MIN_NORM = tl.constexpr(MIN_NORM)
+
+
+def own_stretches(
+    n: int, own: tuple[int, int] | None, of_x: bool = True, of_y: bool = True
+) -> list[tuple[int, int]]:
+    """Own rows among the 2N of both views: (first row, number) of each stretch, all of one length;
+    of one view only, those of that."""
+    first, samples = own or (0, n)
+    if samples == n and of_x and of_y:
+        return [(0, 2 * n)]
+    return [(first + view * n, samples) for view, wanted in enumerate((of_x, of_y)) if wanted]
 
 
 @triton.jit
@@ -31,19 +41,13 @@ def load_rows(x_ptr, y_ptr, stride_xn, stride_yn, rows, cols, N, D):
 
 
 @triton.jit
-def load_norms(norm_ptr, rows, first, last):
+def load_norms(norm_ptr, rows, M):
     """(norm, what rows are divided by), float64."""
-    norm = tl.load(norm_ptr + rows, mask=(rows >= first) & (rows < last), other=1.0)
+    norm = tl.load(norm_ptr + rows, mask=rows < M, other=1.0)
     return norm, tl.where(norm < _MIN_NORM, _MIN_NORM, norm)  # keeps a NaN
 
 
-_UNIT_SIZES = (
-    *("N", "D", "stride_xn", "stride_yn"),
-    *("stride_unit", "unit_plane", "stride_turned", "turned_plane"),
-)
-
-
-@triton.jit(do_not_specialize=_UNIT_SIZES)
+@launch.kernel
 def unit_rows_kernel(
     x_ptr,  # [N, D]
     y_ptr,
@@ -136,7 +140,7 @@ def unit_rows(
 @triton.jit
 def missing_share(rows_ptr, rows, M):
     """1 - exp(-loss) of a row, the share of its softmax that its positive lacks, in float64."""
-    loss = tl.load(rows_ptr + M.to(tl.int64) + rows, mask=(rows >= 0) & (rows < M), other=0.0)
+    loss = tl.load(rows_ptr + M.to(tl.int64) + rows, mask=rows < M, other=0.0)
     # By the series where the difference would lose digits; the next term is below 1e-17.
     series = 1.0 - loss * (1.0 / 5.0)
     for k in tl.static_range(4, 1, -1):
@@ -147,12 +151,12 @@ def missing_share(rows_ptr, rows, M):
 @triton.jit
 def on_units(
     x_ptr, y_ptr, part_ptr, stride_xn, stride_yn, rows, cols, partner, N, D,
-    first, last, splits, factor, partner_factor, on_lse, on_partner,
+    own, count, splits, factor, partner_factor, on_lse, on_partner,
 ):  # fmt: skip
     """(unit rows, 2N temperature times their gradient), fp32 [BLOCK_N, BLOCK_D]."""
-    mask = (rows < last)[:, None] & (cols < D)[None, :]
-    at = (rows - first).to(tl.int64)[:, None] * D + cols[None, :]
-    plane = (last - first).to(tl.int64) * D
+    mask = (own < count)[:, None] & (cols < D)[None, :]
+    at = own.to(tl.int64)[:, None] * D + cols[None, :]
+    plane = count.to(tl.int64) * D
     total = tl.load(part_ptr + at, mask=mask, other=0.0)
     for s in range(1, splits):
         total += tl.load(part_ptr + s * plane + at, mask=mask, other=0.0)
@@ -163,26 +167,25 @@ def on_units(
     return unit, total * on_lse + other * on_partner[:, None]
 
 
-_FINISH_SIZES = ("N", "D", "stride_xn", "stride_yn", "stride_grad", "first", "last", "splits")
-
-
-@triton.jit(do_not_specialize=_FINISH_SIZES)
+@launch.kernel
 def nt_xent_finish_kernel(
     grad_ptr,  # fp32 [3], of the terms
     x_ptr,  # [N, D]
     y_ptr,
     rows_ptr,  # float64 [2, 2N]
     norm_ptr,  # float64 [2N]
-    part_ptr,  # fp32 [splits, last - first, D]: products of weights and unit rows
-    grad_x_ptr,  # [N, D] out, if first < N
-    grad_y_ptr,  # [N, D] out, if last > N
+    part_ptr,  # fp32 [splits, count, D]: products of weights and unit rows
+    grad_x_ptr,  # [samples, D] out, if of_x
+    grad_y_ptr,  # [samples, D] out, if count > of_x
+    along_ptr,  # float64 [count] out: 2N temperature times products of unit rows and gradients
     N,
     D,
     stride_xn,
     stride_yn,
     stride_grad,
-    first,  # rows to do
-    last,
+    first,  # own sample
+    of_x,  # how many of the rows are of the first view
+    count,  # rows to do
     splits,
     inverse,  # 1 / (2N temperature)
     VEC: tl.constexpr,
@@ -198,39 +201,42 @@ def nt_xent_finish_kernel(
     on_uniformity = tl.load(grad_ptr + 2 * stride_grad)
     on_lse = on_loss + on_uniformity
 
-    rows = first + tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    partner = tl.where(rows < N, rows + N, rows - N)
-    norm, length = load_norms(norm_ptr, rows, 0, last)
-    _, partner_length = load_norms(norm_ptr, partner, 0, 2 * N)
+    own = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    in_x = own < of_x
+    sample = tl.where(in_x, own, own - of_x)
+    rows = first + sample + tl.where(in_x, 0, N)
+    partner = first + sample + tl.where(in_x, N, 0)
+    norm, length = load_norms(norm_ptr, rows, 2 * N)
+    _, partner_length = load_norms(norm_ptr, partner, 2 * N)
     factor = 1.0 / length
     partner_factor = 1.0 / partner_length
     missing = missing_share(rows_ptr, rows, 2 * N) + missing_share(rows_ptr, partner, 2 * N)
     on_partner = (2.0 * (on_uniformity - on_alignment) - on_lse * missing).to(tl.float32)
 
-    inside = tl.zeros((BLOCK_N,), tl.float64)
+    along = tl.zeros((BLOCK_N,), tl.float64)
     for left in range(0, D, BLOCK_D):
         cols = left + tl.arange(0, BLOCK_D)
         unit, on_unit = on_units(
             *(x_ptr, y_ptr, part_ptr, stride_xn, stride_yn, rows, cols, partner, N, D),
-            *(first, last, splits, factor, partner_factor, on_lse, on_partner),
+            *(own, count, splits, factor, partner_factor, on_lse, on_partner),
         )
-        inside += tl.sum(unit.to(tl.float64) * on_unit.to(tl.float64), axis=1)
-    inside = tl.where(norm < _MIN_NORM, 0.0, inside)
+        along += tl.sum(unit.to(tl.float64) * on_unit.to(tl.float64), axis=1)
+    tl.store(along_ptr + own, along, mask=own < count)
+    inside = tl.where(norm < _MIN_NORM, 0.0, along)
     scale = (inverse * factor).to(tl.float32)
     for left in range(0, D, BLOCK_D):
         cols = left + tl.arange(0, BLOCK_D)
         unit, on_unit = on_units(
             *(x_ptr, y_ptr, part_ptr, stride_xn, stride_yn, rows, cols, partner, N, D),
-            *(first, last, splits, factor, partner_factor, on_lse, on_partner),
+            *(own, count, splits, factor, partner_factor, on_lse, on_partner),
         )
         # In float64: what is left may be a small part of both.
         rest = (on_unit.to(tl.float64) - inside[:, None] * unit.to(tl.float64)).to(tl.float32)
         out = numerics.narrow(rest * scale[:, None], grad_x_ptr.dtype.element_ty)
-        at = rows.to(tl.int64)[:, None] * D + cols[None, :]
-        mask = (cols < D)[None, :] & (rows < last)[:, None]
-        tl.store(grad_x_ptr + at, out, mask=mask & (rows < N)[:, None])
-        at = (rows - N).to(tl.int64)[:, None] * D + cols[None, :]
-        tl.store(grad_y_ptr + at, out, mask=mask & (rows >= N)[:, None])
+        at = sample.to(tl.int64)[:, None] * D + cols[None, :]
+        mask = (cols < D)[None, :] & (own < count)[:, None]
+        tl.store(grad_x_ptr + at, out, mask=mask & in_x[:, None])
+        tl.store(grad_y_ptr + at, out, mask=mask & (own >= of_x)[:, None])
 
 
 def finish_rows(
@@ -239,17 +245,20 @@ def finish_rows(
     y: torch.Tensor,
     rows: torch.Tensor,
     norm: torch.Tensor,
-    part: torch.Tensor,  # fp32 [splits, last - first, D]
+    part: torch.Tensor,  # fp32 [splits, rows to do, D]
     grad_x: torch.Tensor | None,
     grad_y: torch.Tensor | None,
     first: int,
     temperature: float,
     cuts: tiles.Cuts = tiles.CHOSEN,
-) -> None:
+) -> torch.Tensor:
+    """Writes the gradients; returns 2N temperature times the products of unit rows and theirs."""
     n, d = x.shape
     splits, count, _ = part.shape
+    along = part.new_empty(count, dtype=torch.float64)
     vec = launch.vector_width(x, y)
-    tile = cuts.rows or tiles.finish_rows(vec > 1)
+    tile = cuts.rows or finish_tile(vec > 1)
+    some = grad_y if grad_x is None else grad_x
     nt_xent_finish_kernel[(triton.cdiv(count, tile.block_n),)](
         grad,
         x,
@@ -257,66 +266,21 @@ def finish_rows(
         rows,
         norm,
         part,
-        x if grad_x is None else grad_x,
-        y if grad_y is None else grad_y,
+        some,
+        some if grad_y is None else grad_y,
+        along,
         n,
         d,
         x.stride(0),
         y.stride(0),
         grad.stride(0),
         first,
-        first + count,
+        0 if grad_x is None else grad_x.shape[0],
+        count,
         splits,
         1.0 / (2 * n * temperature),
         VEC=vec,
         **tile.constexprs,
         num_warps=tile.num_warps,
     )
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for dtype, name in launch.TRITON_TYPE.items():
-        views = dict.fromkeys(("x_ptr", "y_ptr"), f"*{name}")
-        served = [op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)]
-        plain = [(op, turned, True) for op in served for turned in (False, True)]
-        for op, turned, aligned in (*plain, (served[-1], True, False)):
-            tile = tiles.ROWS
-            out = f"*{launch.TRITON_TYPE[op.dtype]}"
-            yield launch.AotCase(
-                unit_rows_kernel,
-                f"{name} to {op}{' and transposed' if turned else ''}"
-                f"{'' if aligned else ' unaligned'}",
-                {
-                    **views,
-                    **{"unit_ptr": out, "turned_ptr": out},
-                    **{"norm_ptr": "*fp64" if turned else out},
-                    **dict.fromkeys(_UNIT_SIZES, "i32"),
-                },
-                {
-                    "TRANSPOSE": turned,
-                    "ROUNDING": op.rounding,
-                    "VEC": 16 // dtype.itemsize if aligned else 1,
-                    "PAD": PAD,
-                    **tile.constexprs,
-                },
-                tile.num_warps,
-                3,
-                "streaming" if aligned else "other",
-            )
-        for aligned in (True, False):
-            tile = tiles.finish_rows(aligned)
-            yield launch.AotCase(
-                nt_xent_finish_kernel,
-                f"{name}{'' if aligned else ' unaligned'}",
-                {
-                    **{"grad_ptr": "*fp32", **views, "rows_ptr": "*fp64", "norm_ptr": "*fp64"},
-                    "part_ptr": "*fp32",
-                    **dict.fromkeys(("grad_x_ptr", "grad_y_ptr"), f"*{name}"),
-                    **dict.fromkeys(_FINISH_SIZES, "i32"),
-                    "inverse": "fp32",
-                },
-                {"VEC": 16 // dtype.itemsize if aligned else 1, **tile.constexprs},
-                tile.num_warps,
-                3,
-                "streaming" if aligned else "other",
-            )
+    return along

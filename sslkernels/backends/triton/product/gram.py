@@ -12,7 +12,7 @@ the data writes this buffer, transposed if the other side is wanted; centering w
 cost a trip through registers for each operand in each of the M / BLOCK tiles that read it.
 
 **fp32.** With ``SEGMENTS = 3`` A holds two planes, hi and lo, both exact in tf32
-(``column_moments.store_operand``), and the contraction runs over three segments, hi hi^T + hi lo^T
+(``operands.store_operand``), and the contraction runs over three segments, hi hi^T + hi lo^T
 + lo hi^T, as one pipelined loop. hi + lo keeps 22 bits and the dropped lo lo^T is below 2^-22:
 fp32's accuracy on tensor cores.
 
@@ -25,23 +25,17 @@ One launch, or two where the contraction is split.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import arithmetic, launch, numerics
+from sslkernels.backends.triton.core import launch, numerics
 from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.product.epilogues import finish
 
 SUB_ROWS = 16  # rows of a tile that one program of the second stage adds up
-
-_SIZES = (
-    *("M", "K", "first_problem", "plane_stride", "stride_aq", "stride_am"),
-    *("SIDE", "GROUP", "per_split"),
-)
 
 
 @triton.jit
@@ -142,11 +136,11 @@ def whole_tile(
     )
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def gram_kernel(
     a_ptr,  # [planes, Q, M, K]
     partial_ptr,  # fp32 [splits, Q, tiles, BLOCK, BLOCK], used if SPLIT
-    extra,  # the epilogue's pointers and scalars
+    extra: tl.tuple,  # the epilogue's pointers and scalars
     M,
     K,  # a multiple of VEC
     first_problem,  # how the epilogue numbers problem 0
@@ -209,10 +203,10 @@ def gram_kernel(
         finish(acc, top, left, problem, slot, i != j, M, extra, EPILOGUE)
 
 
-@triton.jit(do_not_specialize=["M", "first_problem", "SIDE", "GROUP", "splits"])
+@launch.kernel
 def gram_reduce_kernel(
     partial_ptr,  # fp32 [splits, Q, tiles, BLOCK, BLOCK]
-    extra,
+    extra: tl.tuple,
     M,
     first_problem,
     SIDE,
@@ -331,43 +325,4 @@ def gram(
             BLOCK=how.tile.block,
             ROWS=SUB_ROWS,
             num_warps=4,
-        )
-
-
-def epilogue_cases(
-    device: launch.Device, epilogue: str, extra: tuple[str, ...]
-) -> Iterator[launch.AotCase]:
-    """Every configuration of the product with one epilogue; ``extra`` gives its argument types."""
-    name = f"{epilogue}_epilogue"
-    sizes = dict.fromkeys(_SIZES, "i32")
-    for op in arithmetic.operands(device):
-        for tile in tiles.gram_candidates(op.dtype, device):
-            for split in (False, True):
-                yield launch.AotCase(
-                    gram_kernel,
-                    f"{name} {op} {tile}{' split' if split else ''}",
-                    {
-                        "a_ptr": f"*{launch.TRITON_TYPE[op.dtype]}",
-                        "partial_ptr": "*fp32",
-                        "extra": extra,
-                        **sizes,
-                    },
-                    {"EPILOGUE": epilogue, "SPLIT": split, **op.constexprs, **tile.constexprs},
-                    tile.num_warps,
-                    tile.num_stages,
-                    "product",
-                )
-    for block in (64, 128):
-        yield launch.AotCase(
-            gram_reduce_kernel,
-            f"{name} {block}",
-            {
-                "partial_ptr": "*fp32",
-                "extra": extra,
-                **dict.fromkeys(("M", "first_problem", "SIDE", "GROUP", "splits"), "i32"),
-            },
-            {"EPILOGUE": epilogue, "BLOCK": block, "ROWS": SUB_ROWS},
-            4,
-            3,
-            "streaming",
         )

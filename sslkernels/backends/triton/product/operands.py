@@ -7,13 +7,11 @@ are padded with zeros to a multiple of PAD, so that any N and D give aligned 128
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import arithmetic, launch, numerics
+from sslkernels.backends.triton.core import launch, numerics
 from sslkernels.backends.triton.product import tiles
 
 PAD = 16  # elements: a multiple of every 128-bit vector
@@ -97,14 +95,7 @@ def center_block(
     store_tile(out_ptr, value, rows, cols, N, D, stride_out, plane_stride, TRANSPOSE, ROUNDING)
 
 
-_STRIDES = ("stride_xp", "stride_xn", "stride_yp", "stride_yn")
-_SIZES = (
-    *("N", "D", "M", *_STRIDES, "first", "P", "row_blocks", "col_blocks", "centers"),
-    *("stride_out", "stride_outq", "plane_stride", "stride_gram", "gram_plane_stride"),
-)
-
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def operands_kernel(
     x_ptr,  # [P, N, D]
     y_ptr,
@@ -243,37 +234,3 @@ def operands(
         PAD=PAD,
         num_warps=tile.num_warps,
     )
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    tile = tiles.CENTER
-    for dtype, name in launch.TRITON_TYPE.items():
-        for op in (op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)):
-            out = f"*{launch.TRITON_TYPE[op.dtype]}"
-            for gram, transpose, aligned in (
-                *((g, t, True) for g in (False, True) for t in (False, True)),
-                (True, True, False),
-            ):
-                yield launch.AotCase(
-                    operands_kernel,
-                    f"{name} to {op}{' transposed' if transpose else ''}"
-                    f"{' with gram' if gram else ''}{'' if aligned else ' unaligned'}",
-                    {
-                        **{"x_ptr": f"*{name}", "y_ptr": f"*{name}", "mean_ptr": "*fp64"},
-                        **{"gram_ptr": "*fp32" if gram else "*fp64"},
-                        **{"out_ptr": out, "gram_out_ptr": out},
-                        **dict.fromkeys(_SIZES, "i32"),
-                    },
-                    {
-                        "GRAM": gram,
-                        "TRANSPOSE": transpose,
-                        "ROUNDING": op.rounding,
-                        "VEC": 16 // dtype.itemsize if aligned else 1,
-                        "VEC_GRAM": 4 if gram and not transpose else 1,
-                        **tile.constexprs,
-                        "PAD": PAD,
-                    },
-                    tile.num_warps,
-                    3,
-                    "streaming" if aligned else "other",
-                )

@@ -3,8 +3,6 @@ SIGReg end in. Operands and accuracy: ``gram.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
@@ -13,13 +11,8 @@ from sslkernels.backends.triton.core import arithmetic, launch
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import tiles
 
-_SIZES = (
-    *("N", "D", "R", "GROUP", "per_split", "out_plane"),
-    *("stride_am", "stride_bm", "a_plane", "b_plane"),
-)
 
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def product_kernel(
     a_ptr,  # [planes, N, R], R contiguous
     b_ptr,  # [planes, D, R]
@@ -117,21 +110,3 @@ def product(
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in arithmetic.operands(device):
-        for tile in tiles.backward_candidates(op.dtype, device, True):
-            yield launch.AotCase(
-                product_kernel,
-                f"{op} {tile}",
-                {
-                    **dict.fromkeys(("a_ptr", "b_ptr"), f"*{launch.TRITON_TYPE[op.dtype]}"),
-                    "out_ptr": "*fp32",
-                    **dict.fromkeys(_SIZES, "i32"),
-                },
-                {**op.constexprs, **tile.constexprs},
-                tile.num_warps,
-                tile.num_stages,
-                "product",
-            )

@@ -1,5 +1,5 @@
-"""Tile, warp and stage counts, from shape, dtype and device: what all kernels share and those of
-the losses; those of the statistics are in ``class_tiles.py``.
+"""Tile, warp and stage counts, from shape, dtype and device, of what several passes share; what one
+pass chooses lies beside its kernels.
 
 Each function returns the candidates for one kernel, best guess first. A launcher takes the first;
 with the environment variable ``SSLKERNELS_AUTOTUNE=1`` it times all of them the first time a shape
@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 import torch
 
-from sslkernels.backends.triton.core.arithmetic import Operand
-from sslkernels.backends.triton.core.launch import GRID, Device
+from sslkernels.backends.triton.core.launch import Device
 
-# ---- symmetric products and VICReg (gram.py, vicreg.py) ----
+# ---- symmetric products, VICReg ----
+
+L2_SHARE = 16 << 20  # bytes that survive in the L2 cache of a data-center GPU (40 MB and up)
 
 GROUP = 8  # tile rows that share the L2 cache, see gram.tile_of
 
@@ -36,9 +37,6 @@ class Gram(NamedTuple):
     @property
     def constexprs(self) -> dict[str, int]:
         return {"BLOCK": self.block, "BLOCK_K": self.block_k}
-
-    def __str__(self) -> str:
-        return f"{self.block}x{self.block}x{self.block_k}"
 
 
 def _stages(bytes_per_stage: int, device: Device, most: int) -> int:
@@ -101,15 +99,8 @@ def row_splits(programs: int, rows: int, device: Device) -> int:
     return max(1, min(2 * device.processors // programs, rows // 512))
 
 
-def problems_at_once(count: int, size: int) -> int:
-    """How many problems (of ``size`` bytes of operands each) share a launch: as many as stay in the
-    L2 cache from the kernel that writes the operands to the one that reads them. It also bounds
-    the workspace: large problems reuse one buffer in turn. Problems are a grid's second axis."""
-    return max(1, min(count, (32 << 20) // size, GRID))
-
-
 class Backward(NamedTuple):
-    """A tile of the gradient: BLOCK_R steps of the contraction, or none without a product."""
+    """A tile of a gradient or a plain product, BLOCK_R steps of the contraction at a time."""
 
     block_n: int
     block_d: int
@@ -121,32 +112,13 @@ class Backward(NamedTuple):
     def constexprs(self) -> dict[str, int]:
         return {"BLOCK_N": self.block_n, "BLOCK_D": self.block_d, "BLOCK_R": self.block_r}
 
-    def __str__(self) -> str:
-        return f"{self.block_n}x{self.block_d}x{self.block_r}"
 
-
-def backward_candidates(dtype: torch.dtype, device: Device, product: bool) -> tuple[Backward, ...]:
-    if not product:
-        return (Backward(16, 128, 16, 4, 1),)
+def backward_candidates(dtype: torch.dtype, device: Device) -> tuple[Backward, Backward]:
     block_r = 128 // dtype.itemsize
     return (
         Backward(128, 128, block_r, 8, _stages(2 * 128 * 128, device, 4)),
         Backward(64, 64, block_r, 4, _stages(2 * 64 * 128, device, 3)),
     )
-
-
-def backward(
-    n: int, d: int, dtype: torch.dtype, device: Device, product: bool, aligned: bool
-) -> tuple[Backward, ...]:
-    """The small tile where the large one would leave processors idle, and for inputs without
-    128-bit loads, whose addresses do not fit the registers beside a large tile."""
-    large, *rest = backward_candidates(dtype, device, product)
-    if not rest:
-        return (large,)
-    if not aligned:
-        return tuple(rest)
-    tiles = -(-n // large.block_n) * -(-d // large.block_d)
-    return (*rest, large) if 2 * tiles < device.processors else (large, *rest)
 
 
 # ---- what a caller may set ----
@@ -173,44 +145,28 @@ class Cuts(NamedTuple):
 CHOSEN = Cuts()
 
 
-# ---- logits and plain products (nt_xent.py, sigreg.py, products.py) ----
+# ---- rows and centers (nearest_center/, class_projections/) ----
+
+
+class CenterTile(NamedTuple):
+    block_n: int
+    block_c: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+    @property
+    def constexprs(self) -> dict[str, int]:
+        return {"BLOCK_N": self.block_n, "BLOCK_C": self.block_c, "BLOCK_K": self.block_k}
+
+
+# ---- logits, plain products ----
 
 ROWS = Stream(16, 128, 4, 1)
 WORKSPACE = 32 << 20  # bytes that stay in the L2 cache from the kernel that writes to its reader
 
 
-def finish_rows(aligned: bool) -> Stream:
-    """Without 128-bit loads every element of three inputs has an address of its own."""
-    return ROWS if aligned else Stream(16, 32, 4, 1)
-
-
 LARGEST = 128  # side of the largest tile of logits
-
-
-def logits(m: int, op: Operand, device: Device) -> tuple[Gram, ...]:
-    """Tiles of an m x m matrix: 64 x 64 where larger ones would leave processors idle."""
-    *large, small = logits_candidates(op, device)
-    few = (-(-m // LARGEST)) ** 2 < device.processors
-    return (small,) if few else (*large, small)
-
-
-def logits_candidates(op: Operand, device: Device) -> tuple[Gram, ...]:
-    """128 x 128 and 64 x 64; the second alone where the first spills: on AMD, and where three
-    products leave its exponentials no registers."""
-    large, small = gram_candidates(op.dtype, device)
-    full = device.backend == "hip" or (op.planes == 2 and int(device.arch) >= 100)
-    return (small,) if full else (large, small)
-
-
-def projections(op: Operand, device: Device) -> Gram:
-    """64 x 64 and eight warps: a tile of projections, cosines and sines of two angles and their sum
-    share the registers."""
-    return gram_candidates(op.dtype, device)[1]._replace(num_warps=8)
-
-
-def column_splits(side: int, device: Device) -> int:
-    """Into how many parts to cut the columns of ``side`` tiles, for two programs per processor."""
-    return max(1, min(2 * device.processors // side, side))
 
 
 def rows_at_once(row_bytes: int) -> int:
@@ -219,6 +175,6 @@ def rows_at_once(row_bytes: int) -> int:
 
 
 def product(n: int, d: int, dtype: torch.dtype, device: Device) -> Backward:
-    large, small = backward_candidates(dtype, device, True)
+    large, small = backward_candidates(dtype, device)
     tiles = -(-n // large.block_n) * -(-d // large.block_d)
     return small if 2 * tiles < device.processors else large

@@ -1,7 +1,7 @@
-r"""SIGReg's sums on a GPU: the passes of ``ops/sigreg.py``, whose docstring has the mathematics.
+r"""SIGReg's sums on a GPU: the passes of ``passes/sigreg.py``, whose docstring has the mathematics.
 
 Launches. Forward: slices [1], z as an operand [1], and for each chunk of rows projections with
-their sums [1], and the sums' sums [1]. Backward (``sigreg_gradient.py``): slices and operand again,
+their sums [1], and the sums' sums [1]. Backward (``gradient.py``): slices and operand again,
 and for each chunk the weights of the slices [1], their product with the slices [1] and the result
 [1]. A chunk's partial sums, or its weights, stay in the L2 cache: at (2048, 512), 1024 slices and
 17 knots there is one chunk.
@@ -20,13 +20,12 @@ bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import arithmetic, launch
+from sslkernels.backends.triton.core import launch
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.sigreg.gradient import sigreg_backward
@@ -37,10 +36,8 @@ __all__ = ["sigreg_backward", "sigreg_forward"]
 
 _REDUCE = 128  # slices per program of the second stage
 
-_SIZES = (*("N", "M", "K", "knots", "stride_slice", "slice_plane", "stride_z", "z_plane", "pitch"),)
 
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def sigreg_forward_kernel(
     slices_ptr,  # [planes, slices and more, K], padded
     z_ptr,  # [planes, N and more, K]
@@ -89,7 +86,7 @@ def sigreg_forward_kernel(
             cos, sin = turn(cos, sin, cos_step, sin_step)
 
 
-@triton.jit(do_not_specialize=["M", "pitch", "count", "more"])
+@launch.kernel
 def sigreg_reduce_kernel(
     part_ptr,  # fp32 [count, knots, 2, pitch]
     sums_ptr,  # float64 [M, knots, 2]
@@ -159,32 +156,3 @@ def sigreg_forward(
                 part, sums, num_slices, pitch, count, int(first > 0), BLOCK=_REDUCE, num_warps=4
             )
     return sums
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in arithmetic.operands(device):
-        tile = tiles.projections(op, device)
-        operand = f"*{launch.TRITON_TYPE[op.dtype]}"
-        yield launch.AotCase(
-            sigreg_forward_kernel,
-            f"{op} {tile}",
-            {
-                **{"slices_ptr": operand, "z_ptr": operand, "part_ptr": "*fp32"},
-                **dict.fromkeys(_SIZES, "i32"),
-                **{"first_turns": "fp32", "step_turns": "fp32"},
-            },
-            {"RESTART": RESTART, **op.constexprs, **tile.constexprs},
-            tile.num_warps,
-            tile.num_stages,
-            "product",
-        )
-    yield launch.AotCase(
-        sigreg_reduce_kernel,
-        str(_REDUCE),
-        {"part_ptr": "*fp32", "sums_ptr": "*fp64"}
-        | dict.fromkeys(("M", "pitch", "count", "more"), "i32"),
-        {"BLOCK": _REDUCE},
-        4,
-        3,
-        "other",
-    )

@@ -1,4 +1,4 @@
-r"""The gradient of SIGReg's sums; mathematics in ``ops/sigreg.py``, the rest in ``sigreg.py``.
+r"""The gradient of SIGReg's sums; mathematics in ``passes/sigreg.py``, the rest in ``forward.py``.
 
 With q_nm = sum_k t_k (h_mk cos(t_k p_nm) - g_mk sin(t_k p_nm)) the gradient is q A, A the slices:
 for as many rows at a time as stay in the L2 cache, tiles of projections become q in registers, q is
@@ -11,26 +11,20 @@ stay in range however small loss scaling makes them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import arithmetic, launch, numerics
+from sslkernels.backends.triton.core import launch, numerics
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.product import plain as products
 from sslkernels.backends.triton.sigreg.slices import RESTART, factors, turn, turned
 from sslkernels.passes.sigreg import SIGRegSettings
 
-_SIZES = (
-    *("N", "M", "K", "knots", "stride_slice", "slice_plane", "stride_z", "z_plane", "pitch"),
-    *("stride_out", "out_plane"),
-)
 
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def sigreg_weights_kernel(
     z_ptr,  # [planes, N and more, K], padded
     slices_ptr,  # [planes, slices and more, K]
@@ -88,7 +82,7 @@ def sigreg_weights_kernel(
     operands.store_operand(out_ptr, at, q, inside, out_plane // PAD * PAD, ROUNDING)
 
 
-@triton.jit(do_not_specialize=["size", "splits", "plane"])
+@launch.kernel
 def sigreg_finish_kernel(
     part_ptr,  # fp32 [splits, size], splits ``plane`` apart
     scale_ptr,  # float64
@@ -178,40 +172,3 @@ def sigreg_backward(
                 num_warps=4,
             )
     return out
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in arithmetic.operands(device):
-        tile = tiles.projections(op, device)
-        operand = f"*{launch.TRITON_TYPE[op.dtype]}"
-        yield launch.AotCase(
-            sigreg_weights_kernel,
-            f"{op} {tile}",
-            {
-                **{"z_ptr": operand, "slices_ptr": operand, "out_ptr": operand},
-                "weights_ptr": "*fp32",
-                **dict.fromkeys(_SIZES, "i32"),
-                **{"first_turns": "fp32", "step_turns": "fp32"},
-            },
-            {
-                "RESTART": RESTART,
-                **op.constexprs,
-                "ROUNDING": op.rounding,
-                "PAD": operands.PAD,
-                **tile.constexprs,
-            },
-            tile.num_warps,
-            tile.num_stages,
-            "product",
-        )
-    for name in launch.TRITON_TYPE.values():
-        yield launch.AotCase(
-            sigreg_finish_kernel,
-            name,
-            {"part_ptr": "*fp32", "scale_ptr": "*fp64", "out_ptr": f"*{name}"}
-            | dict.fromkeys(("size", "splits", "plane"), "i32"),
-            {"BLOCK": 1024},
-            4,
-            3,
-            "other",
-        )

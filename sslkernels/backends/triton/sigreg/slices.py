@@ -1,5 +1,5 @@
-"""What SIGReg's two passes share: slices, drawn on the device as ``ops/sigreg.py`` says, and rows,
-both written as a product reads them; and the kernels' trigonometry.
+"""What SIGReg's two passes share: slices, drawn on the device as ``passes/sigreg.py`` says, and
+rows, both written as a product reads them; and the kernels' trigonometry.
 
 Numbers are drawn with a float64 logarithm, which keeps its digits near 1, and fp32 angles; lengths
 are float64. Slices are drawn once forward and once backward.
@@ -8,7 +8,6 @@ are float64. Slices are drawn once forward and once backward.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -73,10 +72,7 @@ def numbers_of(seed, step, row, first, QUADS: tl.constexpr):
     return tl.interleave(tl.interleave(n0, n2), tl.interleave(n1, n3))
 
 
-_SIZES = ("D", "stride_slice", "slice_plane", "stride_turned", "turned_plane")
-
-
-@triton.jit(do_not_specialize=("seed", *_SIZES))
+@launch.kernel
 def slices_kernel(
     step_ptr,  # int64
     slices_ptr,  # [planes, slices and more, D padded] out
@@ -165,7 +161,9 @@ def factors(
     device = launch.device_of(z)
     n, d = z.shape
     op = arithmetic.operand(z.dtype, device)
-    tile = cuts.gram or tiles.projections(op, device)
+    # 64 x 64 and eight warps: a tile of projections, cosines and sines of two angles and their sum
+    # share the registers.
+    tile = cuts.gram or tiles.gram_candidates(op.dtype, device)[1]._replace(num_warps=8)
     count, stride = settings.num_slices, operands.padded(d)
     drawn = z.new_empty((op.planes, count + tile.block, stride), dtype=op.dtype)
     turned_shape = (op.planes, d if transpose else 0, operands.padded(count))
@@ -178,21 +176,3 @@ def factors(
         *(z.unsqueeze(0), None, zero, None, 0, rows, None, False, op.rounding), cuts.center
     )
     return Factors(op, tile, drawn, turned_drawn, rows[:, 0])
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    for op in arithmetic.operands(device):
-        for transpose in (False, True):
-            out = f"*{launch.TRITON_TYPE[op.dtype]}"
-            yield launch.AotCase(
-                slices_kernel,
-                f"{op}{' and transposed' if transpose else ''}",
-                {
-                    **{"step_ptr": "*i64", "slices_ptr": out, "turned_ptr": out, "seed": "i64"},
-                    **dict.fromkeys(_SIZES, "i32"),
-                },
-                {"TRANSPOSE": transpose, "ROUNDING": op.rounding, "PAD": PAD, "QUADS": _QUADS},
-                2,
-                3,
-                "other",
-            )

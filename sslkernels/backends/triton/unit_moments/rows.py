@@ -6,27 +6,26 @@ over BLOCK_D columns, with u its unit rows and f the first of them, ::
     dev = sum_i (u_i - f)        square = sum_i (u_i - f)^2
     mean = f + dev / n           M2 = square - dev^2 / n
 
-and the stretches merge as in ``class_moments.py``. Rows that hardly differ, which is what the
+and the stretches merge as in ``class_moments/``. Rows that hardly differ, which is what the
 statistic is there to see, keep their digits; the memory that is read costs more than the float64
 arithmetic on it. Squares of half-precision and fp32 numbers stay within float64's range.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import class_tiles, launch
+from sslkernels.backends.triton.core import launch
 from sslkernels.backends.triton.product.tiles import Stream
 
 _ROW_BLOCK = 1024
 _ROW_WARPS = 2  # 128-bit loads of half-precision rows, whatever the warp size
+_TILE = Stream(16, 128, 4, 1)  # two float64 sums per element of the tile: 64 registers
 
 
-@triton.jit(do_not_specialize=["D", "stride_zn"])
+@launch.kernel
 def unit_lengths_kernel(
     z_ptr,  # [N, D] embeddings
     factor_ptr,  # [N] float64 out: 1 / ||z||, 0 for a row of zeros, NaN for one that is not finite
@@ -48,7 +47,7 @@ def unit_lengths_kernel(
     tl.store(factor_ptr + row, tl.where(total < float("inf"), factor, float("nan")))
 
 
-@triton.jit(do_not_specialize=["N", "D", "stride_zn", "stretch"])
+@launch.kernel
 def unit_columns_kernel(
     z_ptr,  # [N, D] embeddings
     factor_ptr,  # [N] float64
@@ -88,8 +87,14 @@ def unit_columns_kernel(
     tl.store(m2_ptr + at, tl.sum(square, axis=0) - total * total / n, mask=mask)
 
 
+def cut_rows(programs: int, rows: int, device: launch.Device) -> int:
+    """Into how many stretches to cut the rows: sixteen small programs per processor keep enough
+    loads in flight; below 64 rows each, the partial sums would be what costs."""
+    return max(1, min(16 * device.processors // programs, rows // 64, launch.GRID))
+
+
 def unit_moments_forward(
-    z: torch.Tensor, tile: Stream = class_tiles.UNIT, stretches: int | None = None
+    z: torch.Tensor, tile: Stream = _TILE, stretches: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``(mean, m2)``, float64 [D] each, of ``z / ||z||`` for z [N, D]; m2 is the sum of squared
     differences to the mean. Never waits for the device. ``stretches``: into how many the rows are
@@ -108,7 +113,7 @@ def unit_moments_forward(
             z, factor, d, z.stride(0), VEC=vec, BLOCK=_ROW_BLOCK, num_warps=_ROW_WARPS
         )
         blocks = triton.cdiv(d, tile.block_d)
-        stretches = stretches or class_tiles.unit_stretches(blocks, n, launch.device_of(z))
+        stretches = stretches or cut_rows(blocks, n, launch.device_of(z))
         stretch = triton.cdiv(n, stretches)
         stretches = triton.cdiv(n, stretch)  # none is empty
         mean, m2 = z.new_empty((2, stretches, d), dtype=torch.float64)
@@ -130,31 +135,3 @@ def unit_moments_forward(
         share[-1:] = 1 - (stretches - 1) * stretch / n
         whole = (mean * share).sum(0)
         return whole, m2.sum(0) + ((mean - whole).square_().mul_(share)).sum(0) * n
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    """Every configuration that the launcher can pick, for aligned rows."""
-    tile = class_tiles.UNIT
-    for dtype, name in launch.TRITON_TYPE.items():
-        given = {"z_ptr": f"*{name}", "factor_ptr": "*fp64", "D": "i32", "stride_zn": "i32"}
-        vec = 16 // dtype.itemsize
-        yield launch.AotCase(
-            unit_lengths_kernel,
-            name,
-            given,
-            {"VEC": vec, "BLOCK": _ROW_BLOCK},
-            _ROW_WARPS,
-            3,
-            "streaming",
-        )
-        yield launch.AotCase(
-            unit_columns_kernel,
-            name,
-            given
-            | {"mean_ptr": "*fp64", "m2_ptr": "*fp64"}
-            | dict.fromkeys(("N", "stretch"), "i32"),
-            {"VEC": vec, **tile.constexprs},
-            tile.num_warps,
-            3,
-            "streaming",
-        )

@@ -7,7 +7,7 @@ contraction is split 2], the terms [1]. Backward: operands [1], one product with
 tiles to fill a GPU.
 
 Problems too large to keep their operands in the L2 cache take turns in one workspace
-(``tiles.problems_at_once``), each with its own launches for operands and product. Extra memory,
+(``problems_at_once``), each with its own launches for operands and product. Extra memory,
 with R = min(N, D) and b bytes per element of an operand (2 for bf16; 4 for fp16 and fp32, 8 for
 fp32 at "highest" matmul precision): the Gram matrices, 4 R^2 per problem and view, live until
 backward; the workspace is b N D, in backward b (N D + R^2), per problem at once. Nothing is D x D
@@ -24,19 +24,19 @@ No atomics, no host synchronisation, no random order: bitwise repeatable and cap
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import triton
 import triton.language as tl
 
 from sslkernels.backends.triton.core import arithmetic, launch, tuning
-from sslkernels.backends.triton.core import column_moments as columns
+from sslkernels.backends.triton.product import column_moments as columns
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.vicreg.gradient import vicreg_backward
+from sslkernels.backends.triton.vicreg.tiles import problems_at_once
+from sslkernels.numerics.views import wide as takes_rows
 from sslkernels.passes.vicreg import VICRegSettings
-from sslkernels.passes.vicreg import wide as takes_rows
 
 __all__ = ["vicreg_backward", "vicreg_forward"]
 
@@ -50,9 +50,7 @@ def sum_of(ptr, count, BLOCK: tl.constexpr):
     return tl.sum(total)
 
 
-@triton.jit(
-    do_not_specialize=["blocks", "slots", "N", "D", "P", "V", "wide", "invariance", "variance"]
-)
+@launch.kernel
 def terms_kernel(
     sums_ptr,  # float64 [3, blocks]: hinges, squared variances, (x - y)^2
     squares_ptr,  # float64 [slots]: squares of the scaled Gram entries, if COVARIANCE
@@ -118,7 +116,7 @@ def vicreg_forward(
         op = arithmetic.operand(x.dtype, device)
         stride = operands.padded(depth)
         size = op.planes * side * stride * op.dtype.itemsize
-        at_once = min(count, cuts.at_once or tiles.problems_at_once(count, size))
+        at_once = min(count, cuts.at_once or problems_at_once(count, size))
         # One program sees all rows, and has registers left over from its addresses.
         in_passing = at_once == count and columns.row_splits(x, device, cuts)[0] == 1
         in_passing &= launch.vector_width(x, x if y is None else y) > 1
@@ -179,22 +177,3 @@ def vicreg_forward(
     if not (settings.variance or settings.covariance):
         mean, var = mean[..., :0].contiguous(), var[..., :0].contiguous()
     return terms, mean, var, gram
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    yield from symmetric.epilogue_cases(device, "squares", ("*fp32", "*fp64", "fp32", "fp32"))
-    for covariance in (False, True):
-        yield launch.AotCase(
-            terms_kernel,
-            "with covariance" if covariance else "without covariance",
-            {
-                **{"sums_ptr": "*fp64", "squares_ptr": "*fp64", "terms_ptr": "*fp32"},
-                **dict.fromkeys(("blocks", "slots", "N", "D", "P", "V"), "i32"),
-                **dict.fromkeys(("sim", "std", "cov", "scale"), "fp32"),
-                **dict.fromkeys(("wide", "invariance", "variance"), "i32"),
-            },
-            {"COVARIANCE": covariance, "BLOCK": 1024},
-            4,
-            3,
-            "other",
-        )

@@ -3,8 +3,6 @@ launches, memory and accuracy in ``vicreg.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
@@ -12,20 +10,23 @@ import triton.language as tl
 from sslkernels.backends.triton.core import arithmetic, launch, numerics, tuning
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
+from sslkernels.backends.triton.vicreg.tiles import backward_tiles, problems_at_once
+from sslkernels.numerics.views import wide as takes_rows
 from sslkernels.passes.vicreg import VICRegSettings
-from sslkernels.passes.vicreg import wide as takes_rows
 
 
 @triton.jit
 def finish_gradient(
     out,  # fp32 [BLOCK_N, BLOCK_D], the product's part of the gradient
-    own_ptr,  # the tile's corner in this view
-    other_ptr,  # and in the other
+    of_x,  # which view's
+    x_ptr,  # the tile's corner
+    y_ptr,
     mean_ptr,  # float64, the tile's first column
     var_ptr,
-    out_ptr,
-    stride_own,
-    stride_other,
+    grad_x_ptr,
+    grad_y_ptr,
+    stride_xn,
+    stride_yn,
     stride_out,
     rows,  # that exist from the corner on
     columns,
@@ -37,12 +38,20 @@ def finish_gradient(
     invariance,
     CENTERED: tl.constexpr,
 ):
-    """Adds the variance, diagonal and invariance parts, and stores."""
+    """Adds the variance, diagonal and invariance parts, and stores.
+
+    Branches with a load or store for each view, since Triton's compiler for AMD fails on a choice
+    between pointers.
+    """
     r = tl.arange(0, out.shape[0])[:, None]
     c = tl.arange(0, out.shape[1])
     mask_d = c < columns
     mask = (r < rows) & mask_d[None, :]
-    z = tl.load(own_ptr + (r * stride_own + c[None, :]), mask=mask, other=0.0).to(tl.float32)
+    if of_x:
+        z = tl.load(x_ptr + (r * stride_xn + c[None, :]), mask=mask, other=0.0)
+    else:
+        z = tl.load(y_ptr + (r * stride_yn + c[None, :]), mask=mask, other=0.0)
+    z = z.to(tl.float32)
     if CENTERED:
         mean = tl.load(mean_ptr + c, mask=mask_d, other=0.0)
         var = tl.load(var_ptr + c, mask=mask_d, other=0.0)
@@ -52,20 +61,20 @@ def finish_gradient(
         lo = (mean - hi).to(tl.float32)
         out -= ((z - hi[None, :]) - lo[None, :]) * factor.to(tl.float32)[None, :]
     if invariance:
-        other = tl.load(other_ptr + (r * stride_other + c[None, :]), mask=mask, other=0.0)
+        if of_x:
+            other = tl.load(y_ptr + (r * stride_yn + c[None, :]), mask=mask, other=0.0)
+        else:
+            other = tl.load(x_ptr + (r * stride_xn + c[None, :]), mask=mask, other=0.0)
         out += (z - other.to(tl.float32)) * to_pull
-    out = numerics.narrow(out, out_ptr.dtype.element_ty)
-    tl.store(out_ptr + (r * stride_out + c[None, :]), out, mask=mask)
+    out = numerics.narrow(out, grad_x_ptr.dtype.element_ty)
+    at = r * stride_out + c[None, :]
+    if of_x:
+        tl.store(grad_x_ptr + at, out, mask=mask)
+    else:
+        tl.store(grad_y_ptr + at, out, mask=mask)
 
 
-_STRIDES = ("stride_xp", "stride_xn", "stride_yp", "stride_yn")
-_SIZES = (
-    *("N", "D", "R", "P", "first", "GROUP", "invariance", *_STRIDES),
-    *("stride_grad", "stride_aq", "stride_bq", "stride_am", "stride_bm", "a_plane", "b_plane"),
-)
-
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def vicreg_backward_kernel(
     grad_ptr,  # fp32 [4], of the terms
     x_ptr,  # [P, N, D]
@@ -152,22 +161,14 @@ def vicreg_backward_kernel(
     else:
         acc = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
 
-    # This view and the other one: the gradient is antisymmetric in them.
     p = problem % P
-    x_ptr += p * (stride_xp // VEC * VEC)
-    y_ptr += p * (stride_yp // VEC * VEC)
-    if problem < P:
-        own_ptr, stride_own, other_ptr, stride_other = x_ptr, stride_xn, y_ptr, stride_yn
-        out_ptr = grad_x_ptr
-    else:
-        own_ptr, stride_own, other_ptr, stride_other = y_ptr, stride_yn, x_ptr, stride_xn
-        out_ptr = grad_y_ptr
-    stride_own = stride_own // VEC * VEC
-    stride_other = stride_other // VEC * VEC
+    stride_xn = stride_xn // VEC * VEC
+    stride_yn = stride_yn // VEC * VEC
     # 64-bit arithmetic for the tile's corner, 32-bit within: half the address registers.
-    own_ptr += top * stride_own + left
-    other_ptr += top * stride_other + left
-    out_ptr += (p * N + top) * D + left
+    x_ptr += p * (stride_xp // VEC * VEC) + top * stride_xn + left
+    y_ptr += p * (stride_yp // VEC * VEC) + top * stride_yn + left
+    grad_x_ptr += (p * N + top) * D + left
+    grad_y_ptr += (p * N + top) * D + left
     mean_ptr += problem * D + left
     var_ptr += problem * D + left
 
@@ -183,19 +184,16 @@ def vicreg_backward_kernel(
         halves = tl.split(tl.permute(tl.reshape(acc, (BLOCK_N, 2, HALF)), (0, 2, 1)))
         for half in tl.static_range(2):
             finish_gradient(
-                halves[half],
-                own_ptr + half * HALF,
-                other_ptr + half * HALF,
-                mean_ptr + half * HALF,
-                var_ptr + half * HALF,
-                out_ptr + half * HALF,
-                *(stride_own, stride_other, D, N - top, D - left - half * HALF),
+                *(halves[half], problem < P, x_ptr + half * HALF, y_ptr + half * HALF),
+                *(mean_ptr + half * HALF, var_ptr + half * HALF),
+                *(grad_x_ptr + half * HALF, grad_y_ptr + half * HALF),
+                *(stride_xn, stride_yn, D, N - top, D - left - half * HALF),
                 *(to_pull, to_spread, to_diagonal, gamma, eps, invariance, CENTERED),
             )
     else:
         finish_gradient(
-            *(acc, own_ptr, other_ptr, mean_ptr, var_ptr, out_ptr),
-            *(stride_own, stride_other, D, N - top, D - left),
+            *(acc, problem < P, x_ptr, y_ptr, mean_ptr, var_ptr, grad_x_ptr, grad_y_ptr),
+            *(stride_xn, stride_yn, D, N - top, D - left),
             *(to_pull, to_spread, to_diagonal, gamma, eps, invariance, CENTERED),
         )
 
@@ -232,7 +230,7 @@ def vicreg_backward(
         a = b = x
         if covariance:
             size = op.planes * (n + d) * stride * op.dtype.itemsize
-            at_once = min(end - begin, cuts.at_once or tiles.problems_at_once(end - begin, size))
+            at_once = min(end - begin, cuts.at_once or problems_at_once(end - begin, size))
             a = operands.workspace(x, op.planes, at_once, n, stride, op.dtype)
             b = operands.workspace(x, op.planes, at_once, d, stride, op.dtype)
         other = x if y is None else y
@@ -297,49 +295,8 @@ def vicreg_backward(
                 )
 
         key = ("backward", x.device, end - begin, tuning.bucket(n), d, op, covariance)
-        choice = tiles.backward(n, d, op.dtype, device, covariance, vec > 1)
+        choice = backward_tiles(n, d, op.dtype, device, covariance, vec > 1)
         if cuts.backward:
             choice = (cuts.backward,)
         launch_all(tuning.pick(choice, key, launch_all))
     return grad_x, grad_y
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    floats = ("sim", "std", "cov", "gamma", "eps")
-    factors = ("of_invariance", "of_variance", "of_product", "of_diagonal")
-    for dtype, name in launch.TRITON_TYPE.items():
-        served = [op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)]
-        for op in served:
-            for covariance, centered in ((True, True), (False, True), (False, False)):
-                if not covariance and op is not served[0]:
-                    continue
-                operand = f"*{launch.TRITON_TYPE[op.dtype]}" if covariance else f"*{name}"
-                candidates = tiles.backward_candidates(op.dtype, device, covariance)
-                cases = [(tile, True) for tile in candidates] + [(candidates[-1], False)]
-                for tile, aligned in cases:
-                    kind = str(op) if covariance else "variance" if centered else "invariance"
-                    yield launch.AotCase(
-                        vicreg_backward_kernel,
-                        f"{name} {kind} {tile}{'' if aligned else ' unaligned'}",
-                        {
-                            "grad_ptr": "*fp32",
-                            **dict.fromkeys(("x_ptr", "y_ptr"), f"*{name}"),
-                            **dict.fromkeys(("mean_ptr", "var_ptr"), "*fp64"),
-                            **dict.fromkeys(("a_ptr", "b_ptr"), operand),
-                            **dict.fromkeys(("grad_x_ptr", "grad_y_ptr"), f"*{name}"),
-                            **dict.fromkeys(_SIZES, "i32"),
-                            **dict.fromkeys((*floats, *factors), "fp32"),
-                        },
-                        {
-                            "COVARIANCE": covariance,
-                            "CENTERED": centered,
-                            "SEGMENTS": op.segments,
-                            "PRECISION": op.precision,
-                            "VEC": 16 // dtype.itemsize if aligned else 1,
-                            "VEC_R": 16 // op.dtype.itemsize,
-                            **tile.constexprs,
-                        },
-                        tile.num_warps,
-                        tile.num_stages,
-                        "product" if covariance else "streaming" if aligned else "other",
-                    )

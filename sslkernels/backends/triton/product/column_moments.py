@@ -18,13 +18,11 @@ in the same launch, from rows that the first sweep left in the L2 cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.triton.core import arithmetic, launch
+from sslkernels.backends.triton.core import launch
 from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.product.operands import PAD, center_block
 
@@ -74,11 +72,7 @@ def finish_view(mean_ptr, var_ptr, at, mean, m2, mask, N, gamma, eps):
     return tl.where(mask, hinge, 0.0), tl.where(mask, var * var, 0.0)
 
 
-_STRIDES = ("stride_xp", "stride_xn", "stride_yp", "stride_yn")
-_SIZES = ("N", "D", "rows_per_split", *_STRIDES, "stride_out", "stride_outq", "plane_stride")
-
-
-@triton.jit(do_not_specialize=_SIZES)
+@launch.kernel
 def column_moments_kernel(
     x_ptr,  # [P, N, D]
     y_ptr,  # [P, N, D], or x again if VIEWS is 1
@@ -201,7 +195,7 @@ def column_moments_kernel(
                 )
 
 
-@triton.jit(do_not_specialize=["N", "D", "rows_per_split", "splits"])
+@launch.kernel
 def merge_moments_kernel(
     part_mean_ptr,  # float64 [splits, VIEWS, P, D]
     part_m2_ptr,
@@ -342,58 +336,3 @@ def column_moments(
             num_warps=2,
         )
     return mean, var, sums
-
-
-def aot_cases(device: launch.Device) -> Iterator[launch.AotCase]:
-    tile = tiles.moments(device)
-    floats = {"gamma": "fp32", "eps": "fp32"}
-    for dtype, name in launch.TRITON_TYPE.items():
-        ops = [op for op in arithmetic.operands(device) if arithmetic.serves(op, dtype)]
-        plain = [(v, s, None, False, True) for v in (1, 2) for s in (True, False)]
-        copies = [(v, True, op, t, True) for v in (1, 2) for op in ops for t in (False, True)]
-        unaligned = [(2, s, None, False, False) for s in (True, False)]
-        for views, single, op, transpose, aligned in plain + copies + unaligned:
-            label = f"{name} {views} view{'s' * (views - 1)}{'' if single else ' split'}"
-            label += f" centers {op}{' transposed' if transpose else ''}" if op else ""
-            yield launch.AotCase(
-                column_moments_kernel,
-                label + ("" if aligned else " unaligned"),
-                {
-                    **dict.fromkeys(("x_ptr", "y_ptr"), f"*{name}"),
-                    **dict.fromkeys(("mean_ptr", "var_ptr"), "*fp64"),
-                    **dict.fromkeys(("invariance_ptr", "sums_ptr"), "*fp64"),
-                    "out_ptr": f"*{launch.TRITON_TYPE[op.dtype] if op else name}",
-                    **dict.fromkeys(_SIZES, "i32"),
-                    **floats,
-                },
-                {
-                    "VIEWS": views,
-                    "SINGLE": single,
-                    "CENTER": op is not None,
-                    "TRANSPOSE": transpose,
-                    "ROUNDING": op.rounding if op else "none",
-                    "VEC": 16 // dtype.itemsize if aligned else 1,
-                    **tile.constexprs,
-                    "STAGES": tile.num_stages,
-                    "CENTER_N": tiles.CENTER.block_n,
-                    "PAD": PAD,
-                },
-                tile.num_warps,
-                3,
-                "streaming" if aligned else "other",
-            )
-    for views in (1, 2):
-        parts = ("part_mean_ptr", "part_m2_ptr", "part_invariance_ptr")
-        yield launch.AotCase(
-            merge_moments_kernel,
-            f"{views} view{'s' * (views - 1)}",
-            {
-                **dict.fromkeys((*parts, "mean_ptr", "var_ptr", "sums_ptr"), "*fp64"),
-                **dict.fromkeys(("N", "D", "rows_per_split", "splits"), "i32"),
-                **floats,
-            },
-            {"VIEWS": views, "BLOCK_D": tile.block_d},
-            2,
-            3,
-            "other",
-        )

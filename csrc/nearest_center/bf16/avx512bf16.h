@@ -4,7 +4,7 @@
 #pragma once
 
 #include "core/convert.h"
-#include "nearest_center/bf16.h"
+#include "nearest_center/bf16/rows.h"
 #include "nearest_center/filter.h"
 
 namespace ssk {

@@ -1,13 +1,13 @@
 // Scores by AMX: 32 rows x 32 centers in four accumulator tiles of 16 x 16, tdpbf16ps adding 32
-// columns at a time. The same code runs on tiles in plain C++ (SSK_ISA amx_emulated), so that its
-// packing, its loop and its bound are tested on every machine.
+// columns at a time. With SSK_EMULATE_AMX the same code runs on tiles in plain C++, so that its
+// packing, its loop and its bound can be tested on any machine.
 #pragma once
 
 #include "core/convert.h"
-#include "nearest_center/bf16.h"
+#include "nearest_center/bf16/rows.h"
 #include "nearest_center/filter.h"
 
-#if defined(SSK_ISA_amx)
+#if !defined(SSK_EMULATE_AMX)
 #include <immintrin.h>
 #endif
 
@@ -23,7 +23,7 @@ constexpr int kDepthAlign = kTileColumns;
 constexpr int kSumStep = kTileColumns;  // an accumulator takes one partial sum per 32 columns
 
 // Tiles 0-3: sums (row half, center half); 4, 5: rows; 6, 7: centers. Strides in bytes.
-#if defined(SSK_ISA_amx)
+#if !defined(SSK_EMULATE_AMX)
 
 struct Tiles {
     void zero_sums() {

@@ -1,0 +1,7 @@
+#include "core/cpu/features.h"
+
+namespace ssk {
+
+std::set<std::string> cpu_features() { return {}; }
+
+}  // namespace ssk

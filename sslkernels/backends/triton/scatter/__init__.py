@@ -1,1 +1,0 @@
-"""The pooled scatter matrix."""

@@ -1,0 +1,1 @@
+"""Arithmetic that several layers share: below the passes, above nothing but torch."""
