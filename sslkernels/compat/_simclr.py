@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from sslkernels.backends.torch.nt_xent import nt_xent_by_temperature
 from sslkernels.compat._shared import all_rows
 from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.batch import Batch
@@ -35,7 +34,7 @@ from sslkernels.numerics.unit_rows import MIN_NORM
 from sslkernels.numerics.views import result_dtype
 from sslkernels.passes._declare import declare, differentiate, once_differentiable, save
 from sslkernels.passes.nt_xent import MIN_TEMPERATURE
-from sslkernels.passes.selection import select
+from sslkernels.passes.selection import named, select
 
 _LOGITS = 2**20  # in memory at once: 4 MB, which caches hold
 
@@ -166,7 +165,7 @@ def _pairs(
             on_z[rows] = on_view
     on_t = z.new_zeros((), dtype=torch.float64)
     if need_t:
-        on_t = nt_xent_by_temperature(x, y, kept, temperature)[0].clone()
+        on_t = named("torch").nt_xent_by_temperature(x, y, kept, temperature)[0].clone()
     return terms[0].clone(), on_z, on_t
 
 

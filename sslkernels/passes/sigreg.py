@@ -32,14 +32,13 @@ What every backend implements, on a checked z [N, D], any strides:
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sslkernels.passes._declare import declare, differentiate, once_differentiable, save
-from sslkernels.passes.selection import select
+from sslkernels.passes.selection import named, select
 
 
 class SIGRegSettings(NamedTuple):
@@ -70,7 +69,7 @@ def _forward_fake(z: Tensor, step: Tensor, *settings: Any) -> Tensor:
 
 def _backward(grad: Tensor, z: Tensor, step: Tensor, *options: Any) -> Tensor:
     *settings, backend = options
-    passes = importlib.import_module(backend)
+    passes = named(backend)
     return passes.sigreg_backward(grad, z, step, SIGRegSettings(*settings))
 
 
@@ -103,7 +102,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _along(ctx: Any, on_z: Tensor, *_: None) -> Tensor:
-    passes = importlib.import_module("sslkernels.backends.torch.sigreg")
+    passes = named("torch")
     z, step = ctx.saved_tensors
     return passes.sigreg_along(on_z, z, step, SIGRegSettings(*ctx.settings))
 

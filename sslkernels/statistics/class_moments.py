@@ -20,7 +20,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
-from sslkernels.passes.selection import select
+from sslkernels.passes.class_moments import class_moments_update
 from sslkernels.statistics import _rows
 from sslkernels.statistics._state import kept, load_state
 
@@ -299,13 +299,11 @@ def update_all(
             raise ValueError(f"z: expected {m.dim} columns, got shape {list(z.shape)}")
         if m.device != z.device:
             raise ValueError(f"z: is on {z.device}, the moments are on {m.device}")
-    states = [(m._counts, m._mean, m._m2) for m in moments]
-    pass_ = select("class_moments_update", z).class_moments_update
-    reports = pass_(z, rows, states, ignore_index)
-    if reports is not None:
-        for k, m in enumerate(moments):
-            name = "labels" if len(moments) == 1 else f"labels[{k}]"
-            m._reports.append((name, reports[k], ignore_index))
+    counts, means, m2s = zip(*((m._counts, m._mean, m._m2) for m in moments), strict=True)
+    reports = class_moments_update(z, rows, counts, means, m2s, ignore_index)
+    for k, report in enumerate(reports if len(reports) else ()):
+        name = "labels" if len(moments) == 1 else f"labels[{k}]"
+        moments[k]._reports.append((name, report, ignore_index))
 
 
 @gated

@@ -202,7 +202,7 @@ def test_bad_merges_and_states():
         m.merge(3)
     with pytest.raises(ValueError, match="state: lacks 'm2'"):
         m.load_state_dict({"counts": m.counts, "mean": m._mean})
-    with pytest.raises(ValueError, match="state: mean takes"):
+    with pytest.raises(ValueError, match="state: mean: expected"):
         m.load_state_dict(ssk.ClassMoments.empty(3, 5).state_dict())
     with pytest.raises(ValueError, match="parents: expected 3 integers"):
         m.coarsen([0, 1])

@@ -55,7 +55,7 @@ def test_bad_arguments():
         m.update(torch.zeros(2, 4))
     with pytest.raises(TypeError, match="other: expected NormalizedMoments, got int"):
         m.merge(1)
-    with pytest.raises(ValueError, match=r"other: mean takes torch.float64 \[3\]"):
+    with pytest.raises(ValueError, match=r"other: mean: expected torch.float64 \[3\]"):
         m.merge(ssk.NormalizedMoments.empty(4))
     with pytest.raises(ValueError, match="dim: expected a positive int"):
         ssk.NormalizedMoments.empty(0)

@@ -139,7 +139,7 @@ def test_moments_are_kept_as_passes_read_them():
         ValueError, match=r"counts: expected torch.int64 \[4\], got torch.int32 \[4\]"
     ):
         ssk.ClassMoments(state["counts"].int(), mean, state["m2"], m.dtype)
-    with pytest.raises(ValueError, match=r"upper takes torch.float64 \[6, 6\]"):
+    with pytest.raises(ValueError, match=r"upper: expected torch.float64 \[6, 6\]"):
         ssk.PooledScatter(m, torch.zeros(D, D))
 
 

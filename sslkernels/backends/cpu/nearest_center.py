@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
+from sslkernels.backends.cpu import _C
 from sslkernels.backends.cpu._views import pointer, view
 
 
@@ -18,8 +18,7 @@ def nearest_center_forward(
     kernel: str = "",
     cuts: Mapping[str, int] | None = None,
 ) -> torch.Tensor:
-    """int64 [N]: the nearest center of every row. ``kernel`` names a filter (tests compare them);
-    by default the machine and the shape decide."""
+    """``kernel`` names a filter, for tests to compare; by default machine and shape decide."""
     out = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
     _C.nearest_center(
         view(z), view(centers), exact, kernel, torch.get_num_threads(), pointer(out), cuts

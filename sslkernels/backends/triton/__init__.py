@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import functools
 import importlib.util
 import os
-from typing import Any
 
 import torch
+
+from sslkernels.passes.selection import resolver
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -16,9 +17,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _LONGEST = 1 << 23
 _PRODUCTS = ("barlow_twins", "cdnv_sum", "cosine_gap_sum", "nt_xent", "sigreg", "vicreg")
 
-# Pass name -> the module that implements it; imported when first asked for, so that a process
-# without triton, or one that never meets a GPU, does not pay for it.
-_PASSES = {
+PASSES = {
     "barlow_twins_forward": "barlow_twins.forward",
     "barlow_twins_backward": "barlow_twins.gradient",
     "cdnv_sum": "mean_pairs.pairs",
@@ -35,16 +34,19 @@ _PASSES = {
     "vicreg_forward": "vicreg.forward",
     "vicreg_backward": "vicreg.gradient",
 }
-
-# What a caller asks for: an operator's passes are served together.
-_OPERATORS = {name.removesuffix("_forward") for name in _PASSES if "_backward" not in name}
+__getattr__ = resolver(__name__, PASSES)
 
 # Triton decides at import, kernel by kernel, whether a kernel is compiled or interpreted.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
+@functools.cache
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
 def unusable() -> str | None:
-    if importlib.util.find_spec("triton") is None:
+    if not _installed():
         return "triton is not installed (pip install 'sslkernels[triton]')"
     if not torch.cuda.is_available() and not INTERPRETED:
         return "no GPU that torch can use (TRITON_INTERPRET=1 runs the kernels on the CPU, slowly)"
@@ -59,8 +61,6 @@ def describe() -> str:
 
 
 def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
-    if pass_name not in _OPERATORS:
-        return f"has no {pass_name} kernel"
     if tensor.device.type == "cpu":
         if not INTERPRETED:
             return "expected GPU tensors (CPU tensors only under TRITON_INTERPRET=1)"
@@ -86,9 +86,3 @@ def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
     if tensor.dtype not in _DTYPES:
         return f"expected float16, bfloat16 and float32, got {str(tensor.dtype)[6:]}"
     return None
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PASSES:
-        return getattr(importlib.import_module(f"{__name__}.{_PASSES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
