@@ -1,7 +1,7 @@
 """Counts, means and scatter of every class, for K labelings of the same rows in one read of them.
 
-``class_moments_update(z, labels, counts, means, m2s, ignore_index) -> reports`` takes the K states
-as three lists. What every backend implements, on checked tensors of one device:
+``class_moments_update(z, labels, states, ignore_index) -> reports`` takes the K states as one list,
+three tensors after three. What every backend implements, on checked tensors of one device:
 
 ``class_moments_update(z, labels, states, ignore_index) -> reports``
 
@@ -32,30 +32,24 @@ from torch import Tensor
 from sslkernels.passes._declare import statistic
 
 
+def bad_label(name: str, row: int, value: int, num_classes: int, ignore_index: int) -> ValueError:
+    """The error for a label out of range, the same on every backend."""
+    return ValueError(
+        f"{name}: row {row} holds {value}, outside [0, {num_classes}) and not the "
+        f"ignore_index {ignore_index}"
+    )
+
+
 def _update(
-    backend: ModuleType,
-    z: Tensor,
-    labels: Tensor,
-    counts: Sequence[Tensor],
-    means: Sequence[Tensor],
-    m2s: Sequence[Tensor],
-    ignore_index: int,
+    backend: ModuleType, z: Tensor, labels: Tensor, states: Sequence[Tensor], ignore_index: int
 ) -> Tensor:
-    states = list(zip(counts, means, m2s, strict=True))
-    return backend.class_moments_update(z, labels, states, ignore_index)
+    one_by_one = iter(states)
+    grouped = list(zip(one_by_one, one_by_one, one_by_one, strict=True))
+    return backend.class_moments_update(z, labels, grouped, ignore_index)
 
 
-@statistic(
-    "(Tensor z, Tensor labels, Tensor(a!)[] counts, Tensor(b!)[] means, Tensor(c!)[] m2s, "
-    "SymInt ignore_index) -> Tensor",
-    _update,
-)
+@statistic("(Tensor z, Tensor labels, Tensor(a!)[] states, SymInt ignore_index) -> Tensor", _update)
 def class_moments_update(
-    z: Tensor,
-    labels: Tensor,
-    counts: Sequence[Tensor],
-    means: Sequence[Tensor],
-    m2s: Sequence[Tensor],
-    ignore_index: int,
+    z: Tensor, labels: Tensor, states: Sequence[Tensor], ignore_index: int
 ) -> Tensor:
     return labels.new_empty((torch.library.get_ctx().new_dynamic_size(), 2))

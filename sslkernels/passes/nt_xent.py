@@ -39,7 +39,6 @@ dense operations on every backend: with G_i = sum_{k != i, p(i)} P_ik (s_ik - s_
 
 from __future__ import annotations
 
-import importlib
 import math
 from typing import Any
 
@@ -48,7 +47,7 @@ from torch import Tensor
 
 from sslkernels.numerics.views import result_dtype
 from sslkernels.passes._declare import along, declare, differentiate, once_differentiable, save
-from sslkernels.passes.selection import select
+from sslkernels.passes.selection import named, select
 
 MIN_TEMPERATURE = 1e-6
 
@@ -82,13 +81,10 @@ def _backward(
     value = temperature.item()
     grad_x = grad_y = None
     if need_x or need_y:
-        grad_x, grad_y = importlib.import_module(backend).nt_xent_backward(
-            grad, x, y, rows, value, need_x, need_y
-        )
+        grad_x, grad_y = named(backend).nt_xent_backward(grad, x, y, rows, value, need_x, need_y)
     on_temperature = None
     if need_temperature:
-        passes = importlib.import_module("sslkernels.backends.torch.nt_xent")
-        slopes = passes.nt_xent_by_temperature(x, y, rows, value)
+        slopes = named("torch").nt_xent_by_temperature(x, y, rows, value)
         on_temperature = (slopes * grad).sum().to(temperature)
     results = (grad_x, grad_y, on_temperature)
     first, second, third = (x.new_empty(0) if g is None else g for g in results)

@@ -69,10 +69,6 @@ def named(backend: str) -> ModuleType:
     return _module(backend.rpartition(".")[2])
 
 
-def _preference(device: torch.device) -> tuple[str, ...]:
-    return ("cpu", "torch") if device.type == "cpu" else ("triton", "torch")
-
-
 def backends() -> dict[str, BackendStatus]:
     """Every backend by name, whether it is usable on this machine, and why or how.
 
@@ -122,11 +118,12 @@ def use_backend(name: str) -> Iterator[None]:
 def select(pass_name: str, tensor: torch.Tensor) -> ModuleType:
     """The backend module that serves ``pass_name`` for ``tensor``."""
     chosen = _chosen.get()
-    candidates = (chosen,) if chosen is not None else _preference(tensor.device)
+    preferred = ("cpu", "torch") if tensor.is_cpu else ("triton", "torch")
+    candidates = preferred if chosen is None else (chosen,)
     reasons = []
     for name in candidates:
         module = _module(name)
-        reason = module.unusable() or _lacks(module, pass_name) or module.cannot(pass_name, tensor)
+        reason = module.unusable() or _lacks(name, pass_name) or module.cannot(pass_name, tensor)
         if reason is None:
             return module
         reasons.append(f"{name}: {reason}")
@@ -136,8 +133,9 @@ def select(pass_name: str, tensor: torch.Tensor) -> ModuleType:
     )
 
 
-def _lacks(module: ModuleType, pass_name: str) -> str | None:
-    passes = module.PASSES
+@functools.cache
+def _lacks(backend: str, pass_name: str) -> str | None:
+    passes = _module(backend).PASSES
     if pass_name in passes or f"{pass_name}_forward" in passes:
         return None
     return f"has no {pass_name} kernel"

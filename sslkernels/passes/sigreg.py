@@ -55,6 +55,16 @@ class SIGRegSettings(NamedTuple):
         return (self.t_max - self.t_min) / (self.num_knots - 1)
 
 
+def step_beside(z: Tensor, step: Tensor) -> Tensor:
+    """``step`` on z's device. From the CPU it goes by value, in the launch that writes it: a copy
+    from pageable memory may not be captured in a graph."""
+    if step.device == z.device:
+        return step
+    if step.device.type == "cpu":
+        return torch.full((), int(step), dtype=torch.int64, device=z.device)
+    return step.to(z.device, non_blocking=True)
+
+
 _SETTINGS = "SymInt num_slices, SymInt num_knots, float t_min, float t_max, SymInt seed"
 
 

@@ -43,7 +43,7 @@ def describe() -> str:
 
 
 def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         return f"expected CPU tensors, got one on {tensor.device}"
     if tensor.dtype not in _DTYPES:
         return f"expected float16, bfloat16, float32 and float64, got {tensor.dtype}"

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from sslkernels import _checks
 from sslkernels.backends.cpu import _C
 from sslkernels.backends.cpu._views import pointer, view
+from sslkernels.passes.class_moments import bad_label
 
 
 def class_moments_update(
@@ -36,5 +36,5 @@ def class_moments_update(
     )
     if row >= 0:
         name = "labels" if len(states) == 1 else f"labels[{labeling}]"
-        raise _checks.bad_label(name, row, value, len(states[labeling][0]), ignore_index)
+        raise bad_label(name, row, value, len(states[labeling][0]), ignore_index)
     return labels.new_empty((0, 2))

@@ -15,6 +15,8 @@ def unit_moments_forward(
     cuts: Mapping[str, int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One read of z; the bits do not depend on the number of threads."""
-    mean, m2 = torch.empty(2, z.shape[1], dtype=torch.float64, device=z.device)
-    _C.unit_moments(view(z), torch.get_num_threads(), pointer(mean), pointer(m2), cuts)
+    make = z.new_empty if len(z) else z.new_zeros
+    mean, m2 = (make(z.shape[1], dtype=torch.float64) for _ in range(2))
+    if len(z):
+        _C.unit_moments(view(z), torch.get_num_threads(), pointer(mean), pointer(m2), cuts)
     return mean, m2

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sslkernels import _checks
+from sslkernels.passes.class_moments import bad_label
 
 # 16 MiB of float64: malloc keeps blocks below 32 MiB, and faulting in fresh ones doubled the time.
 _CHUNK_ELEMENTS = 1 << 21
@@ -40,7 +40,7 @@ def _check_labels(labels: torch.Tensor, sizes: Sequence[int], ignore_index: int)
         if bad.any():
             row = int(bad.to(torch.uint8).argmax())
             name = "labels" if len(sizes) == 1 else f"labels[{k}]"
-            raise _checks.bad_label(name, row, int(row_labels[row]), size, ignore_index)
+            raise bad_label(name, row, int(row_labels[row]), size, ignore_index)
 
 
 def _add(
