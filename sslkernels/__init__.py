@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+import sslkernels.backends  # noqa: F401  (before the function of that name takes its place)
 from sslkernels.evaluation import Evaluation, evaluate
 from sslkernels.losses import (
     BarlowTwinsLoss,

@@ -113,11 +113,3 @@ def one_of(value: str, name: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
     return value
-
-
-def bad_label(name: str, row: int, value: int, num_classes: int, ignore_index: int) -> ValueError:
-    """The error for a label out of range, the same on every backend."""
-    return ValueError(
-        f"{name}: row {row} holds {value}, outside [0, {num_classes}) and not the "
-        f"ignore_index {ignore_index}"
-    )

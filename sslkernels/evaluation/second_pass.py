@@ -27,7 +27,7 @@ from sslkernels.evaluation.rows import Rows
 from sslkernels.evaluation.settings import Settings
 from sslkernels.evaluation.sums import FewShotHits, Sample, ScatterSums, tightest
 from sslkernels.numerics.means import all_distances
-from sslkernels.passes.selection import select
+from sslkernels.passes.class_projections import class_projections
 from sslkernels.statistics.class_moments import ClassMoments
 from sslkernels.statistics.directional_cdnv import DirectionalCDNVPass
 from sslkernels.statistics.ncc_scores import NCCScoresPass
@@ -112,7 +112,7 @@ class TrainPass(Parts):
         for k, m in enumerate(self.moments):
             classes = rows.classes[k].masked_fill(rows.classes[k] == self._ignore, -1)
             directional = self.directional[k] if self.directional else None
-            rank, alone, spread = select("class_projections", rows.z).class_projections_forward(
+            rank, alone, spread = class_projections(
                 rows.z,
                 classes,
                 self._centers[k],

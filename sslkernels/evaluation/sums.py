@@ -10,7 +10,8 @@ import torch
 from sslkernels.evaluation.first_pass import FirstPass, places
 from sslkernels.evaluation.rows import Rows, unit
 from sslkernels.evaluation.settings import Settings
-from sslkernels.passes.selection import select
+from sslkernels.passes.nearest_center import nearest_center
+from sslkernels.passes.scatter import scatter_update
 from sslkernels.statistics._sums import Sums
 from sslkernels.statistics.class_moments import ClassMoments
 from sslkernels.statistics.few_shot import FewShot
@@ -31,7 +32,7 @@ class ScatterSums(Sums):
 
     def update(self, z: torch.Tensor, classes: torch.Tensor) -> None:
         """Add rows [n, D] of ``classes`` [n], -1 where they count nowhere."""
-        select("scatter_update", z).scatter_update(z, classes, self._centers, self.upper)
+        scatter_update(z, classes, self._centers, self.upper)
 
 
 class Sample(Sums):
@@ -88,8 +89,7 @@ class FewShotHits(Sums):
             if self._training:
                 asked[places(rows.index, drawn).to(asked.device)] = False
             if asked.any():
-                pass_ = select("nearest_center", rows.z).nearest_center_forward
-                found = pass_(rows.z, self._centers[i], True)
+                found = nearest_center(rows.z, self._centers[i], True)
                 self._sums["hits"][i] += ((found == labels) & asked).sum()
                 self._sums["asked"][i] += asked.sum()
 

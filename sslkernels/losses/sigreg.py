@@ -26,6 +26,7 @@ from sslkernels._checks import positive_int
 from sslkernels.distributed import batch as _distributed
 from sslkernels.distributed.sigreg import total_sums
 from sslkernels.losses import _checks
+from sslkernels.numerics.views import result_dtype
 from sslkernels.passes.sigreg import SIGRegSettings
 from sslkernels.passes.sigreg import sigreg as _sums
 
@@ -199,18 +200,16 @@ def _terms(
         sums, n = _sums(z, _as_tensor(step), *settings), z.shape[0]
     else:
         sums, n = total_sums(z, step, settings, (scale_by_n,), group, check)
+    # Few operations: on a small batch their number, not their size, is what they cost.
     num_slices, num_knots, t_min, *_ = settings
     spacing = settings.spacing()
     t = t_min + spacing * torch.arange(num_knots, dtype=torch.float64, device=z.device)
-    target = torch.exp(-0.5 * t * t)
-    weight = 2 * spacing * target
-    weight[0] *= 0.5
-    weight[-1] *= 0.5
+    target = torch.zeros(num_knots, 2, dtype=torch.float64, device=z.device)
+    target[:, 0] = torch.exp(-0.5 * t * t)
+    weight = target[:, :1] * (2 * spacing * (n if scale_by_n else 1) / num_slices)
+    weight[0].mul_(0.5)
+    weight[-1].mul_(0.5)
 
-    means = sums / n
-    real = (means[..., 0] - target).square().mul(weight).sum() / num_slices
-    imaginary = means[..., 1].square().mul(weight).sum() / num_slices
-    terms = torch.stack((real + imaginary, real, imaginary))
-    if scale_by_n:
-        terms = terms * n
-    return terms.to(torch.float64 if z.dtype == torch.float64 else torch.float32)
+    parts = ((sums / n - target).square().sum(0) * weight).sum(0)  # real, imaginary
+    terms = torch.cat((parts.sum(0, keepdim=True), parts))
+    return terms.to(result_dtype(z.dtype))

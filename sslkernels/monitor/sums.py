@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sslkernels.evaluation.rows import unit
 from sslkernels.monitor.ridge import Ridge, RidgeProbe
-from sslkernels.passes.selection import select
+from sslkernels.passes.class_projections import class_projections
 from sslkernels.statistics import (
     ClassMoments,
     DirectionalCDNVPass,
@@ -110,7 +110,7 @@ class SecondSums:
             labels = given.masked_fill(given == IGNORE, -1)
             if self._training:
                 # One rows-x-centers product serves NCC and directional CDNV.
-                rank, alone, spread = select("class_projections", z).class_projections_forward(
+                rank, alone, spread = class_projections(
                     z, labels, self._centers[k], self._first.raw[k].counts, True
                 )
                 self.scores[k].add(labels, rank, alone)

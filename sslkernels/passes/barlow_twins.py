@@ -40,7 +40,6 @@ What every backend implements, on checked tensors of one device, x and y being [
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
@@ -48,7 +47,7 @@ from torch import Tensor
 
 from sslkernels.numerics.views import result_dtype, wide
 from sslkernels.passes._declare import along, declare, differentiate, once_differentiable, save
-from sslkernels.passes.selection import select
+from sslkernels.passes.selection import named, select
 
 
 def _forward(x: Tensor, y: Tensor, lambda_: float, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,9 +78,7 @@ def _backward(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """An unneeded gradient is an empty tensor: an operator cannot return None."""
-    grads = importlib.import_module(backend).barlow_twins_backward(
-        grad, x, y, columns, gram, lambda_, need_x, need_y
-    )
+    grads = named(backend).barlow_twins_backward(grad, x, y, columns, gram, lambda_, need_x, need_y)
     grad_x, grad_y = (x.new_empty(0) if g is None else g for g in grads)
     return grad_x, grad_y
 

@@ -43,7 +43,6 @@ of rows of u over the temperature, its gradient is -radial of all rows / (2 temp
 
 from __future__ import annotations
 
-import importlib
 import math
 from typing import Any
 
@@ -52,7 +51,7 @@ from torch import Tensor
 
 from sslkernels.numerics.views import result_dtype
 from sslkernels.passes._declare import along, declare, differentiate, once_differentiable, save
-from sslkernels.passes.selection import select
+from sslkernels.passes.selection import named, select
 
 MIN_TEMPERATURE = 1e-6
 
@@ -84,7 +83,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """An unneeded gradient is an empty tensor: an operator cannot return None."""
     value = temperature.item()
-    grad_x, grad_y, radial = importlib.import_module(backend).nt_xent_backward(
+    grad_x, grad_y, radial = named(backend).nt_xent_backward(
         grad, x, y, rows, value, need_x, need_y, need_temperature
     )
     on_temperature = None if radial is None else by_temperature(radial, value).to(temperature)

@@ -1,9 +1,14 @@
 """Which backend serves a call, and why another cannot.
 
-A backend is a module of passes. Each passes module also says
+A backend is a package ``sslkernels.backends.NAME`` that says of itself
 
+* ``PASSES``, a table: the name of a function that the contracts in this folder ask for -> the
+  module, relative to the package, that holds it;
 * ``unusable() -> str | None``: why it cannot run on this machine at all;
-* ``cannot(pass_name, tensor) -> str | None``: why it cannot serve this pass for this tensor.
+* ``describe() -> str``: how it will run;
+* ``cannot(pass_name, tensor) -> str | None``: why it cannot serve this pass for this tensor;
+
+and whose functions are attributes of the package by :func:`resolver`.
 
 An explicit choice (:func:`use_backend`) never falls back. Without one, the first backend in the
 device's order of preference that can serve the call does; when none can, the error lists every
@@ -14,10 +19,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import importlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -37,12 +44,29 @@ class BackendStatus(NamedTuple):
     reason: str
 
 
+def resolver(package: str, passes: Mapping[str, str]) -> Callable[[str], Any]:
+    """``__getattr__`` of a backend: its passes, imported when first asked for, so that a process
+    that needs none pays for none."""
+
+    def resolve(name: str) -> Any:
+        if name not in passes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        function = getattr(importlib.import_module(f".{passes[name]}", package), name)
+        setattr(sys.modules[package], name, function)  # found there from now on
+        return function
+
+    return resolve
+
+
+@functools.cache
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"sslkernels.backends.{name}")
 
 
-def _preference(device: torch.device) -> tuple[str, ...]:
-    return ("cpu", "torch") if device.type == "cpu" else ("triton", "torch")
+def named(backend: str) -> ModuleType:
+    """The backend whose ``__name__`` a forward pass has kept for the backward pass, which may run
+    on another thread, where a use_backend block is not seen."""
+    return _module(backend.rpartition(".")[2])
 
 
 def backends() -> dict[str, BackendStatus]:
@@ -94,11 +118,12 @@ def use_backend(name: str) -> Iterator[None]:
 def select(pass_name: str, tensor: torch.Tensor) -> ModuleType:
     """The backend module that serves ``pass_name`` for ``tensor``."""
     chosen = _chosen.get()
-    candidates = (chosen,) if chosen is not None else _preference(tensor.device)
+    preferred = ("cpu", "torch") if tensor.is_cpu else ("triton", "torch")
+    candidates = preferred if chosen is None else (chosen,)
     reasons = []
     for name in candidates:
         module = _module(name)
-        reason = module.unusable() or module.cannot(pass_name, tensor)
+        reason = module.unusable() or _lacks(name, pass_name) or module.cannot(pass_name, tensor)
         if reason is None:
             return module
         reasons.append(f"{name}: {reason}")
@@ -106,3 +131,11 @@ def select(pass_name: str, tensor: torch.Tensor) -> ModuleType:
         f"no backend can serve {pass_name} for {tensor.dtype} on {tensor.device}: "
         + "; ".join(reasons)
     )
+
+
+@functools.cache
+def _lacks(backend: str, pass_name: str) -> str | None:
+    passes = _module(backend).PASSES
+    if pass_name in passes or f"{pass_name}_forward" in passes:
+        return None
+    return f"has no {pass_name} kernel"

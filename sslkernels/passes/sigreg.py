@@ -32,14 +32,13 @@ What every backend implements, on a checked z [N, D], any strides:
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sslkernels.passes._declare import declare, differentiate, once_differentiable, save
-from sslkernels.passes.selection import select
+from sslkernels.passes.selection import named, select
 
 
 class SIGRegSettings(NamedTuple):
@@ -56,6 +55,16 @@ class SIGRegSettings(NamedTuple):
         return (self.t_max - self.t_min) / (self.num_knots - 1)
 
 
+def step_beside(z: Tensor, step: Tensor) -> Tensor:
+    """``step`` on z's device. From the CPU it goes by value, in the launch that writes it: a copy
+    from pageable memory may not be captured in a graph."""
+    if step.device == z.device:
+        return step
+    if step.device.type == "cpu":
+        return torch.full((), int(step), dtype=torch.int64, device=z.device)
+    return step.to(z.device, non_blocking=True)
+
+
 _SETTINGS = "SymInt num_slices, SymInt num_knots, float t_min, float t_max, SymInt seed"
 
 
@@ -70,7 +79,7 @@ def _forward_fake(z: Tensor, step: Tensor, *settings: Any) -> Tensor:
 
 def _backward(grad: Tensor, z: Tensor, step: Tensor, *options: Any) -> Tensor:
     *settings, backend = options
-    passes = importlib.import_module(backend)
+    passes = named(backend)
     return passes.sigreg_backward(grad, z, step, SIGRegSettings(*settings))
 
 
@@ -103,7 +112,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _along(ctx: Any, on_z: Tensor, *_: None) -> Tensor:
-    passes = importlib.import_module("sslkernels.backends.torch.sigreg")
+    passes = named("torch")
     z, step = ctx.saved_tensors
     return passes.sigreg_along(on_z, z, step, SIGRegSettings(*ctx.settings))
 

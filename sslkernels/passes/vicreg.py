@@ -61,7 +61,7 @@ from torch import Tensor
 
 from sslkernels.numerics.views import result_dtype, wide
 from sslkernels.passes._declare import along, declare, differentiate, save
-from sslkernels.passes.selection import select
+from sslkernels.passes.selection import named, select
 
 
 class VICRegSettings(NamedTuple):
@@ -129,7 +129,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     """An unneeded gradient is an empty tensor: an operator cannot return None."""
     *settings, need_x, need_y, backend = options
-    grad_x, grad_y = importlib.import_module(backend).vicreg_backward(
+    grad_x, grad_y = named(backend).vicreg_backward(
         grad,
         problems(x),
         None if y is None else problems(y),

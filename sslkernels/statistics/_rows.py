@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from sslkernels import _checks
+from sslkernels.passes.class_moments import bad_label
 
 BLOCK = 2048  # rows per block: 32 MB of float64 at D = 2048
 _CHUNK = 65536  # rows sorted by class at a time, so that a memory-mapped file is read in order
@@ -31,7 +32,7 @@ def checked(
     if bad.any():
         row = int(bad.nonzero()[0])
         value = int(given[row])
-        raise _checks.bad_label("labels" + suffix, row, value, num_classes, ignore_index)
+        raise bad_label("labels" + suffix, row, value, num_classes, ignore_index)
     return rows, given.masked_fill(~used, -1)
 
 

@@ -19,7 +19,7 @@ import torch
 from sslkernels import _checks
 from sslkernels._gate import gated
 from sslkernels.numerics.means import around_their_mean, squared_distances
-from sslkernels.passes.selection import select
+from sslkernels.passes.mean_pairs import cdnv_sum
 from sslkernels.statistics.class_moments import ClassMoments
 
 
@@ -52,7 +52,7 @@ def cdnv(m: ClassMoments, *, reduction: str = "mean", convention: str = "galanti
     ]
     if reduction == "mean":
         counts = m.counts  # first: this is where a device's bad label is reported
-        total, pairs = select("cdnv_sum", m._mean).cdnv_sum(m._mean, m.m2, counts)
+        total, pairs = cdnv_sum(m._mean, m.m2, counts)
         return 2 * scale * total / pairs
     filled = (m.counts > 0).nonzero().squeeze(1)
     means, variances = around_their_mean(m.centers()[filled]), m.variances[filled]

@@ -20,7 +20,8 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
-from sslkernels.passes.selection import select
+from sslkernels.numerics.views import result_dtype
+from sslkernels.passes.class_moments import bad_label, class_moments_update
 from sslkernels.statistics import _rows
 from sslkernels.statistics._state import kept, load_state
 
@@ -277,7 +278,7 @@ class ClassMoments:
         for name, report, ignore_index in reports:
             row, value = report.tolist()
             if row >= 0:
-                raise _checks.bad_label(name, row, value, self.num_classes, ignore_index)
+                raise bad_label(name, row, value, self.num_classes, ignore_index)
 
 
 @gated
@@ -293,19 +294,23 @@ def update_all(
         ignore_index: rows with this label are skipped, per labeling.
     """
     z = _checks.embeddings(_checks.as_tensor(z, "z"))
-    rows = _checks.labelings(_checks.as_tensor(labels, "labels"), len(moments), z)
+    _merge_rows(moments, z, _checks.as_tensor(labels, "labels"), ignore_index)
+
+
+def _merge_rows(
+    moments: Sequence[ClassMoments], z: torch.Tensor, labels: torch.Tensor, ignore_index: int
+) -> None:
+    rows = _checks.labelings(labels, len(moments), z)
     for m in moments:
         if m.dim != z.shape[1]:
             raise ValueError(f"z: expected {m.dim} columns, got shape {list(z.shape)}")
         if m.device != z.device:
             raise ValueError(f"z: is on {z.device}, the moments are on {m.device}")
-    states = [(m._counts, m._mean, m._m2) for m in moments]
-    pass_ = select("class_moments_update", z).class_moments_update
-    reports = pass_(z, rows, states, ignore_index)
-    if reports is not None:
-        for k, m in enumerate(moments):
-            name = "labels" if len(moments) == 1 else f"labels[{k}]"
-            m._reports.append((name, reports[k], ignore_index))
+    states = [t for m in moments for t in (m._counts, m._mean, m._m2)]
+    reports = class_moments_update(z, rows, states, ignore_index)
+    for k, report in enumerate(reports if len(reports) else ()):
+        name = "labels" if len(moments) == 1 else f"labels[{k}]"
+        moments[k]._reports.append((name, report, ignore_index))
 
 
 @gated
@@ -354,14 +359,14 @@ def class_moments(
         raise ValueError(
             f"num_classes: expected {labels.shape[0]} ints, one per labeling, got {len(sizes)}"
         )
-    dtype = torch.float64 if z.dtype == torch.float64 else torch.float32
+    dtype = result_dtype(z.dtype)
     moments = tuple(
         ClassMoments.empty(
             _checks.positive_int(c, "num_classes"), z.shape[1], device=z.device, dtype=dtype
         )
         for c in sizes
     )
-    update_all(moments, z, labels, ignore_index=ignore_index)
+    _merge_rows(moments, z, labels, ignore_index)
     return moments if several else moments[0]
 
 

@@ -25,7 +25,7 @@ import torch
 from sslkernels import _checks
 from sslkernels._gate import gated
 from sslkernels.numerics.means import around_their_mean, squared_distances
-from sslkernels.passes.selection import select
+from sslkernels.passes.class_projections import class_projections
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import Sums, class_moments_of
 from sslkernels.statistics.class_moments import ClassMoments
@@ -129,10 +129,9 @@ class DirectionalCDNVPass(Sums):
         return self
 
     def _add_means(self, rows: torch.Tensor, position: torch.Tensor) -> None:
-        pass_ = select("class_projections", rows).class_projections_forward
         means = self._centers[self._filled]
         for x, p in _rows.chunks(rows, position, len(means)):
-            self._add(p, pass_(x, p, means, None, True)[2])
+            self._add(p, class_projections(x, p, means, None, True)[2])
 
     def add(self, classes: torch.Tensor, spread: torch.Tensor) -> None:
         """Add what the pass ``class_projections`` has found of rows of ``classes``; for the mean.

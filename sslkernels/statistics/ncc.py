@@ -13,6 +13,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
+from sslkernels.passes.class_moments import bad_label
 from sslkernels.passes.nearest_center import nearest_center
 from sslkernels.statistics import _rows
 from sslkernels.statistics.class_moments import ClassMoments
@@ -80,7 +81,7 @@ def ncc_accuracy(
     bad = used & ((target < 0) | (target >= size))
     if bad.any():
         row = int(bad.nonzero()[0])
-        raise _checks.bad_label("labels", row, int(target[row]), size, ignore_index)
+        raise bad_label("labels", row, int(target[row]), size, ignore_index)
     hits = (_predict(rows, means, precision) == target) & used
     share = hits.sum(dtype=torch.float64) / used.sum()
     return _rows.result(share, z)

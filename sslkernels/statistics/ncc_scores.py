@@ -26,8 +26,8 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
+from sslkernels.passes.class_projections import class_projections
 from sslkernels.passes.nearest_center import nearest_center
-from sslkernels.passes.selection import select
 from sslkernels.statistics import _rows
 from sslkernels.statistics._sums import Sums
 from sslkernels.statistics.class_moments import ClassMoments
@@ -124,9 +124,8 @@ class NCCScoresPass(Sums):
             found = nearest_center(rows, self._centers, True)
             self.add(classes, (found != classes) * size, torch.zeros_like(found, dtype=torch.bool))
             return self
-        pass_ = select("class_projections", rows).class_projections_forward
         for x, c in _rows.chunks(rows, classes, size):
-            rank, alone, _ = pass_(x, c, self._centers, self._counts, False)
+            rank, alone, _ = class_projections(x, c, self._centers, self._counts, False)
             self.add(c, rank, alone)
         return self
 

@@ -36,7 +36,8 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
-from sslkernels.passes.selection import select
+from sslkernels.passes.mean_pairs import cosine_gap_sum
+from sslkernels.passes.nearest_center import nearest_center
 from sslkernels.statistics import _rows
 from sslkernels.statistics._dense import threads_for
 from sslkernels.statistics._sums import Sums, class_moments_of
@@ -205,7 +206,7 @@ class Disagreements(Sums):
 
     def update(self, rows: torch.Tensor, classes: torch.Tensor) -> None:
         """Add rows [n, D]; ``classes`` [n] is -1 for those that count nowhere."""
-        nearest = select("nearest_center", rows).nearest_center_forward(rows, self._centers, True)
+        nearest = nearest_center(rows, self._centers, True)
         predicted = torch.cat(
             [
                 torch.addmm(self._bias, x.double(), self._weight.T).argmax(1)
@@ -306,7 +307,7 @@ def _finish(
         w = classifier[0][between.filled]
         nc3 = (w / w.norm() - means / means.norm()).square().sum() if size > 1 else none
     m = between.moments
-    gaps, pairs = select("cosine_gap_sum", m._mean).cosine_gap_sum(m._mean, m.counts)
+    gaps, pairs = cosine_gap_sum(m._mean, m.counts)
     return NeuralCollapse(nc1, equinorm, gaps / pairs, nc3)
 
 

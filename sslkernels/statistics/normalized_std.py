@@ -16,7 +16,7 @@ import torch
 
 from sslkernels import _checks
 from sslkernels._gate import gated
-from sslkernels.passes.selection import select
+from sslkernels.passes.unit_moments import unit_moments
 from sslkernels.statistics import _rows
 from sslkernels.statistics._state import check_state, kept, load_state
 
@@ -86,7 +86,7 @@ class NormalizedMoments:
         rows = _checks.embeddings(_checks.as_tensor(z, "z"))
         _rows.fits(rows, len(self.mean), self.mean.device)
         if len(rows):
-            mean, m2 = select("unit_moments", rows).unit_moments_forward(rows)
+            mean, m2 = unit_moments(rows)
             self._add(self.count.new_tensor(len(rows)), mean, m2)
         return self
 

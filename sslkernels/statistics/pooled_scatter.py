@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from sslkernels._gate import gated
-from sslkernels.passes.selection import select
+from sslkernels.passes.scatter import scatter_update
 from sslkernels.statistics import _rows
 from sslkernels.statistics._state import check_state, copied, kept, load_state
 from sslkernels.statistics.class_moments import ClassMoments, class_moments
@@ -109,7 +109,7 @@ class PooledScatter:
         assert isinstance(batch, ClassMoments)
         own = batch.centers()
         _add_weighted(self._upper, m.counts[touched], batch.counts, own - m.centers()[touched])
-        select("scatter_update", rows).scatter_update(rows, local, own, self._upper)
+        scatter_update(rows, local, own, self._upper)
         m.update(rows, classes, ignore_index=-1)
         return self
 
@@ -214,4 +214,4 @@ def add_gram(upper: torch.Tensor, x: torch.Tensor) -> None:
     """``upper += x^T x`` on and above the diagonal; x [N, D] in float64."""
     one_class = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     origin = x.new_zeros(1, x.shape[1])
-    select("scatter_update", x).scatter_update(x, one_class, origin, upper)
+    scatter_update(x, one_class, origin, upper)

@@ -12,7 +12,7 @@ import torch
 import sslkernels as ssk
 from sslkernels.backends.cpu import _C
 from sslkernels.backends.cpu import mean_pairs as cpu
-from sslkernels.backends.torch import pairs as plain
+from sslkernels.backends.torch import mean_pairs as plain
 from tests.class_means import Moments, moments, want_cdnv, want_cosines
 from tests.isa import WIDTHS
 

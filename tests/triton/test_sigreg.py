@@ -9,12 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sslkernels as ssk
 from sslkernels import reference
-from sslkernels.backends.torch.sigreg import step_beside
 from sslkernels.backends.triton.core import launch
 from sslkernels.backends.triton.product import tiles
 from sslkernels.backends.triton.sigreg import forward as sigreg
 from sslkernels.backends.triton.sigreg import slices as sigreg_slices
-from sslkernels.passes.sigreg import SIGRegSettings
+from sslkernels.passes.sigreg import SIGRegSettings, step_beside
 from sslkernels.reference.sigreg import slices
 from tests.triton import loss_cases
 from tests.triton.loss_cases import DTYPES, FLOOR, LAYOUTS, array, error, strided

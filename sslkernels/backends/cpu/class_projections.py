@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
+from sslkernels.backends.cpu import _C
 from sslkernels.backends.cpu._views import pointer, view
 
 
@@ -20,7 +20,6 @@ def class_projections_forward(
     between: torch.Tensor | None = None,  # float64 [C, C] contiguous
     cuts: Mapping[str, int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """``(rank, alone, spread)`` as :mod:`sslkernels.backends.torch.class_projections` says."""
     n, c = len(z), len(centers)
     rank = torch.empty(n, dtype=torch.int64, device=z.device)
     alone = torch.empty(n, dtype=torch.bool, device=z.device)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
+from sslkernels.backends.cpu import _C
 from sslkernels.backends.cpu._views import pointer, view
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from sslkernels.backends.cpu import _C  # type: ignore[attr-defined]
+from sslkernels.backends.cpu import _C
 from sslkernels.backends.cpu._views import pointer, view
 
 
@@ -17,13 +17,8 @@ def scatter_update(
     upper: torch.Tensor,  # float64 [D, D], contiguous
     cuts: Mapping[str, int] | None = None,
 ) -> None:
-    """Adds ``sum_i (z_i - mu_i) (z_i - mu_i)^T``, mu_i the center of row i's class, to ``upper`` on
-    and above its diagonal, in place.
-
-    Differences and products in float64. What is not finite spreads as in any sum. The bits do not
-    depend on the number of threads. Memory: 8 MB, or 256 rows in float64 if that is more, and 8
-    bytes per row.
-    """
+    """The bits do not depend on the number of threads. Memory: 8 MB, or 256 rows in float64 if that
+    is more, and 8 bytes per row."""
     _C.scatter_update(
         view(z),
         pointer(classes),

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import torch
 
-from sslkernels.backends.torch.barlow_twins import (  # noqa: F401
-    barlow_twins_backward,
-    barlow_twins_forward,
-)
-from sslkernels.backends.torch.class_moments import class_moments_update  # noqa: F401
-from sslkernels.backends.torch.class_projections import class_projections_forward  # noqa: F401
-from sslkernels.backends.torch.nearest_center import nearest_center_forward  # noqa: F401
-from sslkernels.backends.torch.nt_xent import nt_xent_backward, nt_xent_forward  # noqa: F401
-from sslkernels.backends.torch.pairs import cdnv_sum, cosine_gap_sum  # noqa: F401
-from sslkernels.backends.torch.scatter import scatter_update  # noqa: F401
-from sslkernels.backends.torch.sigreg import sigreg_backward, sigreg_forward  # noqa: F401
-from sslkernels.backends.torch.unit_moments import unit_moments_forward  # noqa: F401
-from sslkernels.backends.torch.vicreg import vicreg_backward, vicreg_forward  # noqa: F401
+from sslkernels.passes.selection import resolver
+
+PASSES = {
+    "barlow_twins_backward": "barlow_twins",
+    "barlow_twins_forward": "barlow_twins",
+    "cdnv_sum": "mean_pairs",
+    "class_moments_update": "class_moments",
+    "class_projections_forward": "class_projections",
+    "cosine_gap_sum": "mean_pairs",
+    "nearest_center_forward": "nearest_center",
+    "nt_xent_backward": "nt_xent",
+    "nt_xent_by_temperature": "nt_xent",
+    "nt_xent_forward": "nt_xent",
+    "scatter_update": "scatter",
+    "sigreg_along": "sigreg",
+    "sigreg_backward": "sigreg",
+    "sigreg_forward": "sigreg",
+    "unit_moments_forward": "unit_moments",
+    "vicreg_backward": "vicreg",
+    "vicreg_forward": "vicreg",
+}
+__getattr__ = resolver(__name__, PASSES)
 
 
 def unusable() -> str | None:

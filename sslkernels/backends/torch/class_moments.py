@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sslkernels import _checks
+from sslkernels.passes.class_moments import bad_label
 
 # 16 MiB of float64: malloc keeps blocks below 32 MiB, and faulting in fresh ones doubled the time.
 _CHUNK_ELEMENTS = 1 << 21
@@ -24,19 +24,14 @@ def class_moments_update(
     ignore_index: int,
     *,
     elements: int = _CHUNK_ELEMENTS,
-) -> None:
-    """Merges the batch into K states ``(counts [C], mean [C, D], m2 [C])``, in place.
-
-    Raises:
-        ValueError: a label out of range; no state has changed then. Finding out waits for the
-            device.
-    """
+) -> torch.Tensor:
     _check_labels(labels, [len(counts) for counts, _, _ in states], ignore_index)
     rows = max(1, elements // z.shape[1])
     for chunk, chunk_labels in zip(z.split(rows), labels.split(rows, dim=1), strict=True):
         wide = chunk.to(torch.float64)
         for row_labels, state in zip(chunk_labels, states, strict=True):
             _add(wide, row_labels, state, ignore_index)
+    return labels.new_empty((0, 2))
 
 
 def _check_labels(labels: torch.Tensor, sizes: Sequence[int], ignore_index: int) -> None:
@@ -45,7 +40,7 @@ def _check_labels(labels: torch.Tensor, sizes: Sequence[int], ignore_index: int)
         if bad.any():
             row = int(bad.to(torch.uint8).argmax())
             name = "labels" if len(sizes) == 1 else f"labels[{k}]"
-            raise _checks.bad_label(name, row, int(row_labels[row]), size, ignore_index)
+            raise bad_label(name, row, int(row_labels[row]), size, ignore_index)
 
 
 def _add(

@@ -1,11 +1,6 @@
 r"""``class_projections`` in plain torch operations, by tiles of rows in class order and centers.
 
-With g the mean of the centers, ``v_j = mu_j - g`` and ``r = z - mu_y`` for a row of class y, one
-float64 product serves both results::
-
-    t_j = r . (mu_j - mu_y) = r . v_j - r . v_y
-    ||z - mu_j||^2 = ||r||^2 + ||mu_j - mu_y||^2 - 2 t_j
-
+With g the mean of the centers and v_j = mu_j - g, a float64 product gives t_j = r . v_j - r . v_y.
 A block of sorted rows holds few classes, so distances between means are taken once per class. With
 ``reach = max ||v_j||``, the products of D terms put a distance off by less than
 ``4 (D + 4) eps (||r|| + 2 reach)^2``; comparisons within that are made again from differences.
@@ -25,29 +20,15 @@ _PAIR_CHUNK = 4096  # comparisons made again at a time: 4096 x D differences
 def class_projections_forward(
     z: torch.Tensor,  # [N, D] embeddings, any strides
     classes: torch.Tensor,  # int64 [N], -1 for rows to skip
-    centers: torch.Tensor,  # float64 [C, D]; a row that is not finite is an empty class
-    counts: torch.Tensor | None,  # int64 [C], rows behind each center
+    centers: torch.Tensor,  # float64 [C, D]
+    counts: torch.Tensor | None,  # int64 [C]
     directional: bool,
-    between: torch.Tensor | None = None,  # float64 [C, C], ||mu_i - mu_j||^2
+    between: torch.Tensor | None = None,  # float64 [C, C]
     *,
     block: int = _BLOCK,
     columns: int = _COLUMNS,
     pair_chunk: int = _PAIR_CHUNK,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Where the own center of each row stands among all, and projections on lines between centers.
-
-    ``between``, as ``pairs.all_distances`` makes it, saves a caller with many batches of rows from
-    having the distances between centers taken anew for each; a backend may leave it unused.
-
-    Returns:
-        rank: int64 [N], how many centers are nearer than that of the row's class, ties to the
-            lowest class; -1 for skipped rows, C where the row or its own center is not finite.
-        alone: bool [N], whether the own center stays the nearest once the row has left its class;
-            False without ``counts``.
-        spread: float64 [C], over the rows of class i and the other centers j the sum of
-            ``((z - mu_i) . (mu_j - mu_i))^2 / ||mu_j - mu_i||^4``; NaN if a row of the class is not
-            finite or two centers coincide, 0 unless ``directional``.
-    """
     n, c = len(z), len(centers)
     rank = torch.full((n,), -1, dtype=torch.int64, device=z.device)
     alone = torch.zeros(n, dtype=torch.bool, device=z.device)

@@ -23,7 +23,6 @@ def nearest_center_forward(
     *,
     elements: int = _BLOCK_ELEMENTS,
 ) -> torch.Tensor:
-    """int64 [N]: the nearest center of every row, as ``sslkernels.backends.cpu`` defines it."""
     n, d = z.shape
     out = torch.full((n,), -1, dtype=torch.int64, device=z.device)
     usable = centers.isfinite().all(1).nonzero().squeeze(1)

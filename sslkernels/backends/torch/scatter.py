@@ -17,11 +17,6 @@ def scatter_update(
     block: int = _BLOCK,
     tile: int = _TILE,
 ) -> None:
-    """Adds ``sum_i (z_i - mu_i) (z_i - mu_i)^T``, mu_i the center of row i's class, to ``upper`` on
-    and above its diagonal, in place; what lies below means nothing afterwards.
-
-    Differences and products in float64. What is not finite spreads as in any sum.
-    """
     for x, c in zip(z.split(block), classes.split(block), strict=True):
         used = c >= 0
         if not used.all():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.numerics.views import result_dtype
-from sslkernels.passes.sigreg import SIGRegSettings
+from sslkernels.passes.sigreg import SIGRegSettings, step_beside
 
 _PROJECTIONS = 2**21  # in memory at once
 _LOW = 0xFFFFFFFF
@@ -25,16 +25,6 @@ def _philox(counter: list[Tensor], seed: int) -> list[Tensor]:
         c = [(p1 >> 32 & _LOW) ^ c[1] ^ k0, p1 & _LOW, (p0 >> 32 & _LOW) ^ c[3] ^ k1, p0 & _LOW]
         k0, k1 = (k0 + 0x9E3779B9) & _LOW, (k1 + 0xBB67AE85) & _LOW
     return c
-
-
-def step_beside(z: Tensor, step: Tensor) -> Tensor:
-    """``step`` on z's device. From the CPU it goes by value, in the launch that writes it: a copy
-    from pageable memory may not be captured in a graph."""
-    if step.device == z.device:
-        return step
-    if step.device.type == "cpu":
-        return torch.full((), int(step), dtype=torch.int64, device=z.device)
-    return step.to(z.device, non_blocking=True)
 
 
 def _slices(settings: SIGRegSettings, z: Tensor, step: Tensor) -> Tensor:

@@ -10,13 +10,10 @@ _BLOCK = 2048  # rows at a time: 32 MB of float64 at D = 2048
 
 
 def unit_moments_forward(
-    z: torch.Tensor, *, block: int = _BLOCK
+    z: torch.Tensor,  # [N, D]
+    *,
+    block: int = _BLOCK,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(mean, m2)``, float64 [D] each, of ``z / ||z||`` for z [N, D]; m2 is the sum of squared
-    differences to the mean.
-
-    A row of zeros stays zero; one that is not finite makes everything NaN.
-    """
     count = 0
     mean = z.new_zeros(z.shape[1], dtype=torch.float64)
     m2 = torch.zeros_like(mean)

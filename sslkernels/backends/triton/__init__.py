@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import functools
 import importlib.util
 import os
-from typing import Any
 
 import torch
+
+from sslkernels.passes.selection import resolver
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -16,36 +17,37 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _LONGEST = 1 << 23
 _PRODUCTS = ("barlow_twins", "cdnv_sum", "cosine_gap_sum", "nt_xent", "sigreg", "vicreg")
 
-# Pass name -> the module that implements it; imported when first asked for, so that a process
-# without triton, or one that never meets a GPU, does not pay for it. The pooled scatter is torch's:
-# a float64 product, for which the vendor's library is what there is to reach.
-_PASSES = {
-    "barlow_twins_forward": ".barlow_twins.forward",
-    "barlow_twins_backward": ".barlow_twins.gradient",
-    "cdnv_sum": ".mean_pairs.pairs",
-    "class_moments_update": ".class_moments.update",
-    "class_projections_forward": ".class_projections.project",
-    "cosine_gap_sum": ".mean_pairs.pairs",
-    "nearest_center_forward": ".nearest_center.search",
-    "nt_xent_forward": ".nt_xent.forward",
-    "nt_xent_backward": ".nt_xent.gradient",
-    "scatter_update": "..torch.scatter",
-    "sigreg_forward": ".sigreg.forward",
-    "sigreg_backward": ".sigreg.gradient",
-    "unit_moments_forward": ".unit_moments.rows",
-    "vicreg_forward": ".vicreg.forward",
-    "vicreg_backward": ".vicreg.gradient",
+PASSES = {
+    "barlow_twins_forward": "barlow_twins.forward",
+    "barlow_twins_backward": "barlow_twins.gradient",
+    "cdnv_sum": "mean_pairs.pairs",
+    "class_moments_update": "class_moments.update",
+    "class_projections_forward": "class_projections.project",
+    "cosine_gap_sum": "mean_pairs.pairs",
+    "nearest_center_forward": "nearest_center.search",
+    "nt_xent_forward": "nt_xent.forward",
+    "nt_xent_backward": "nt_xent.gradient",
+    # A float64 product, for which the vendor's library is what there is to reach: torch's.
+    "scatter_update": ".torch.scatter",
+    "sigreg_forward": "sigreg.forward",
+    "sigreg_backward": "sigreg.gradient",
+    "unit_moments_forward": "unit_moments.rows",
+    "vicreg_forward": "vicreg.forward",
+    "vicreg_backward": "vicreg.gradient",
 }
-
-# What a caller asks for: an operator's passes are served together.
-_OPERATORS = {name.removesuffix("_forward") for name in _PASSES if "_backward" not in name}
+__getattr__ = resolver(__name__, PASSES)
 
 # Triton decides at import, kernel by kernel, whether a kernel is compiled or interpreted.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
+@functools.cache
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
 def unusable() -> str | None:
-    if importlib.util.find_spec("triton") is None:
+    if not _installed():
         return "triton is not installed (pip install 'sslkernels[triton]')"
     if not torch.cuda.is_available() and not INTERPRETED:
         return "no GPU that torch can use (TRITON_INTERPRET=1 runs the kernels on the CPU, slowly)"
@@ -60,8 +62,6 @@ def describe() -> str:
 
 
 def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
-    if pass_name not in _OPERATORS:
-        return f"has no {pass_name} kernel"
     if tensor.device.type == "cpu":
         if not INTERPRETED:
             return "expected GPU tensors (CPU tensors only under TRITON_INTERPRET=1)"
@@ -87,9 +87,3 @@ def cannot(pass_name: str, tensor: torch.Tensor) -> str | None:
     if tensor.dtype not in _DTYPES:
         return f"expected float16, bfloat16 and float32, got {str(tensor.dtype)[6:]}"
     return None
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PASSES:
-        return getattr(importlib.import_module(_PASSES[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

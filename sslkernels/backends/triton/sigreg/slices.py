@@ -14,11 +14,10 @@ import torch
 import triton
 import triton.language as tl
 
-from sslkernels.backends.torch.sigreg import step_beside
 from sslkernels.backends.triton.core import arithmetic, launch
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.product.operands import PAD, store_operand
-from sslkernels.passes.sigreg import SIGRegSettings
+from sslkernels.passes.sigreg import SIGRegSettings, step_beside
 
 _HALF_TURN = tl.constexpr(math.pi)
 _QUADS = 64  # quads of numbers per step

@@ -10,23 +10,13 @@ _BLOCK = 1024  # rows of means at a time: 1024 x C distances in float64
 
 
 def cdnv_sum(
-    mean: torch.Tensor,
-    m2: torch.Tensor,
-    counts: torch.Tensor,
+    mean: torch.Tensor,  # float64 [C, D]
+    m2: torch.Tensor,  # float64 [C]
+    counts: torch.Tensor,  # int64 [C]
     *,
     block: int = _BLOCK,
     pair_chunk: int = PAIR_CHUNK,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sum of ``(var_i + var_j) / (2 d_ij^2)`` over the pairs of non-empty classes, by blocks.
-
-    Args:
-        mean: float64 [C, D].
-        m2: float64 [C].
-        counts: int64 [C].
-
-    Returns:
-        The sum, float64 0-d, and the number of pairs i < j, int64 0-d.
-    """
     filled = (counts > 0).nonzero().squeeze(1)
     variances = m2[filled] / counts[filled]
     means = around_their_mean(mean[filled])
@@ -41,19 +31,11 @@ def cdnv_sum(
 
 
 def cosine_gap_sum(
-    mean: torch.Tensor, counts: torch.Tensor, *, block: int = _BLOCK
+    mean: torch.Tensor,  # float64 [C, D]
+    counts: torch.Tensor,  # int64 [C]
+    *,
+    block: int = _BLOCK,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sum of ``|cos(m_i, m_j) + 1 / (C - 1)|`` over the pairs of non-empty classes (their
-    number C, their means m centered by the mean of the means), by blocks.
-
-    Args:
-        mean: float64 [C, D].
-        counts: int64 [C].
-
-    Returns:
-        The sum, float64 0-d, NaN where a centered mean is zero or not finite; and the number of
-        pairs i < j, int64 0-d.
-    """
     means = mean[counts > 0]
     size = len(means)
     centered = means - means.mean(0)
