@@ -23,6 +23,8 @@ from sslkernels.losses import (
 from sslkernels.passes.selection import BackendStatus, backends, use_backend
 from sslkernels.statistics import (
     ClassMoments,
+    ClassProjections,
+    ClassProjectionsPass,
     DirectionalCDNVPass,
     FewShot,
     NCCScores,
@@ -37,6 +39,7 @@ from sslkernels.statistics import (
     cdnv,
     class_means,
     class_moments,
+    class_projections,
     directional_cdnv,
     few_shot_ncc,
     ncc_accuracy,
@@ -56,6 +59,8 @@ __all__ = [
     "BarlowTwinsLoss",
     "BarlowTwinsTerms",
     "ClassMoments",
+    "ClassProjections",
+    "ClassProjectionsPass",
     "DirectionalCDNVPass",
     "Evaluation",
     "FewShot",
@@ -79,6 +84,7 @@ __all__ = [
     "cdnv",
     "class_means",
     "class_moments",
+    "class_projections",
     "covariance_loss",
     "directional_cdnv",
     "evaluate",

@@ -29,7 +29,7 @@ from sslkernels.data.errors import data_errors
 from sslkernels.evaluation.ranks import Ranks
 from sslkernels.evaluation.result import EmbeddingsResult, packed, unpacked
 
-_VERSION = 2
+_VERSION = 3
 
 
 def path_of_rank(path: str | os.PathLike[str], ranks: Ranks) -> Path:

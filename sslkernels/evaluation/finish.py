@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sslkernels.evaluation import scalars
 from sslkernels.evaluation.labelings import Labeling
 from sslkernels.evaluation.ranks import Ranks
 from sslkernels.evaluation.result import (
@@ -20,10 +21,10 @@ from sslkernels.evaluation.result import (
     SpectrumResult,
 )
 from sslkernels.evaluation.run import Measured
+from sslkernels.evaluation.scalars import OfEmbeddings, OfLabeling
 from sslkernels.evaluation.settings import Settings
 from sslkernels.passes.selection import select
 from sslkernels.statistics._dense import side_by_side
-from sslkernels.statistics.alignment import uniformity
 from sslkernels.statistics.cdnv import cdnv
 from sslkernels.statistics.class_moments import ClassMoments
 from sslkernels.statistics.ncc_scores import NCCScoresPass
@@ -63,17 +64,23 @@ def finish(
     *mine, of_all = ranks.together(lambda: _done(tasks, second.everything))
     shares = ranks.gather(mine)
     results = [shares[k % ranks.size][k // ranks.size] for k in range(len(labelings))]
+    whole_spectrum = None if of_all is None else _spectrum(of_all)
+    of = OfEmbeddings(
+        rows=sums.rows,
+        test_rows=sums.test_rows,
+        dim=second.everything.dim,
+        bad=sums.bad,
+        unit=sums.first.unit,
+        sample=second.sample.rows if settings.uniformity_rows else None,
+        alignment=sums.alignment,
+        spectrum=whole_spectrum,
+    )
     return EmbeddingsResult(
         name=name,
-        rows=sums.rows,
-        dim=second.everything.dim,
-        test_rows=sums.test_rows,
         bad=sums.bad,
         skipped=skipped,
-        normalized_std=float(sums.first.unit.std),
-        uniformity=float(uniformity(second.sample.rows)) if settings.uniformity_rows else None,
-        alignment=sums.alignment,
-        spectrum=None if of_all is None else _spectrum(of_all),
+        spectrum=whole_spectrum,
+        values=scalars.measured(scalars.OF_EMBEDDINGS, of),
         labelings={
             result.name: _with_rankme(result, of_all) if second.complete(k) else result
             for k, result in enumerate(results)
@@ -104,36 +111,39 @@ def _labeling(
     if total is not None:
         scatter = second.within(k, total)
         if settings.spectrum:
-            of = spectrum_without_rankme if second.complete(k) else spectrum
-            within = _spectrum(of(scatter, alpha_ranks=settings.alpha_ranks))
+            spectrum_of = spectrum_without_rankme if second.complete(k) else spectrum
+            within = _spectrum(spectrum_of(scatter, alpha_ranks=settings.alpha_ranks))
         collapse = neural_collapse(scatter, weight=weight, bias=bias)
     else:
         collapse = second.collapse[k].compute()
-    assert collapse.nc1 is not None  # it is of class moments alone
-    nc4 = second.disagreements[k].compute() if k in second.disagreements else None
+    projections = second.projections[k]
     test = sums.test if labels.tested else None
     few_shot = second.few_shot if test is None else test.few_shot
-    return LabelingResult(
-        name=labels.name,
+    of = OfLabeling(
         num_classes=labels.num_classes,
-        variances=_array(m.variances),
-        cdnv=float(cdnv(m)),
-        cdnv_matrix=(
-            _array(cdnv(m, reduction="none")) if labels.num_classes <= cdnv_matrix else None
-        ),
-        directional_cdnv=float(second.directional[k].compute()) if second.directional else None,
-        train=_ncc(second.scores[k], settings),
+        moments=m,
+        collapse=collapse,
+        nc4=second.disagreements[k].compute() if k in second.disagreements else None,
+        directional=None if projections.directional is None else projections.directional.compute(),
+        train=_ncc(projections.scores, settings),
         test=None if test is None else _ncc(test.scores[k], settings),
-        nc1=float(collapse.nc1),
-        nc2_norms=float(collapse.nc2_norms),
-        nc2_angles=float(collapse.nc2_angles),
-        nc3=None if collapse.nc3 is None else float(collapse.nc3),
-        nc4=None if nc4 is None else float(nc4),
         within=within,
         few_shot={
             shots: FewShotResult(float(few.mean), float(few.std), _array(few.accuracies))
             for shots, few in few_shot.results(k).items()
         },
+    )
+    return LabelingResult(
+        name=labels.name,
+        values=scalars.measured(scalars.OF_LABELING, of),
+        variances=_array(m.variances),
+        cdnv_matrix=(
+            _array(cdnv(m, reduction="none")) if labels.num_classes <= cdnv_matrix else None
+        ),
+        train=of.train,
+        test=of.test,
+        within=within,
+        few_shot=dict(of.few_shot),
     )
 
 

@@ -15,6 +15,7 @@ from sslkernels.cli import bench, devices
 from sslkernels.cli.console import err, one_line_errors, out, progress
 from sslkernels.cli.demo.measure import Snapshot, snapshot
 from sslkernels.cli.demo.train import calibrate, train
+from sslkernels.evaluation.scalars import number
 from sslkernels.report import tables
 from sslkernels.report.files import staged, versions, write_json
 from sslkernels.report.speed import Sizes
@@ -112,9 +113,9 @@ def _terms(before: dict[str, float], after: dict[str, float]) -> Table:
         "VICReg on views of held-out images", ["term"], ["weight", "before", "after"]
     )
     for name, weight in _WEIGHTS.items():
-        cells = [tables.number(moment[name]) for moment in (before, after)]
+        cells = [number(moment[name]) for moment in (before, after)]
         rows.add_row(name, f"{weight:g}", *cells)
-    rows.add_row("loss", "", *[tables.number(moment["loss"]) for moment in (before, after)])
+    rows.add_row("loss", "", *[number(moment["loss"]) for moment in (before, after)])
     return rows
 
 
