@@ -11,6 +11,7 @@ import numpy as np
 
 from sslkernels.cli import named
 from sslkernels.cli.console import OptionError
+from sslkernels.cli.options import FLAGS
 from sslkernels.data import DataError, Source, open_sources
 from sslkernels.data.npy import NpyFile
 
@@ -25,14 +26,7 @@ _OPTIONS = {
     "z_view": "--view",
     "weight": "--weights",
     "bias": "--bias",
-    "top_k": "--top-k",
-    "few_shot": "--few-shot",
-    "few_shot_repeats": "--few-shot-repeats",
-    "seed": "--seed",
-    "uniformity_rows": "--uniformity-rows",
-    "ignore_index": "--ignore-label",
-    "chunk_rows": "--chunk-rows",
-    "chunk_bytes": "--chunk-mb",
+    **FLAGS,
 }
 
 

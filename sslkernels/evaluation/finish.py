@@ -41,7 +41,6 @@ def finish(
     classifiers: Mapping[str, tuple[Any, Any]],
     *,
     skipped: list[str],
-    cdnv_matrix: int,
     ranks: Ranks,
 ) -> EmbeddingsResult:
     """The result, the same on every rank; the labelings are shared out among them."""
@@ -49,7 +48,7 @@ def finish(
     total = second.total() if second.scattered else None
 
     def labeling(k: int) -> LabelingResult:
-        return _labeling(k, labelings[k], sums, total, settings, classifiers, cdnv_matrix)
+        return _labeling(k, labelings[k], sums, total, settings, classifiers)
 
     def whole() -> Spectrum | None:
         if total is None or not settings.spectrum:
@@ -103,7 +102,6 @@ def _labeling(
     total: PooledScatter | None,
     settings: Settings,
     classifiers: Mapping[str, tuple[Any, Any]],
-    cdnv_matrix: int,
 ) -> LabelingResult:
     second, m = sums.second, sums.second.moments[k]
     weight, bias = classifiers.get(labels.name, (None, None))
@@ -133,13 +131,12 @@ def _labeling(
             for shots, few in few_shot.results(k).items()
         },
     )
+    keep_matrix = labels.num_classes <= settings.cdnv_matrix
     return LabelingResult(
         name=labels.name,
         values=scalars.measured(scalars.OF_LABELING, of),
         variances=_array(m.variances),
-        cdnv_matrix=(
-            _array(cdnv(m, reduction="none")) if labels.num_classes <= cdnv_matrix else None
-        ),
+        cdnv_matrix=_array(cdnv(m, reduction="none")) if keep_matrix else None,
         train=of.train,
         test=of.test,
         within=within,
