@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -18,16 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 import sslkernels as ssk
+from sslkernels.cli.facts import cpu_name
+from sslkernels.report.speed import timed
 
-
-def _seconds(job: Callable[[], object], repeats: int = 5) -> float:
-    job()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        job()
-        times.append(time.perf_counter() - start)
-    return sorted(times)[repeats // 2]
+CPU = torch.device("cpu")
 
 
 def ceilings() -> dict[str, float]:
@@ -36,20 +28,15 @@ def ceilings() -> dict[str, float]:
     a = torch.randn(4096, 4096)
     b = a.bfloat16()
     return {
-        "read B/s": data.nbytes / _seconds(data.sum),
-        "fp32 product FLOP/s": 2 * 4096**3 / _seconds(lambda: a @ a, 3),
-        "bf16 product FLOP/s": 2 * 4096**3 / _seconds(lambda: b @ b, 3),
+        "read B/s": data.nbytes / timed(data.sum, CPU, 2.0)[0],
+        "fp32 product FLOP/s": 2 * 4096**3 / timed(lambda: a @ a, CPU, 2.0)[0],
+        "bf16 product FLOP/s": 2 * 4096**3 / timed(lambda: b @ b, CPU, 2.0)[0],
     }
 
 
 def machine() -> dict[str, str | int]:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":")[1].strip() if names else model
     return {
-        "processor": model,
+        "processor": cpu_name(),
         "cores": os.cpu_count() or 0,
         "threads": torch.get_num_threads(),
         "sslkernels": ssk.__version__,

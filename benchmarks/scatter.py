@@ -12,8 +12,8 @@ import torch
 
 import sslkernels as ssk
 from benchmarks.class_moments import embeddings
-from benchmarks.registry import Case, Workload
 from sslkernels.passes.selection import select
+from sslkernels.report.speed import Case, Workload
 
 CONTENDERS = ("sslkernels", "torch float64 product, blocks of rows")
 

@@ -10,7 +10,7 @@ import sys
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.cpu import WORKLOADS
-from benchmarks.registry import Case, Workload, is_wrong
+from sslkernels.report.speed import Case, Workload, is_wrong
 
 BY_NAME = {w.name: w for w in WORKLOADS}
 

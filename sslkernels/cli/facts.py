@@ -27,7 +27,7 @@ def facts() -> dict[str, Any]:
         "versions": {**versions(), "triton": triton, "cuda": torch.version.cuda},
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "instruction_set": cpu._C.active_isa() if cpu._C else None,
             "instruction_set_detected": cpu._C.detected_isa() if cpu._C else None,
             "threads": torch.get_num_threads(),
@@ -52,7 +52,7 @@ def plain(missing: Sequence[str]) -> Iterator[str]:
     yield f"{'commands':14}report, demo, study and bench need {', '.join(missing)}: {INSTALL}"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:

@@ -38,7 +38,7 @@ def speed(comparisons: Sequence[Comparison], where: str) -> Table:
             f"{c.error:.0e}",
             f"{c.rival_error:.0e}",
         )
-    rows.caption = "error: relative, of gradients and of means; for NCC, the share of rows"
+    rows.caption = "error: relative, of losses, gradients and means; for NCC, the share of rows"
     rows.caption_justify = "left"
     return rows
 

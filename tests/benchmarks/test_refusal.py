@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as program
-from benchmarks.registry import NO_RESULT, is_wrong
+from sslkernels.report.speed import NO_RESULT, is_wrong
 
 
 @pytest.mark.parametrize(
