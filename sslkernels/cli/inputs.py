@@ -32,7 +32,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """Paths by name: of embeddings, of labelings."""
+    """Paths by name, of embeddings and of labelings, from ``[NAME=]PATH`` values."""
 
     train: dict[str, str]
     test: dict[str, str]
@@ -44,39 +44,25 @@ class Inputs:
     bias: dict[str, str]
 
     @classmethod
-    def named(
-        cls,
-        train: Sequence[str],
-        labels: Sequence[str] | None,
-        superclasses: Sequence[str] | None,
-        test: Sequence[str] | None,
-        test_labels: Sequence[str] | None,
-        view: Sequence[str] | None,
-        weights: Sequence[str] | None,
-        bias: Sequence[str] | None,
-    ) -> Inputs:
-        """From ``[NAME=]PATH`` values.
+    def named(cls, train: Sequence[str], **given: Sequence[str] | None) -> Inputs:
+        """From the values of ``TRAIN`` and of the options by name.
 
         Raises:
             OptionError: names that do not go together.
         """
         trains = named.embeddings(train)
-        on_train = named.by_name("--labels", labels or (), _UNNAMED)
-        on_test = named.by_name("--test-labels", test_labels or (), _UNNAMED)
-        if list(on_test) == [_UNNAMED] and len(on_train) == 1:
-            on_test = {next(iter(on_train)): on_test[_UNNAMED]}
-        if on_test and not test:
+        unnamed = {"labels": _UNNAMED, "test_labels": _UNNAMED, "superclasses": "superclasses"}
+        paths = {
+            name: named.matched(f"--{name}", values or (), list(trains))
+            if name in ("test", "view")
+            else named.by_name(f"--{name.replace('_', '-')}", values or (), unnamed.get(name, ""))
+            for name, values in given.items()
+        }
+        if list(paths["test_labels"]) == [_UNNAMED] and len(paths["labels"]) == 1:
+            paths["test_labels"] = {next(iter(paths["labels"])): paths["test_labels"][_UNNAMED]}
+        if paths["test_labels"] and not paths["test"]:
             raise OptionError("--test-labels: needs --test TEST, the embeddings they label")
-        return cls(
-            trains,
-            named.matched("--test", test, list(trains)) if test else {},
-            named.matched("--view", view, list(trains)) if view else {},
-            on_train,
-            named.by_name("--superclasses", superclasses or (), "superclasses"),
-            on_test,
-            named.by_name("--weights", weights or (), ""),
-            named.by_name("--bias", bias or (), ""),
-        )
+        return cls(trains, **paths)
 
     def open(self, skip_bad: bool) -> Opened:
         """Open the embeddings; their headers are read, no row is.
@@ -84,30 +70,24 @@ class Inputs:
         Raises:
             DataError: a file cannot be used.
         """
-
-        def sources(paths: dict[str, str]) -> dict[str, Source]:
-            if not paths:
-                return {}
-            return open_sources(paths, skip_bad=skip_bad)
-
-        test = sources(self.test)
-        if not self.test_labels:
-            for source in test.values():
-                if not source.labels:
-                    raise OptionError(
-                        f"--test {source.name}: needs --test-labels FILE, the labels of its rows"
-                    )
-        return Opened(self, sources(self.train), test, sources(self.view))
+        train, test, view = (
+            open_sources(paths, skip_bad=skip_bad) if paths else {}
+            for paths in (self.train, self.test, self.view)
+        )
+        for source in test.values():
+            if not self.test_labels and not source.labels:
+                raise OptionError(
+                    f"--test {source.name}: needs --test-labels FILE, the labels of its rows"
+                )
+        return Opened(self, {"train": train, "test": test, "view": view})
 
 
 @dataclass(frozen=True)
 class Opened:
-    """Sources by name."""
+    """Sources by role (train, test, view) and name."""
 
     given: Inputs
-    train: dict[str, Source]
-    test: dict[str, Source]
-    view: dict[str, Source]
+    sources: dict[str, dict[str, Source]]
 
     def arguments(self) -> dict[str, Any]:
         """What :func:`sslkernels.evaluate` takes.
@@ -116,35 +96,35 @@ class Opened:
             DataError: weights or superclasses cannot be read.
         """
         return {
-            "z": self.train,
+            "z": self.sources["train"],
             "labels": self.given.labels or None,
             "superclasses": {
                 name: _array(path, "superclasses") for name, path in self.given.superclasses.items()
             },
-            "z_test": self.test or None,
+            "z_test": self.sources["test"] or None,
             "labels_test": self.given.test_labels or None,
-            "z_view": self.view or None,
+            "z_view": self.sources["view"] or None,
             "weight": _arrays(self.given.weights),
             "bias": _arrays(self.given.bias),
         }
 
     def described(self) -> dict[str, Any]:
         """The files behind the numbers, for the report."""
-        roles = {"train": self.train, "test": self.test, "view": self.view}
+        given = self.given
         return {
             "labels": {
-                "train": self.given.labels,
-                "superclasses": self.given.superclasses,
-                "test": self.given.test_labels,
+                "train": given.labels,
+                "superclasses": given.superclasses,
+                "test": given.test_labels,
             },
-            "classifiers": {"weights": self.given.weights, "bias": self.given.bias},
+            "classifiers": {"weights": given.weights, "bias": given.bias},
             "embeddings": {
                 name: {
-                    role: _described(sources[name])
-                    for role, sources in roles.items()
-                    if name in sources
+                    role: _described(found[name])
+                    for role, found in self.sources.items()
+                    if name in found
                 }
-                for name in self.train
+                for name in self.sources["train"]
             },
         }
 

@@ -145,7 +145,16 @@ def report(
       --checkpoint progress.ckpt
     """
     with one_line_errors():
-        given = Inputs.named(train, labels, superclasses, test, test_labels, view, weights, bias)
+        given = Inputs.named(
+            train,
+            labels=labels,
+            superclasses=superclasses,
+            test=test,
+            test_labels=test_labels,
+            view=view,
+            weights=weights,
+            bias=bias,
+        )
         arguments = settings.arguments(options)
         with torchrun.ranks(device) as ranks, arguments_as_options():
             where, note = ranks.together(lambda: torchrun.device(device, ranks))
@@ -160,7 +169,7 @@ def report(
                 result = evaluate(
                     **opened.arguments(),
                     **arguments,
-                    cdnv_matrix=_MATRIX_CLASSES if len(opened.train) == 1 else 0,
+                    cdnv_matrix=_MATRIX_CLASSES if len(given.train) == 1 else 0,
                     device=where,
                     group="world" if ranks.size > 1 else None,
                     on_rows=on_rows,
