@@ -41,7 +41,7 @@ def report(
         list[str],
         typer.Argument(
             metavar="[NAME=]TRAIN...",
-            help="Embeddings [N, D] that give the class centers: .npy, .safetensors, .pt or "
+            help="Embeddings [N, D] for the class centers: .npy, .safetensors, .pt or "
             ".parquet (PATH:KEY names what is inside), or a folder of shards. Several layers or "
             "checkpoints of the same rows, or one file of [L, N, D], are measured one by one.",
             show_default=False,
@@ -108,7 +108,7 @@ def report(
         typer.Option(
             "--bias",
             metavar="[LABELING=]FILE.npy",
-            help="Its bias [C].",
+            help="Bias [C] of that classifier.",
             show_default=False,
         ),
     ] = None,

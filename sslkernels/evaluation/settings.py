@@ -104,19 +104,20 @@ class Settings:
         help="NCC among the K nearest centers.")
     few_shot: tuple[int, ...] = _option(
         (), _shots, "--few-shot", NUMBERS, shown=None, metavar="M,...", show_default=False,
-        help="NCC with centers of M random rows per class; costs one reading of NCC per draw.")
-    few_shot_repeats: int = _option(10, positive, "--few-shot-repeats", min=1, help="Draws.")
-    seed: int = _option(0, natural, "--seed", min=0, help="Of draws and samples.")
+        help="NCC with centers of M random rows per class; each draw costs one NCC pass.")
+    few_shot_repeats: int = _option(
+        10, positive, "--few-shot-repeats", min=1, help="Draws for each M of --few-shot.")
+    seed: int = _option(0, natural, "--seed", min=0, help="Seed of random draws and samples.")
     normalize: bool = _option(
         False, _truth, "--normalize", bool, help="Divide each row by its length first.")
     directional: bool = _option(
         True, _truth, "--directional/--no-directional", bool, help="Measure directional CDNV.")
     spectrum: bool = _option(
         True, _truth, "--spectrum/--no-spectrum", bool,
-        help="Measure spectra: sums of D x D numbers.")
+        help="Measure spectra, which takes sums of D x D numbers.")
     alpha_ranks: tuple[int, int] = _option((4, 100), _ranks)
     uniformity_rows: int = _option(
-        4096, natural, "--uniformity-rows", min=0, help="Sample for uniformity; 0 leaves it out.")
+        4096, natural, "--uniformity-rows", min=0, help="Rows sampled for uniformity; 0 skips it.")
     ignore_index: int = _option(
         -100, _bounded, "--ignore-label", help="Rows with this label are skipped.")
     skip_bad: bool = _option(
@@ -125,14 +126,14 @@ class Settings:
     cdnv_matrix: int = _option(False, _largest_matrix, decides=False)
     checkpoint: str | None = _option(  # or any path
         None, _as_given, "--checkpoint", str, decides=False, metavar="FILE", show_default=False,
-        help="Keep the progress there: a run that was killed goes on from it, to the same "
-        "bits. Removed when the report is written.")
+        help="Save the progress there: an interrupted run resumes from it with the same bits. "
+        "Removed when the report is written.")
     checkpoint_seconds: float = _option(
         30.0, _as_given, "--checkpoint-seconds", float, decides=False, min=0.0,
-        help="Time between two writings of it.")
+        help="Seconds between two saves of it.")
     chunk_bytes: int = _option(
         256 << 20, positive, "--chunk-mb", decides=False, shown=256, scale=1 << 20, min=1,
-        help="Size of the chunks that are read, in MiB.")
+        help="Size of the chunks of rows that are read, in MiB.")
     chunk_rows: int | None = _option(
         None, _rows_or_none, "--chunk-rows", decides=False, min=1, show_default=False,
         help="Rows per chunk, in place of --chunk-mb.")

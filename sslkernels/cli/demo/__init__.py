@@ -29,12 +29,12 @@ def demo(
     out_dir: Annotated[
         str, typer.Option("--out", metavar="DIR", help="Folder for figures and demo.json.")
     ] = "demo-results",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of split, weights and views.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of split, weights, views.")] = 0,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the images.")] = 60,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, cuda, ...; auto takes a usable GPU.")
     ] = "auto",
-    speed: Annotated[bool, typer.Option(help="Measure speed as well.")] = True,
+    speed: Annotated[bool, typer.Option(help="Compare speed as well.")] = True,
 ) -> None:
     """Train a small VICReg encoder on real digits, then measure what it learned without labels.
 
