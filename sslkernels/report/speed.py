@@ -71,23 +71,21 @@ def is_wrong(error: float, bound: float) -> bool:
     return bound != NO_RESULT and not error <= bound
 
 
-def timed(job: Callable[[], _Result], device: torch.device, budget: float) -> tuple[float, _Result]:
-    """The median time of 2 to 25 calls, as many as fit the budget, after one to warm up."""
-
-    def once() -> tuple[float, _Result]:
+def timed(
+    job: Callable[[], _Result], device: torch.device, budget: float = math.inf, most: int = 25
+) -> tuple[list[float], _Result]:
+    """The seconds of 2 to ``most`` calls, as many as fit the budget, after one to warm up; and the
+    last result."""
+    job()
+    times: list[float] = []
+    while True:
         _wait(device)
         start = time.perf_counter()
         result = job()
         _wait(device)
-        return time.perf_counter() - start, result
-
-    once()
-    times = [once()[0]]
-    while True:
-        seconds, result = once()
-        times.append(seconds)
-        if len(times) == 25 or sum(times) >= budget:
-            return float(np.median(times)), result
+        times.append(time.perf_counter() - start)
+        if len(times) > 1 and (len(times) >= most or sum(times) >= budget):
+            return times, result
 
 
 def _wait(device: torch.device) -> None:
@@ -196,8 +194,10 @@ def compare(sizes: Sizes, device: torch.device, budget: float = 1.0) -> Iterator
         work: str, size: str, rival: str, ours: Callable[[], Any], theirs: Callable[[], Any],
         error: Callable[[Any], float], error_of: str,
     ) -> Comparison:  # fmt: skip
-        (mine, result), (other, results) = (timed(job, device, budget) for job in (ours, theirs))
-        return Comparison(work, size, rival, mine, other, error(result), error(results), error_of)
+        found = [timed(job, device, budget) for job in (ours, theirs)]
+        a, b = (float(np.median(times)) for times, _ in found)
+        ours_off, off = (error(result) for _, result in found)
+        return Comparison(work, size, rival, a, b, ours_off, off, error_of)
 
     for n, d in sizes.vicreg:
         losses = {"ours": ssk.vicreg_loss, "theirs": official_vicreg}
