@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sslkernels.cli import named
+from sslkernels.cli import named as names
 from sslkernels.cli.console import OptionError
 from sslkernels.cli.options import FLAGS
 from sslkernels.data import DataError, Source, open_sources
@@ -30,103 +29,85 @@ _OPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Paths by name, of embeddings and of labelings, from ``[NAME=]PATH`` values."""
-
-    train: dict[str, str]
-    test: dict[str, str]
-    view: dict[str, str]
-    labels: dict[str, str]
-    superclasses: dict[str, str]
-    test_labels: dict[str, str]
-    weights: dict[str, str]
-    bias: dict[str, str]
-
-    @classmethod
-    def named(cls, train: Sequence[str], **given: Sequence[str] | None) -> Inputs:
-        """From the values of ``TRAIN`` and of the options by name.
-
-        Raises:
-            OptionError: names that do not go together.
-        """
-        trains = named.embeddings(train)
-        unnamed = {"labels": _UNNAMED, "test_labels": _UNNAMED, "superclasses": "superclasses"}
-        paths = {
-            name: named.matched(f"--{name}", values or (), list(trains))
-            if name in ("test", "view")
-            else named.by_name(f"--{name.replace('_', '-')}", values or (), unnamed.get(name, ""))
-            for name, values in given.items()
-        }
-        if list(paths["test_labels"]) == [_UNNAMED] and len(paths["labels"]) == 1:
-            paths["test_labels"] = {next(iter(paths["labels"])): paths["test_labels"][_UNNAMED]}
-        if paths["test_labels"] and not paths["test"]:
-            raise OptionError("--test-labels: needs --test TEST, the embeddings they label")
-        return cls(trains, **paths)
-
-    def open(self, skip_bad: bool) -> Opened:
-        """Open the embeddings; their headers are read, no row is.
-
-        Raises:
-            DataError: a file cannot be used.
-        """
-        train, test, view = (
-            open_sources(paths, skip_bad=skip_bad) if paths else {}
-            for paths in (self.train, self.test, self.view)
-        )
-        for source in test.values():
-            if not self.test_labels and not source.labels:
-                raise OptionError(
-                    f"--test {source.name}: needs --test-labels FILE, the labels of its rows"
-                )
-        return Opened(self, {"train": train, "test": test, "view": view})
+Paths = Mapping[str, dict[str, str]]  # by option, then by name
+Sources = Mapping[str, dict[str, Source]]  # by role (train, test, view), then by name
 
 
-@dataclass(frozen=True)
-class Opened:
-    """Sources by role (train, test, view) and name."""
+def named(train: Sequence[str], **given: Sequence[str] | None) -> Paths:
+    """The ``[NAME=]PATH`` values of ``TRAIN`` and of the options, by name.
 
-    given: Inputs
-    sources: dict[str, dict[str, Source]]
+    Raises:
+        OptionError: names that do not go together.
+    """
+    trains = names.embeddings(train)
+    unnamed = {"labels": _UNNAMED, "test_labels": _UNNAMED, "superclasses": "superclasses"}
+    paths = {
+        option: names.matched(f"--{option}", values or (), list(trains))
+        if option in ("test", "view")
+        else names.by_name(f"--{option.replace('_', '-')}", values or (), unnamed.get(option, ""))
+        for option, values in given.items()
+    }
+    if list(paths["test_labels"]) == [_UNNAMED] and len(paths["labels"]) == 1:
+        paths["test_labels"] = {next(iter(paths["labels"])): paths["test_labels"][_UNNAMED]}
+    if paths["test_labels"] and not paths["test"]:
+        raise OptionError("--test-labels: needs --test TEST, the embeddings they label")
+    return {"train": trains, **paths}
 
-    def arguments(self) -> dict[str, Any]:
-        """What :func:`sslkernels.evaluate` takes.
 
-        Raises:
-            DataError: weights or superclasses cannot be read.
-        """
-        return {
-            "z": self.sources["train"],
-            "labels": self.given.labels or None,
-            "superclasses": {
-                name: _array(path, "superclasses") for name, path in self.given.superclasses.items()
-            },
-            "z_test": self.sources["test"] or None,
-            "labels_test": self.given.test_labels or None,
-            "z_view": self.sources["view"] or None,
-            "weight": _arrays(self.given.weights),
-            "bias": _arrays(self.given.bias),
-        }
+def opened(paths: Paths, skip_bad: bool) -> Sources:
+    """The embeddings; their headers are read, no row is.
 
-    def described(self) -> dict[str, Any]:
-        """The files behind the numbers, for the report."""
-        given = self.given
-        return {
-            "labels": {
-                "train": given.labels,
-                "superclasses": given.superclasses,
-                "test": given.test_labels,
-            },
-            "classifiers": {"weights": given.weights, "bias": given.bias},
-            "embeddings": {
-                name: {
-                    role: _described(found[name])
-                    for role, found in self.sources.items()
-                    if name in found
-                }
-                for name in self.sources["train"]
-            },
-        }
+    Raises:
+        DataError: a file cannot be used.
+    """
+    sources = {
+        role: open_sources(paths[role], skip_bad=skip_bad) if paths[role] else {}
+        for role in ("train", "test", "view")
+    }
+    for source in sources["test"].values():
+        if not paths["test_labels"] and not source.labels:
+            raise OptionError(
+                f"--test {source.name}: needs --test-labels FILE, the labels of its rows"
+            )
+    return sources
+
+
+def arguments(paths: Paths, sources: Sources) -> dict[str, Any]:
+    """What :func:`sslkernels.evaluate` takes.
+
+    Raises:
+        DataError: weights or superclasses cannot be read.
+    """
+    return {
+        "z": sources["train"],
+        "labels": paths["labels"] or None,
+        "superclasses": {
+            name: _array(path, "superclasses") for name, path in paths["superclasses"].items()
+        },
+        "z_test": sources["test"] or None,
+        "labels_test": paths["test_labels"] or None,
+        "z_view": sources["view"] or None,
+        "weight": _arrays(paths["weights"]),
+        "bias": _arrays(paths["bias"]),
+    }
+
+
+def described(paths: Paths, sources: Sources) -> dict[str, Any]:
+    """The files behind the numbers, for the report."""
+    return {
+        "labels": {
+            "train": paths["labels"],
+            "superclasses": paths["superclasses"],
+            "test": paths["test_labels"],
+        },
+        "classifiers": {"weights": paths["weights"], "bias": paths["bias"]},
+        "embeddings": {
+            name: {
+                role: _described(found[name]) for role, found in sources.items() if name in found
+            }
+            for name in sources["train"]
+        },
+    }
 
 
 def _described(source: Source) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import typer
 from rich.markup import escape
 from rich.progress import TaskID
 
+from sslkernels.cli import inputs, torchrun
 from sslkernels.cli import options as settings
-from sslkernels.cli import torchrun
 from sslkernels.cli.console import Rate, err, one_line_errors, out, progress
-from sslkernels.cli.inputs import Inputs, Opened, arguments_as_options
+from sslkernels.cli.inputs import arguments_as_options
 from sslkernels.data.errors import first_line
 from sslkernels.evaluation import Evaluation, evaluate
 from sslkernels.evaluation.checkpoint import path_of_rank
@@ -35,6 +35,35 @@ _STAGES = {
 }
 
 
+def _paths(flag: str, metavar: str, help: str) -> Any:
+    return typer.Option(flag, metavar=metavar, help=help, show_default=False)
+
+
+_Paths = list[str] | None
+# fmt: off
+_Labels = Annotated[_Paths, _paths(
+    "--labels", "[NAME=]FILE",
+    "Integer class labels [N] of TRAIN. Repeat for more labelings, each with a name: all are "
+    "measured together. Default: those beside the data.")]
+_Superclasses = Annotated[_Paths, _paths(
+    "--superclasses", "[NAME=]FILE.npy",
+    "The superclass of each class of the first labeling, [C] integers: one more labeling, merged "
+    "from that one. Repeatable.")]
+_Test = Annotated[_Paths, _paths(
+    "--test", "[NAME=]TEST",
+    "Embeddings to classify with the centers of TRAIN; one for each TRAIN.")]
+_TestLabels = Annotated[_Paths, _paths(
+    "--test-labels", "[NAME=]FILE", "Labels of TEST for the labeling of that name. Repeatable.")]
+_View = Annotated[_Paths, _paths(
+    "--view", "[NAME=]PATH", "Embeddings of a second view of the rows of TRAIN, for alignment.")]
+_Weights = Annotated[_Paths, _paths(
+    "--weights", "[LABELING=]FILE.npy",
+    "Weights [C, D] of a linear classifier on the embeddings, for NC3 and NC4.")]
+_Bias = Annotated[_Paths, _paths(
+    "--bias", "[LABELING=]FILE.npy", "Bias [C] of that classifier.")]
+# fmt: on
+
+
 @settings.with_settings
 def report(
     train: Annotated[
@@ -47,71 +76,13 @@ def report(
             show_default=False,
         ),
     ],
-    labels: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--labels",
-            metavar="[NAME=]FILE",
-            help="Integer class labels [N] of TRAIN. Repeat for more labelings, each with a "
-            "name: all are measured together. Default: those beside the data.",
-            show_default=False,
-        ),
-    ] = None,
-    superclasses: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--superclasses",
-            metavar="[NAME=]FILE.npy",
-            help="The superclass of each class of the first labeling, [C] integers: one more "
-            "labeling, merged from that one. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    test: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--test",
-            metavar="[NAME=]TEST",
-            help="Embeddings to classify with the centers of TRAIN; one for each TRAIN.",
-            show_default=False,
-        ),
-    ] = None,
-    test_labels: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--test-labels",
-            metavar="[NAME=]FILE",
-            help="Labels of TEST for the labeling of that name. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    view: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--view",
-            metavar="[NAME=]PATH",
-            help="Embeddings of a second view of the rows of TRAIN, for alignment.",
-            show_default=False,
-        ),
-    ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--weights",
-            metavar="[LABELING=]FILE.npy",
-            help="Weights [C, D] of a linear classifier on the embeddings, for NC3 and NC4.",
-            show_default=False,
-        ),
-    ] = None,
-    bias: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--bias",
-            metavar="[LABELING=]FILE.npy",
-            help="Bias [C] of that classifier.",
-            show_default=False,
-        ),
-    ] = None,
+    labels: _Labels = None,
+    superclasses: _Superclasses = None,
+    test: _Test = None,
+    test_labels: _TestLabels = None,
+    view: _View = None,
+    weights: _Weights = None,
+    bias: _Bias = None,
     out_dir: Annotated[
         str,
         typer.Option("--out", metavar="DIR", help="Folder for report.html, .json, .csv and .png."),
@@ -145,7 +116,7 @@ def report(
       --checkpoint progress.ckpt
     """
     with one_line_errors():
-        given = Inputs.named(
+        given = inputs.named(
             train,
             labels=labels,
             superclasses=superclasses,
@@ -161,20 +132,20 @@ def report(
             if note:
                 err.print(note)
             _on_first(ranks, lambda: writable(out_dir, _WRITTEN))
-            opened = ranks.together(lambda: given.open(options["skip_bad"]))
+            opened = ranks.together(lambda: inputs.opened(given, options["skip_bad"]))
             if ranks.rank == 0:
                 # matplotlib takes half a second to import: the readings leave time for it.
                 threading.Thread(target=import_module, args=[_FIGURES]).start()
             with _bars() as on_rows:
                 result = evaluate(
-                    **opened.arguments(),
+                    **inputs.arguments(given, opened),
                     **arguments,
-                    cdnv_matrix=_MATRIX_CLASSES if len(given.train) == 1 else 0,
+                    cdnv_matrix=_MATRIX_CLASSES if len(opened["train"]) == 1 else 0,
                     device=where,
                     group="world" if ranks.size > 1 else None,
                     on_rows=on_rows,
                 )
-            _on_first(ranks, lambda: _write(out_dir, opened, result))
+            _on_first(ranks, lambda: _write(out_dir, inputs.described(given, opened), result))
             if options["checkpoint"] is not None:
                 path_of_rank(options["checkpoint"], ranks).unlink(missing_ok=True)
         for table in geometry.report(result):
@@ -204,11 +175,10 @@ def _on_first(ranks: Ranks, work: Callable[[], None]) -> None:
     ranks.together(lambda: None if ranks.rank else work())
 
 
-def _write(folder: str, opened: Opened, result: Evaluation) -> None:
+def _write(folder: str, described: dict[str, Any], result: Evaluation) -> None:
     """Numbers before pictures, which are made of names and data that nobody has foreseen."""
     from sslkernels.report import document, figures, style
 
-    described = opened.described()
     undrawn: Exception | None = None
     with staged(folder) as stage:
         write_json(stage / "report.json", content.report(result, described))

@@ -22,7 +22,6 @@ from sslkernels.evaluation.result import (
     SpectrumResult,
 )
 from sslkernels.evaluation.run import Reading, read
-from sslkernels.evaluation.settings import Settings
 
 __all__ = [
     "NCC",
@@ -136,25 +135,9 @@ def evaluate(
         >>> result.rows()[0]
         {'embeddings': '', 'labeling': '', 'split': 'train', 'statistic': 'rows', 'value': 300}
     """
-    given = locals()
+    given = locals()  # the arguments by name
     ranks = Ranks(group)
-    plan = ranks.together(
-        lambda: planned(
-            z,
-            labels,
-            num_classes,
-            superclasses,
-            z_test,
-            labels_test,
-            z_view,
-            weight,
-            bias,
-            settings=Settings.checked(given),
-            device=device,
-            ranks=ranks.size,
-            spool=spool,
-        )
-    )
+    plan = ranks.together(lambda: planned(given, ranks.size))
     if ranks.size > 1:
         ranks.agree(ranks.together(plan.facts))
     progress = ranks.together(lambda: _progress(plan, ranks))
@@ -175,15 +158,7 @@ def evaluate(
             on_rows or (lambda *_: None),
         )
         sums = read(name, job.train, job.test, job.view, how)
-        results[name] = finish(
-            name,
-            sums,
-            job.labelings,
-            plan.settings,
-            plan.heads,
-            skipped=job.skipped,
-            ranks=ranks,
-        )
+        results[name] = finish(name, sums, how, job.skipped)
         ranks.together(partial(progress.finish, name, results[name]))
     how_read = {"chunk_rows": dict(plan.rows), "device": plan.device.type, "ranks": ranks.size}
     return Evaluation(results, {**plan.settings.as_dict(), **how_read})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,8 +11,6 @@ import numpy as np
 import torch
 
 from sslkernels.evaluation import scalars
-from sslkernels.evaluation.labelings import Labeling
-from sslkernels.evaluation.ranks import Ranks
 from sslkernels.evaluation.result import (
     NCC,
     EmbeddingsResult,
@@ -20,7 +18,7 @@ from sslkernels.evaluation.result import (
     LabelingResult,
     SpectrumResult,
 )
-from sslkernels.evaluation.run import Measured
+from sslkernels.evaluation.run import Measured, Reading
 from sslkernels.evaluation.scalars import OfEmbeddings, OfLabeling
 from sslkernels.evaluation.settings import Settings
 from sslkernels.passes.selection import select
@@ -33,22 +31,10 @@ from sslkernels.statistics.pooled_scatter import PooledScatter
 from sslkernels.statistics.spectrum import Spectrum, spectrum, spectrum_without_rankme
 
 
-def finish(
-    name: str,
-    sums: Measured,
-    labelings: Sequence[Labeling],
-    settings: Settings,
-    classifiers: Mapping[str, tuple[Any, Any]],
-    *,
-    skipped: list[str],
-    ranks: Ranks,
-) -> EmbeddingsResult:
+def finish(name: str, sums: Measured, how: Reading, skipped: list[str]) -> EmbeddingsResult:
     """The result, the same on every rank; the labelings are shared out among them."""
-    second = sums.second
+    second, settings, labelings, ranks = sums.second, how.settings, how.labelings, how.ranks
     total = second.total() if second.scattered else None
-
-    def labeling(k: int) -> LabelingResult:
-        return _labeling(k, labelings[k], sums, total, settings, classifiers)
 
     def whole() -> Spectrum | None:
         if total is None or not settings.spectrum:
@@ -57,7 +43,7 @@ def finish(
 
     own = range(ranks.rank, len(labelings), ranks.size)
     tasks: list[tuple[int, Callable[[], Any]]] = [  # those that take longest first
-        *((labelings[k].num_classes, partial(labeling, k)) for k in own),
+        *((labelings[k].num_classes, partial(_labeling, k, sums, how, total)) for k in own),
         (0, whole),
     ]
     *mine, of_all = ranks.together(lambda: _done(tasks, second.everything))
@@ -95,16 +81,10 @@ def _done(tasks: Sequence[tuple[int, Callable[[], Any]]], rows: ClassMoments) ->
     return side_by_side([(max(size, rows.dim), work) for size, work in tasks])
 
 
-def _labeling(
-    k: int,
-    labels: Labeling,
-    sums: Measured,
-    total: PooledScatter | None,
-    settings: Settings,
-    classifiers: Mapping[str, tuple[Any, Any]],
-) -> LabelingResult:
+def _labeling(k: int, sums: Measured, how: Reading, total: PooledScatter | None) -> LabelingResult:
+    labels, settings = how.labelings[k], how.settings
     second, m = sums.second, sums.second.moments[k]
-    weight, bias = classifiers.get(labels.name, (None, None))
+    weight, bias = how.classifiers.get(labels.name, (None, None))
     within = None
     if total is not None:
         scatter = second.within(k, total)

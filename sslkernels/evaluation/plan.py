@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,42 +65,18 @@ class Plan:
         }
 
 
-def planned(
-    z: Any,
-    labels: Any,
-    num_classes: Any,
-    superclasses: Mapping[str, Any] | None,
-    z_test: Any,
-    labels_test: Any,
-    z_view: Any,
-    weight: Any,
-    bias: Any,
-    *,
-    settings: Settings,
-    device: torch.device | str | None,
-    ranks: int,
-    spool: Any,
-) -> Plan:
-    """The plan of one call on one rank, of ``ranks``; nothing here waits for another.
+def planned(given: Mapping[str, Any], ranks: int) -> Plan:
+    """The plan of a call of ``evaluate`` with these arguments, on one of ``ranks``; nothing here
+    waits for another.
 
     Raises:
         DataError, ValueError, TypeError: as :func:`sslkernels.evaluate`.
     """
-    where = device_of(device, z)
-    jobs = open_jobs(
-        z,
-        labels,
-        num_classes,
-        superclasses,
-        z_test,
-        labels_test,
-        z_view,
-        settings,
-        spool,
-        ranks,
-    )
-    names: Sequence[str] = [item.name for item in next(iter(jobs.values())).labelings]
-    heads = classifiers(weight, bias, names, where)
+    settings = Settings.checked(given)
+    where = device_of(given["device"], given["z"])
+    jobs = open_jobs(given, settings, ranks)
+    names = [item.name for item in next(iter(jobs.values())).labelings]
+    heads = classifiers(given["weight"], given["bias"], names, where)
     for job in jobs.values():
         check_classifiers(heads, job.labelings, job.train.dim)
     for option, wanted in (
