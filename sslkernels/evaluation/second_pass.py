@@ -150,7 +150,7 @@ class TrainPass(Parts):
 
 
 def _scatter_is_cheaper(dim: int, sizes: Sequence[int]) -> bool:
-    """Whether NC1 of all labelings is had sooner by one D x D scatter than by products of the rows
+    """Whether NC1 of all labelings is cheaper from one D x D scatter than from products of the rows
     with the axes of each labeling's means. At D = C = 1000 the scatter takes half as long."""
     return dim <= _SCATTER and dim <= 2 * sum(min(size, dim) for size in sizes)
 
