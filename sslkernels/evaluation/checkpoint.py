@@ -2,8 +2,8 @@
 
 The file holds the results of finished sources, and of the current source the sums of every stage
 with the number of chunks in them. It is replaced as a whole: written under another name, flushed to
-the disk, renamed. The sums are restored to the bit and chunks are cut at the same rows, so a resumed
-run has the results of an uninterrupted one.
+the disk, renamed. The sums are restored to the bit and chunks are cut at the same rows, so a
+resumed run has the results of an uninterrupted one.
 
 Each of several ranks keeps a file of its own, with its sums from before they are merged over ranks:
 the merge is repeated on resuming, so ranks may have been interrupted at different places.

@@ -142,9 +142,12 @@ class SecondSums:
     def update(self, z: Tensor, classes: Tensor) -> None:
         short = unit(z)
         for k, given in enumerate(classes):
-            self.raw[k].update(z, given, ignore_index=IGNORE)
             if self._training:
+                # Without a table of distances, which would be kept for every layer and labeling.
+                self.raw[k].add(z, given.masked_fill(given == IGNORE, -1))
                 self.collapse[k].update(z, given, ignore_index=IGNORE)
+            else:
+                self.raw[k].update(z, given, ignore_index=IGNORE)
             self.unit[k].update(short, given, ignore_index=IGNORE)
             probe = self.probes[k]
             if probe is not None:
