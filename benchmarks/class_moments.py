@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import sslkernels as ssk
-from benchmarks.registry import NO_RESULT, Case, Workload
+from sslkernels.report.speed import NO_RESULT, Case, Workload
 
 SHAPES = [
     (1_000_000, 512, 1000),

@@ -29,9 +29,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import sslkernels as ssk
-from benchmarks.losses import BOUND, RIVALS_BOUND, two_views
-from benchmarks.registry import is_wrong
-from benchmarks.vicreg import official_formula
+from sslkernels.report.speed import BOUND, RIVALS_BOUND, is_wrong, official_vicreg, two_views
 
 _Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -53,7 +51,7 @@ class _Gather(torch.autograd.Function):
 
 
 def _official(x: Tensor, y: Tensor) -> Tensor:
-    return official_formula(*(_Gather.apply(z).flatten(0, 1) for z in (x, y)))
+    return official_vicreg(*(_Gather.apply(z).flatten(0, 1) for z in (x, y)))
 
 
 def _step(loss: _Loss, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

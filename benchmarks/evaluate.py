@@ -16,7 +16,7 @@ import torch
 
 import sslkernels as ssk
 from benchmarks.class_moments import embeddings
-from benchmarks.registry import Case, Workload
+from sslkernels.report.speed import Case, Workload
 from sslkernels.statistics.class_moments import ClassMoments
 
 N, D, C = 100_000, 1024, 1000

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import itertools
 import json
 import statistics
@@ -25,8 +26,7 @@ import torch
 import sslkernels as ssk
 from benchmarks import gpu_losses, gpu_statistics
 from benchmarks.gpu_jobs import FORMULAS_BOUND, LOSS_BOUNDS, Job, l2_bytes, rotations
-from benchmarks.registry import is_wrong
-from benchmarks.vicreg import official_formula
+from sslkernels.report.speed import is_wrong, official_vicreg, step
 
 BUDGET_SECONDS = 420.0  # no workload starts after this
 SAMPLES = 50
@@ -69,26 +69,18 @@ def ceilings() -> dict[str, float]:
 # ---- VICReg ----
 
 
-def _step(loss: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, ...]]:
-    def step(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        value = loss(x, y)
-        return (value.detach(), *torch.autograd.grad(value, (x, y)))
-
-    return step
-
-
 def _in_a_graph(x: torch.Tensor, y: torch.Tensor) -> Callable[..., tuple[torch.Tensor, ...]]:
     """Our step captured once and replayed on inputs copied in: device time without launches."""
     x, y = (z.detach().clone().requires_grad_() for z in (x, y))
-    step = _step(ssk.vicreg_loss)
+    run = functools.partial(step, ssk.vicreg_loss)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        step(x, y)
+        run(x, y)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = step(x, y)
+        captured = run(x, y)
 
     def replay(new_x: torch.Tensor, new_y: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.no_grad():
@@ -103,7 +95,7 @@ def _in_a_graph(x: torch.Tensor, y: torch.Tensor) -> Callable[..., tuple[torch.T
 def _unfused(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The same algebra by vendor products and separate reductions."""
     with ssk.use_backend("torch"):
-        return _step(ssk.vicreg_loss)(x, y)
+        return step(ssk.vicreg_loss, x, y)
 
 
 SHAPES = ((256, 8192), (2048, 8192), (2048, 2048), (256, 2048), (257, 5003))
@@ -124,7 +116,7 @@ def vicreg() -> Iterator[list[Job]]:
             inputs.append(tuple(z.to(dtype).requires_grad_() for z in (x, y)))
         x64, y64 = (z.detach().double().requires_grad_() for z in inputs[0])
         with ssk.use_backend("torch"):
-            exact = _step(ssk.vicreg_loss)(x64, y64)
+            exact = step(ssk.vicreg_loss, x64, y64)
 
         def error(found: Any, exact: Any = exact) -> float:
             return max(
@@ -133,12 +125,14 @@ def vicreg() -> Iterator[list[Job]]:
 
         # Per view: half of a symmetric product forward, a whole one backward, on the smaller side.
         operations = 2 * 3 * min(n, d) ** 2 * max(n, d)
-        contenders = {
-            "sslkernels": _step(ssk.vicreg_loss),
+        contenders: dict[str, Callable[..., Any]] = {
+            "sslkernels": functools.partial(step, ssk.vicreg_loss),
             "sslkernels, CUDA graph": _in_a_graph(*inputs[0]),
             "torch backend (unfused)": _unfused,
-            "official, eager": _step(official_formula),
-            "official, torch.compile": _step(torch.compile(official_formula, dynamic=False)),
+            "official, eager": functools.partial(step, official_vicreg),
+            "official, torch.compile": functools.partial(
+                step, torch.compile(official_vicreg, dynamic=False)
+            ),
         }
         ceiling = f"{'bf16' if kind == 'b' else 'tf32'} product FLOP/s"
         yield [

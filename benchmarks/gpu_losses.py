@@ -15,22 +15,15 @@ from benchmarks.gpu_jobs import FORMULAS_BOUND, LOSS_BOUNDS, Job, rotations
 from benchmarks.nt_xent import TEMPERATURE
 from benchmarks.sigreg import KNOTS, TARGET, WEIGHTS, T
 from sslkernels.reference.sigreg import slices
-
-
-def _step(loss: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, ...]]:
-    def step(*views: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        value = loss(*views)
-        return (value.detach(), *torch.autograd.grad(value, views))
-
-    return step
+from sslkernels.report.speed import step
 
 
 def _unfused(loss: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, ...]]:
-    def step(*views: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def run(*views: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with ssk.use_backend("torch"):
-            return _step(loss)(*views)
+            return step(loss, *views)
 
-    return step
+    return run
 
 
 def _jobs(
@@ -55,11 +48,11 @@ def _jobs(
             float((a.double() - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True)
         )
 
-    contenders = {
-        "sslkernels": _step(loss),
+    contenders: dict[str, Callable[..., Any]] = {
+        "sslkernels": functools.partial(step, loss),
         "torch backend (unfused)": _unfused(loss),
-        "formula, eager": _step(formula),
-        "formula, torch.compile": _step(torch.compile(formula, dynamic=False)),
+        "formula, eager": functools.partial(step, formula),
+        "formula, torch.compile": functools.partial(step, torch.compile(formula, dynamic=False)),
     }
     kind = "bf16" if dtype == torch.bfloat16 else "tf32"
     name = f"{name} forward+backward {kind} {shape}"

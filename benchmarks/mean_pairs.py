@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 import sslkernels as ssk
-from benchmarks.registry import Case, Workload
 from sslkernels.numerics.means import around_their_mean, squared_distances
+from sslkernels.report.speed import Case, Workload
 
 _BLOCK = 512
 

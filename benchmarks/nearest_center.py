@@ -15,7 +15,7 @@ import torch
 
 import sslkernels as ssk
 from benchmarks.class_moments import embeddings
-from benchmarks.registry import NO_RESULT, Case, Workload
+from sslkernels.report.speed import NO_RESULT, Case, Workload
 
 
 def product_argmin(z: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:

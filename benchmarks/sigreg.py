@@ -8,10 +8,9 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.losses import loss_case
-from benchmarks.registry import Case, Workload
 from sslkernels.losses import sigreg_loss
 from sslkernels.reference.sigreg import slices
+from sslkernels.report.speed import Case, Workload, loss_case
 
 KNOTS = 17
 SHAPES = [(64, 128, 64), (2048, 512, 1024), (2003, 509, 1021)]

@@ -24,6 +24,8 @@ from sslkernels.losses import (
 from sslkernels.passes.selection import BackendStatus, backends, use_backend
 from sslkernels.statistics import (
     ClassMoments,
+    ClassProjections,
+    ClassProjectionsPass,
     DirectionalCDNVPass,
     FewShot,
     NCCScores,
@@ -38,6 +40,7 @@ from sslkernels.statistics import (
     cdnv,
     class_means,
     class_moments,
+    class_projections,
     directional_cdnv,
     few_shot_ncc,
     ncc_accuracy,
@@ -57,6 +60,8 @@ __all__ = [
     "BarlowTwinsLoss",
     "BarlowTwinsTerms",
     "ClassMoments",
+    "ClassProjections",
+    "ClassProjectionsPass",
     "DirectionalCDNVPass",
     "Evaluation",
     "FewShot",
@@ -80,6 +85,7 @@ __all__ = [
     "cdnv",
     "class_means",
     "class_moments",
+    "class_projections",
     "covariance_loss",
     "directional_cdnv",
     "evaluate",

@@ -25,15 +25,16 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Embeddings for NCC.")] = Sizes.rows,
-    dim: Annotated[int, typer.Option("--dim", min=1, help="Their width.")] = Sizes.dim,
-    classes: Annotated[int, typer.Option("--classes", min=2, help="Classes.")] = Sizes.classes,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows for NCC.")] = Sizes.rows,
+    dim: Annotated[int, typer.Option("--dim", min=1, help="Columns for NCC.")] = Sizes.dim,
+    classes: Annotated[int, typer.Option("--classes", min=2, help="For NCC.")] = Sizes.classes,
     seconds: Annotated[
         float,
-        typer.Option("--seconds", min=0.0, help="Time for repetitions, per contender."),
+        typer.Option("--seconds", min=0.0, help="Seconds of repetitions, per contender."),
     ] = 1.0,
     device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda, ...; scikit-learn is on the CPU.")
+        str,
+        typer.Option("--device", help="auto, cpu, cuda, ...; scikit-learn uses the CPU."),
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:

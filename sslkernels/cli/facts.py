@@ -27,7 +27,7 @@ def facts() -> dict[str, Any]:
         "versions": {**versions(), "triton": triton, "cuda": torch.version.cuda},
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "instruction_set": cpu._C.active_isa() if cpu._C else None,
             "instruction_set_detected": cpu._C.detected_isa() if cpu._C else None,
             "threads": torch.get_num_threads(),
@@ -37,22 +37,31 @@ def facts() -> dict[str, Any]:
     }
 
 
-def plain(missing: Sequence[str]) -> Iterator[str]:
+def plain(missing: Sequence[str] = ()) -> Iterator[str]:
     """The same as lines of text, and what the other commands lack."""
     known = facts()
-    for name, value in known["versions"].items():
-        yield f"{name:14}{value or 'none'}"
     machine = known["machine"]
-    yield f"{'system':14}{machine['system']}"
-    yield f"{'cpu':14}{machine['cpu']}"
-    yield f"{'instructions':14}{machine['instruction_set'] or 'none'}"
-    yield f"{'gpus':14}{', '.join(machine['gpus']) or 'none'}"
+    active, detected = machine["instruction_set"], machine["instruction_set_detected"]
+    limited = "" if active == detected else f" (limited; the CPU has {detected})"
+    rows = {
+        **known["versions"],
+        "": "",
+        "system": machine["system"],
+        "cpu": machine["cpu"],
+        "instructions": active and active + limited,
+        "threads": machine["threads"],
+        "gpus": ", ".join(machine["gpus"]),
+    }
+    for name, value in rows.items():
+        yield f"{name:14}{(value or 'none') if name else ''}".rstrip()
+    yield ""
     for name, status in known["backends"].items():
         yield f"{name:14}{'usable' if status['usable'] else 'unusable'}: {status['reason']}"
-    yield f"{'commands':14}report, demo, study and bench need {', '.join(missing)}: {INSTALL}"
+    if missing:
+        yield f"{'commands':14}report, demo, study and bench need {', '.join(missing)}: {INSTALL}"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:

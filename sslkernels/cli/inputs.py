@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sslkernels.cli import named
+from sslkernels.cli import named as names
 from sslkernels.cli.console import OptionError
+from sslkernels.cli.options import FLAGS
 from sslkernels.data import DataError, Source, open_sources
 from sslkernels.data.npy import NpyFile
 
@@ -25,134 +25,89 @@ _OPTIONS = {
     "z_view": "--view",
     "weight": "--weights",
     "bias": "--bias",
-    "top_k": "--top-k",
-    "few_shot": "--few-shot",
-    "few_shot_repeats": "--few-shot-repeats",
-    "seed": "--seed",
-    "uniformity_rows": "--uniformity-rows",
-    "ignore_index": "--ignore-label",
-    "chunk_rows": "--chunk-rows",
-    "chunk_bytes": "--chunk-mb",
+    **FLAGS,
 }
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Paths by name: of embeddings, of labelings."""
-
-    train: dict[str, str]
-    test: dict[str, str]
-    view: dict[str, str]
-    labels: dict[str, str]
-    superclasses: dict[str, str]
-    test_labels: dict[str, str]
-    weights: dict[str, str]
-    bias: dict[str, str]
-
-    @classmethod
-    def named(
-        cls,
-        train: Sequence[str],
-        labels: Sequence[str] | None,
-        superclasses: Sequence[str] | None,
-        test: Sequence[str] | None,
-        test_labels: Sequence[str] | None,
-        view: Sequence[str] | None,
-        weights: Sequence[str] | None,
-        bias: Sequence[str] | None,
-    ) -> Inputs:
-        """From ``[NAME=]PATH`` values.
-
-        Raises:
-            OptionError: names that do not go together.
-        """
-        trains = named.embeddings(train)
-        on_train = named.by_name("--labels", labels or (), _UNNAMED)
-        on_test = named.by_name("--test-labels", test_labels or (), _UNNAMED)
-        if list(on_test) == [_UNNAMED] and len(on_train) == 1:
-            on_test = {next(iter(on_train)): on_test[_UNNAMED]}
-        if on_test and not test:
-            raise OptionError("--test-labels: needs --test TEST, the embeddings they label")
-        return cls(
-            trains,
-            named.matched("--test", test, list(trains)) if test else {},
-            named.matched("--view", view, list(trains)) if view else {},
-            on_train,
-            named.by_name("--superclasses", superclasses or (), "superclasses"),
-            on_test,
-            named.by_name("--weights", weights or (), ""),
-            named.by_name("--bias", bias or (), ""),
-        )
-
-    def open(self, skip_bad: bool) -> Opened:
-        """Open the embeddings; their headers are read, no row is.
-
-        Raises:
-            DataError: a file cannot be used.
-        """
-
-        def sources(paths: dict[str, str]) -> dict[str, Source]:
-            if not paths:
-                return {}
-            return open_sources(paths, skip_bad=skip_bad)
-
-        test = sources(self.test)
-        if not self.test_labels:
-            for source in test.values():
-                if not source.labels:
-                    raise OptionError(
-                        f"--test {source.name}: needs --test-labels FILE, the labels of its rows"
-                    )
-        return Opened(self, sources(self.train), test, sources(self.view))
+Paths = Mapping[str, dict[str, str]]  # by option, then by name
+Sources = Mapping[str, dict[str, Source]]  # by role (train, test, view), then by name
 
 
-@dataclass(frozen=True)
-class Opened:
-    """Sources by name."""
+def named(train: Sequence[str], **given: Sequence[str] | None) -> Paths:
+    """The ``[NAME=]PATH`` values of ``TRAIN`` and of the options, by name.
 
-    given: Inputs
-    train: dict[str, Source]
-    test: dict[str, Source]
-    view: dict[str, Source]
+    Raises:
+        OptionError: names that do not go together.
+    """
+    trains = names.embeddings(train)
+    unnamed = {"labels": _UNNAMED, "test_labels": _UNNAMED, "superclasses": "superclasses"}
+    paths = {
+        option: names.matched(f"--{option}", values or (), list(trains))
+        if option in ("test", "view")
+        else names.by_name(f"--{option.replace('_', '-')}", values or (), unnamed.get(option, ""))
+        for option, values in given.items()
+    }
+    if list(paths["test_labels"]) == [_UNNAMED] and len(paths["labels"]) == 1:
+        paths["test_labels"] = {next(iter(paths["labels"])): paths["test_labels"][_UNNAMED]}
+    if paths["test_labels"] and not paths["test"]:
+        raise OptionError("--test-labels: needs --test TEST, the embeddings they label")
+    return {"train": trains, **paths}
 
-    def arguments(self) -> dict[str, Any]:
-        """What :func:`sslkernels.evaluate` takes.
 
-        Raises:
-            DataError: weights or superclasses cannot be read.
-        """
-        return {
-            "z": self.train,
-            "labels": self.given.labels or None,
-            "superclasses": {
-                name: _array(path, "superclasses") for name, path in self.given.superclasses.items()
-            },
-            "z_test": self.test or None,
-            "labels_test": self.given.test_labels or None,
-            "z_view": self.view or None,
-            "weight": _arrays(self.given.weights),
-            "bias": _arrays(self.given.bias),
-        }
+def opened(paths: Paths, skip_bad: bool) -> Sources:
+    """The embeddings; their headers are read, no row is.
 
-    def described(self) -> dict[str, Any]:
-        """The files behind the numbers, for the report."""
-        roles = {"train": self.train, "test": self.test, "view": self.view}
-        return {
-            "labels": {
-                "train": self.given.labels,
-                "superclasses": self.given.superclasses,
-                "test": self.given.test_labels,
-            },
-            "classifiers": {"weights": self.given.weights, "bias": self.given.bias},
-            "embeddings": {
-                name: {
-                    role: _described(sources[name])
-                    for role, sources in roles.items()
-                    if name in sources
-                }
-                for name in self.train
-            },
-        }
+    Raises:
+        DataError: a file cannot be used.
+    """
+    sources = {
+        role: open_sources(paths[role], skip_bad=skip_bad) if paths[role] else {}
+        for role in ("train", "test", "view")
+    }
+    for source in sources["test"].values():
+        if not paths["test_labels"] and not source.labels:
+            raise OptionError(
+                f"--test {source.name}: needs --test-labels FILE, the labels of its rows"
+            )
+    return sources
+
+
+def arguments(paths: Paths, sources: Sources) -> dict[str, Any]:
+    """What :func:`sslkernels.evaluate` takes.
+
+    Raises:
+        DataError: weights or superclasses cannot be read.
+    """
+    return {
+        "z": sources["train"],
+        "labels": paths["labels"] or None,
+        "superclasses": {
+            name: _array(path, "superclasses") for name, path in paths["superclasses"].items()
+        },
+        "z_test": sources["test"] or None,
+        "labels_test": paths["test_labels"] or None,
+        "z_view": sources["view"] or None,
+        "weight": _arrays(paths["weights"]),
+        "bias": _arrays(paths["bias"]),
+    }
+
+
+def described(paths: Paths, sources: Sources) -> dict[str, Any]:
+    """The files behind the numbers, for the report."""
+    return {
+        "labels": {
+            "train": paths["labels"],
+            "superclasses": paths["superclasses"],
+            "test": paths["test_labels"],
+        },
+        "classifiers": {"weights": paths["weights"], "bias": paths["bias"]},
+        "embeddings": {
+            name: {
+                role: _described(found[name]) for role, found in sources.items() if name in found
+            }
+            for name in sources["train"]
+        },
+    }
 
 
 def _described(source: Source) -> dict[str, Any]:

@@ -51,6 +51,8 @@ def embeddings(values: Sequence[str]) -> dict[str, str]:
 
 def matched(option: str, values: Sequence[str], trains: Sequence[str]) -> dict[str, str]:
     """What belongs to each of ``trains``: by name, or without names in their order."""
+    if not values:
+        return {}
     given = [split(value) for value in values]
     names = [name for name, _ in given]
     if not any(names):

@@ -13,9 +13,10 @@ import typer
 from rich.markup import escape
 from rich.progress import TaskID
 
-from sslkernels.cli import torchrun
-from sslkernels.cli.console import OptionError, Rate, err, one_line_errors, out, progress
-from sslkernels.cli.inputs import Inputs, Opened, arguments_as_options
+from sslkernels.cli import inputs, torchrun
+from sslkernels.cli import options as settings
+from sslkernels.cli.console import Rate, err, one_line_errors, out, progress
+from sslkernels.cli.inputs import arguments_as_options
 from sslkernels.data.errors import first_line
 from sslkernels.evaluation import Evaluation, evaluate
 from sslkernels.evaluation.checkpoint import path_of_rank
@@ -34,147 +35,62 @@ _STAGES = {
 }
 
 
+def _paths(flag: str, metavar: str, help: str) -> Any:
+    return typer.Option(flag, metavar=metavar, help=help, show_default=False)
+
+
+_Paths = list[str] | None
+# fmt: off
+_Labels = Annotated[_Paths, _paths(
+    "--labels", "[NAME=]FILE",
+    "Integer class labels [N] of TRAIN. Repeat for more labelings, each with a name: all are "
+    "measured together. Default: those beside the data.")]
+_Superclasses = Annotated[_Paths, _paths(
+    "--superclasses", "[NAME=]FILE.npy",
+    "The superclass of each class of the first labeling, [C] integers: one more labeling, merged "
+    "from that one. Repeatable.")]
+_Test = Annotated[_Paths, _paths(
+    "--test", "[NAME=]TEST",
+    "Embeddings to classify with the centers of TRAIN; one for each TRAIN.")]
+_TestLabels = Annotated[_Paths, _paths(
+    "--test-labels", "[NAME=]FILE", "Labels of TEST for the labeling of that name. Repeatable.")]
+_View = Annotated[_Paths, _paths(
+    "--view", "[NAME=]PATH", "Embeddings of a second view of the rows of TRAIN, for alignment.")]
+_Weights = Annotated[_Paths, _paths(
+    "--weights", "[LABELING=]FILE.npy",
+    "Weights [C, D] of a linear classifier on the embeddings, for NC3 and NC4.")]
+_Bias = Annotated[_Paths, _paths(
+    "--bias", "[LABELING=]FILE.npy", "Bias [C] of that classifier.")]
+# fmt: on
+
+
+@settings.with_settings
 def report(
     train: Annotated[
         list[str],
         typer.Argument(
             metavar="[NAME=]TRAIN...",
-            help="Embeddings [N, D] that give the class centers: .npy, .safetensors, .pt or "
+            help="Embeddings [N, D] for the class centers: .npy, .safetensors, .pt or "
             ".parquet (PATH:KEY names what is inside), or a folder of shards. Several layers or "
             "checkpoints of the same rows, or one file of [L, N, D], are measured one by one.",
             show_default=False,
         ),
     ],
-    labels: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--labels",
-            metavar="[NAME=]FILE",
-            help="Integer class labels [N] of TRAIN. Repeat for more labelings, each with a "
-            "name: all are measured together. Default: those beside the data.",
-            show_default=False,
-        ),
-    ] = None,
-    superclasses: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--superclasses",
-            metavar="[NAME=]FILE.npy",
-            help="The superclass of each class of the first labeling, [C] integers: one more "
-            "labeling, merged from that one. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    test: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--test",
-            metavar="[NAME=]TEST",
-            help="Embeddings to classify with the centers of TRAIN; one for each TRAIN.",
-            show_default=False,
-        ),
-    ] = None,
-    test_labels: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--test-labels",
-            metavar="[NAME=]FILE",
-            help="Labels of TEST for the labeling of that name. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    view: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--view",
-            metavar="[NAME=]PATH",
-            help="Embeddings of a second view of the rows of TRAIN, for alignment.",
-            show_default=False,
-        ),
-    ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--weights",
-            metavar="[LABELING=]FILE.npy",
-            help="Weights [C, D] of a linear classifier on the embeddings, for NC3 and NC4.",
-            show_default=False,
-        ),
-    ] = None,
-    bias: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--bias",
-            metavar="[LABELING=]FILE.npy",
-            help="Its bias [C].",
-            show_default=False,
-        ),
-    ] = None,
+    labels: _Labels = None,
+    superclasses: _Superclasses = None,
+    test: _Test = None,
+    test_labels: _TestLabels = None,
+    view: _View = None,
+    weights: _Weights = None,
+    bias: _Bias = None,
     out_dir: Annotated[
         str,
         typer.Option("--out", metavar="DIR", help="Folder for report.html, .json, .csv and .png."),
     ] = "report",
-    top_k: Annotated[
-        str, typer.Option("--top-k", metavar="K,...", help="NCC among the K nearest centers.")
-    ] = "1,5",
-    few_shot: Annotated[
-        str | None,
-        typer.Option(
-            "--few-shot",
-            metavar="M,...",
-            help="NCC with centers of M random rows per class; costs one reading of NCC per draw.",
-            show_default=False,
-        ),
-    ] = None,
-    few_shot_repeats: Annotated[int, typer.Option("--few-shot-repeats", min=1, help="Draws.")] = 10,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of draws and samples.")] = 0,
-    normalize: Annotated[
-        bool, typer.Option("--normalize", help="Divide each row by its length first.")
-    ] = False,
-    directional: Annotated[bool, typer.Option(help="Measure directional CDNV.")] = True,
-    spectrum: Annotated[bool, typer.Option(help="Measure spectra: sums of D x D numbers.")] = True,
-    uniformity_rows: Annotated[
-        int,
-        typer.Option("--uniformity-rows", min=0, help="Sample for uniformity; 0 leaves it out."),
-    ] = 4096,
-    ignore_label: Annotated[
-        int, typer.Option("--ignore-label", help="Rows with this label are skipped.")
-    ] = -100,
-    skip_bad: Annotated[
-        bool,
-        typer.Option(
-            "--skip-bad", help="Leave out bad rows (NaN, infinity) and shards, and list them."
-        ),
-    ] = False,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint",
-            metavar="FILE",
-            help="Keep the progress there: a run that was killed goes on from it, to the same "
-            "bits. Removed when the report is written.",
-            show_default=False,
-        ),
-    ] = None,
-    checkpoint_seconds: Annotated[
-        float,
-        typer.Option("--checkpoint-seconds", min=0.0, help="Time between two writings of it."),
-    ] = 30.0,
-    chunk_mb: Annotated[
-        int, typer.Option("--chunk-mb", min=1, help="Size of the chunks that are read, in MiB.")
-    ] = 256,
-    chunk_rows: Annotated[
-        int | None,
-        typer.Option(
-            "--chunk-rows",
-            min=1,
-            help="Rows per chunk, in place of --chunk-mb.",
-            show_default=False,
-        ),
-    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="Where to measure: auto, cpu, cuda, cuda:1, ...")
     ] = "cpu",
+    **options: Any,
 ) -> None:
     """Measure the class geometry of embeddings under one or more labelings.
 
@@ -200,58 +116,42 @@ def report(
       --checkpoint progress.ckpt
     """
     with one_line_errors():
-        given = Inputs.named(train, labels, superclasses, test, test_labels, view, weights, bias)
-        options: dict[str, Any] = {
-            "top_k": _numbers("--top-k", top_k),
-            "few_shot": _numbers("--few-shot", few_shot) if few_shot is not None else (),
-            "few_shot_repeats": few_shot_repeats,
-            "seed": seed,
-            "normalize": normalize,
-            "directional": directional,
-            "spectrum": spectrum,
-            "uniformity_rows": uniformity_rows,
-            "ignore_index": ignore_label,
-            "skip_bad": skip_bad,
-            "chunk_rows": chunk_rows,
-            "chunk_bytes": chunk_mb << 20,
-            "checkpoint": checkpoint,
-            "checkpoint_seconds": checkpoint_seconds,
-        }
+        given = inputs.named(
+            train,
+            labels=labels,
+            superclasses=superclasses,
+            test=test,
+            test_labels=test_labels,
+            view=view,
+            weights=weights,
+            bias=bias,
+        )
+        arguments = settings.arguments(options)
         with torchrun.ranks(device) as ranks, arguments_as_options():
             where, note = ranks.together(lambda: torchrun.device(device, ranks))
             if note:
                 err.print(note)
             _on_first(ranks, lambda: writable(out_dir, _WRITTEN))
-            opened = ranks.together(lambda: given.open(skip_bad))
+            opened = ranks.together(lambda: inputs.opened(given, options["skip_bad"]))
             if ranks.rank == 0:
                 # matplotlib takes half a second to import: the readings leave time for it.
                 threading.Thread(target=import_module, args=[_FIGURES]).start()
             with _bars() as on_rows:
                 result = evaluate(
-                    **opened.arguments(),
-                    **options,
-                    cdnv_matrix=_MATRIX_CLASSES if len(opened.train) == 1 else 0,
+                    **inputs.arguments(given, opened),
+                    **arguments,
+                    cdnv_matrix=_MATRIX_CLASSES if len(opened["train"]) == 1 else 0,
                     device=where,
                     group="world" if ranks.size > 1 else None,
                     on_rows=on_rows,
                 )
-            _on_first(ranks, lambda: _write(out_dir, opened, result))
-            if checkpoint is not None:
-                path_of_rank(checkpoint, ranks).unlink(missing_ok=True)
+            _on_first(ranks, lambda: _write(out_dir, inputs.described(given, opened), result))
+            if options["checkpoint"] is not None:
+                path_of_rank(options["checkpoint"], ranks).unlink(missing_ok=True)
         for table in geometry.report(result):
             out.print(table)
         folder = escape(str(Path(out_dir)))
         out.print(f"Wrote report.html, .json, .csv and .png to {folder}", soft_wrap=True)
-
-
-def _numbers(option: str, values: str) -> list[int]:
-    try:
-        numbers = [int(value) for value in values.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 1:
-        raise OptionError(f"{option} {values}: expected positive integers with commas between")
-    return numbers
 
 
 @contextlib.contextmanager
@@ -275,11 +175,10 @@ def _on_first(ranks: Ranks, work: Callable[[], None]) -> None:
     ranks.together(lambda: None if ranks.rank else work())
 
 
-def _write(folder: str, opened: Opened, result: Evaluation) -> None:
+def _write(folder: str, described: dict[str, Any], result: Evaluation) -> None:
     """Numbers before pictures, which are made of names and data that nobody has foreseen."""
     from sslkernels.report import document, figures, style
 
-    described = opened.described()
     undrawn: Exception | None = None
     with staged(folder) as stage:
         write_json(stage / "report.json", content.report(result, described))

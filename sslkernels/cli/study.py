@@ -36,30 +36,32 @@ def study(
         typer.Option(
             "--methods",
             metavar="A,B",
-            help="Of vicreg, simclr, barlow-twins, sigreg, supervised. "
+            help="Any of vicreg, simclr, barlow-twins, sigreg, supervised. "
             "Default: vicreg,simclr,supervised.",
         ),
     ] = None,
     ablations: Annotated[
         bool | None,
-        typer.Option(help="Train VICReg's invariance and its regularization alone as well."),
+        typer.Option(help="Also train VICReg's invariance and its regularization alone."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the study in DIR; its settings hold.")
+        bool, typer.Option("--resume", help="Resume the study in DIR, with its settings.")
     ] = False,
     report_only: Annotated[
-        bool, typer.Option("--report-only", help="Make the report of what DIR holds.")
+        bool,
+        typer.Option("--report-only", help="Make the report of the runs in DIR; train nothing."),
     ] = False,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, cuda, ...; auto takes a usable GPU.")
     ] = "auto",
 ) -> None:
-    """Watch what embeddings cluster by while small encoders of handwritten digits train.
+    """Measure what embeddings cluster by while small encoders of handwritten digits train.
 
-    VICReg, SimCLR and a supervised encoder, from several seeds, and VICReg's two halves alone: by
-    sample, class and superclass, by targets from random to semantic, layer by layer. Writes
-    report.html, which needs no network, study.csv, study.json and the figures. Under five minutes
-    on two cores; nothing is downloaded. An interrupted study goes on with --resume.
+    Trains VICReg, SimCLR, a supervised encoder and each half of VICReg alone, with several seeds,
+    and measures clustering by sample, class, superclass and targets from random to semantic, layer
+    by layer. Writes report.html, which needs no network, study.csv, study.json and the figures.
+    Takes under five minutes on two cores; nothing is downloaded. --resume continues an interrupted
+    study.
 
     [bold]Examples[/bold]
 

@@ -93,8 +93,9 @@ def evaluate(
         spectrum: measure spectra, total and within classes; D x D float64 sums.
         alpha_ranks: ranks of the fit of alpha-ReQ.
         uniformity_rows: rows of the seeded sample that uniformity is measured on; 0 for none.
-        few_shot: numbers of shots for few-shot NCC; the test rows are classified, or the training
-            rows that were not drawn. Each costs ``few_shot_repeats`` NCC passes.
+        few_shot, few_shot_repeats: numbers of shots for few-shot NCC, and draws of each, one NCC
+            pass per draw. The test rows are classified; without any, the training rows that were
+            not drawn.
         seed: of the few-shot draws and of the sample.
         normalize: divide every row by its length first.
         cdnv_matrix: keep the C x C matrices of CDNV; a number keeps those of labelings with up to
@@ -109,8 +110,8 @@ def evaluate(
             arrays and reads its share (a stream is the rank's own share); the result is that of
             all rows, on every rank. An error on one rank is raised on all, and so is a
             difference between their arguments.
-        checkpoint: a file that keeps the progress; a run that was killed goes on from it, to the
-            same bits. One of another run, or one that is damaged, is an error. Not for streams.
+        checkpoint: a file that keeps the progress: an interrupted run resumes from it and ends with
+            the same bits. A damaged file, or one of another run, is an error. Not for streams.
         checkpoint_seconds: time between two writings of that file.
         spool: a folder in which a one-shot iterator is kept for its second reading.
         on_rows: called as ``on_rows(name, stage, rows, total)`` after every chunk.
@@ -134,41 +135,12 @@ def evaluate(
         >>> result.rows()[0]
         {'embeddings': '', 'labeling': '', 'split': 'train', 'statistic': 'rows', 'value': 300}
     """
+    given = locals()  # the arguments by name
     ranks = Ranks(group)
-    plan = ranks.together(
-        lambda: planned(
-            z,
-            labels,
-            num_classes,
-            superclasses,
-            z_test,
-            labels_test,
-            z_view,
-            weight,
-            bias,
-            top_k=top_k,
-            directional=directional,
-            spectrum=spectrum,
-            alpha_ranks=alpha_ranks,
-            uniformity_rows=uniformity_rows,
-            few_shot=few_shot,
-            few_shot_repeats=few_shot_repeats,
-            seed=seed,
-            normalize=normalize,
-            ignore_index=ignore_index,
-            skip_bad=skip_bad,
-            cdnv_matrix=cdnv_matrix,
-            chunk_rows=chunk_rows,
-            chunk_bytes=chunk_bytes,
-            device=device,
-            ranks=ranks.size,
-            checkpoint=checkpoint is not None,
-            spool=spool,
-        )
-    )
+    plan = ranks.together(lambda: planned(given, ranks.size))
     if ranks.size > 1:
         ranks.agree(ranks.together(plan.facts))
-    progress = ranks.together(lambda: _progress(checkpoint, plan, ranks, checkpoint_seconds))
+    progress = ranks.together(lambda: _progress(plan, ranks))
     results: dict[str, EmbeddingsResult] = {}
     for name, job in plan.jobs.items():
         # Ranks may have been stopped on either side of a finish: what all have is done.
@@ -186,22 +158,14 @@ def evaluate(
             on_rows or (lambda *_: None),
         )
         sums = read(name, job.train, job.test, job.view, how)
-        results[name] = finish(
-            name,
-            sums,
-            job.labelings,
-            plan.settings,
-            plan.heads,
-            skipped=job.skipped,
-            cdnv_matrix=plan.matrix_classes,
-            ranks=ranks,
-        )
+        results[name] = finish(name, sums, how, job.skipped)
         ranks.together(partial(progress.finish, name, results[name]))
     how_read = {"chunk_rows": dict(plan.rows), "device": plan.device.type, "ranks": ranks.size}
     return Evaluation(results, {**plan.settings.as_dict(), **how_read})
 
 
-def _progress(path: Any, plan: Plan, ranks: Ranks, every: float) -> Checkpoint:
+def _progress(plan: Plan, ranks: Ranks) -> Checkpoint:
+    path, every = plan.settings.checkpoint, plan.settings.checkpoint_seconds
     if path is None:
         return Checkpoint(None, {}, every)
     run = {**plan.run(), "ranks": [ranks.rank, ranks.size]}

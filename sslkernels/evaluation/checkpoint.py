@@ -1,12 +1,12 @@
-"""Progress of an evaluation in one file, so that a run that was killed goes on where it was.
+"""Progress of an evaluation in one file, so that an interrupted run resumes.
 
-The file holds the sums of every stage of the source in work, how many of its chunks they are made
-of, and the results of the sources before it. It is replaced as a whole: written under another name,
-flushed to the disk, renamed. What is resumed are the very bits of the sums, and chunks are cut at
-the same rows, so an interrupted run ends with the results of an uninterrupted one.
+The file holds the results of finished sources, and of the current source the sums of every stage
+with the number of chunks in them. It is replaced as a whole: written under another name, flushed to
+the disk, renamed. The sums are restored to the bit and chunks are cut at the same rows, so a
+resumed run has the results of an uninterrupted one.
 
-A rank of several keeps its own file, with its own sums from before they are merged over ranks: the
-merge is repeated on resuming, so ranks may have been stopped at different places.
+Each of several ranks keeps a file of its own, with its sums from before they are merged over ranks:
+the merge is repeated on resuming, so ranks may have been interrupted at different places.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sslkernels.data.errors import data_errors
 from sslkernels.evaluation.ranks import Ranks
 from sslkernels.evaluation.result import EmbeddingsResult, packed, unpacked
 
-_VERSION = 2
+_VERSION = 3
 
 
 def path_of_rank(path: str | os.PathLike[str], ranks: Ranks) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sslkernels.evaluation.labelings import Labeling
-from sslkernels.evaluation.ranks import Ranks
+from sslkernels.evaluation import scalars
 from sslkernels.evaluation.result import (
     NCC,
     EmbeddingsResult,
@@ -19,11 +18,11 @@ from sslkernels.evaluation.result import (
     LabelingResult,
     SpectrumResult,
 )
-from sslkernels.evaluation.run import Measured
+from sslkernels.evaluation.run import Measured, Reading
+from sslkernels.evaluation.scalars import OfEmbeddings, OfLabeling
 from sslkernels.evaluation.settings import Settings
 from sslkernels.passes.selection import select
 from sslkernels.statistics._dense import side_by_side
-from sslkernels.statistics.alignment import uniformity
 from sslkernels.statistics.cdnv import cdnv
 from sslkernels.statistics.class_moments import ClassMoments
 from sslkernels.statistics.ncc_scores import NCCScoresPass
@@ -32,23 +31,10 @@ from sslkernels.statistics.pooled_scatter import PooledScatter
 from sslkernels.statistics.spectrum import Spectrum, spectrum, spectrum_without_rankme
 
 
-def finish(
-    name: str,
-    sums: Measured,
-    labelings: Sequence[Labeling],
-    settings: Settings,
-    classifiers: Mapping[str, tuple[Any, Any]],
-    *,
-    skipped: list[str],
-    cdnv_matrix: int,
-    ranks: Ranks,
-) -> EmbeddingsResult:
+def finish(name: str, sums: Measured, how: Reading, skipped: list[str]) -> EmbeddingsResult:
     """The result, the same on every rank; the labelings are shared out among them."""
-    second = sums.second
+    second, settings, labelings, ranks = sums.second, how.settings, how.labelings, how.ranks
     total = second.total() if second.scattered else None
-
-    def labeling(k: int) -> LabelingResult:
-        return _labeling(k, labelings[k], sums, total, settings, classifiers, cdnv_matrix)
 
     def whole() -> Spectrum | None:
         if total is None or not settings.spectrum:
@@ -57,23 +43,29 @@ def finish(
 
     own = range(ranks.rank, len(labelings), ranks.size)
     tasks: list[tuple[int, Callable[[], Any]]] = [  # those that take longest first
-        *((labelings[k].num_classes, partial(labeling, k)) for k in own),
+        *((labelings[k].num_classes, partial(_labeling, k, sums, how, total)) for k in own),
         (0, whole),
     ]
     *mine, of_all = ranks.together(lambda: _done(tasks, second.everything))
     shares = ranks.gather(mine)
     results = [shares[k % ranks.size][k // ranks.size] for k in range(len(labelings))]
+    whole_spectrum = None if of_all is None else _spectrum(of_all)
+    of = OfEmbeddings(
+        rows=sums.rows,
+        test_rows=sums.test_rows,
+        dim=second.everything.dim,
+        bad=sums.bad,
+        unit=sums.first.unit,
+        sample=second.sample.rows if settings.uniformity_rows else None,
+        alignment=sums.alignment,
+        spectrum=whole_spectrum,
+    )
     return EmbeddingsResult(
         name=name,
-        rows=sums.rows,
-        dim=second.everything.dim,
-        test_rows=sums.test_rows,
         bad=sums.bad,
         skipped=skipped,
-        normalized_std=float(sums.first.unit.std),
-        uniformity=float(uniformity(second.sample.rows)) if settings.uniformity_rows else None,
-        alignment=sums.alignment,
-        spectrum=None if of_all is None else _spectrum(of_all),
+        spectrum=whole_spectrum,
+        values=scalars.measured(scalars.OF_EMBEDDINGS, of),
         labelings={
             result.name: _with_rankme(result, of_all) if second.complete(k) else result
             for k, result in enumerate(results)
@@ -89,51 +81,46 @@ def _done(tasks: Sequence[tuple[int, Callable[[], Any]]], rows: ClassMoments) ->
     return side_by_side([(max(size, rows.dim), work) for size, work in tasks])
 
 
-def _labeling(
-    k: int,
-    labels: Labeling,
-    sums: Measured,
-    total: PooledScatter | None,
-    settings: Settings,
-    classifiers: Mapping[str, tuple[Any, Any]],
-    cdnv_matrix: int,
-) -> LabelingResult:
+def _labeling(k: int, sums: Measured, how: Reading, total: PooledScatter | None) -> LabelingResult:
+    labels, settings = how.labelings[k], how.settings
     second, m = sums.second, sums.second.moments[k]
-    weight, bias = classifiers.get(labels.name, (None, None))
+    weight, bias = how.classifiers.get(labels.name, (None, None))
     within = None
     if total is not None:
         scatter = second.within(k, total)
         if settings.spectrum:
-            of = spectrum_without_rankme if second.complete(k) else spectrum
-            within = _spectrum(of(scatter, alpha_ranks=settings.alpha_ranks))
+            spectrum_of = spectrum_without_rankme if second.complete(k) else spectrum
+            within = _spectrum(spectrum_of(scatter, alpha_ranks=settings.alpha_ranks))
         collapse = neural_collapse(scatter, weight=weight, bias=bias)
     else:
         collapse = second.collapse[k].compute()
-    assert collapse.nc1 is not None  # it is of class moments alone
-    nc4 = second.disagreements[k].compute() if k in second.disagreements else None
+    projections = second.projections[k]
     test = sums.test if labels.tested else None
     few_shot = second.few_shot if test is None else test.few_shot
-    return LabelingResult(
-        name=labels.name,
+    of = OfLabeling(
         num_classes=labels.num_classes,
-        variances=_array(m.variances),
-        cdnv=float(cdnv(m)),
-        cdnv_matrix=(
-            _array(cdnv(m, reduction="none")) if labels.num_classes <= cdnv_matrix else None
-        ),
-        directional_cdnv=float(second.directional[k].compute()) if second.directional else None,
-        train=_ncc(second.scores[k], settings),
+        moments=m,
+        collapse=collapse,
+        nc4=second.disagreements[k].compute() if k in second.disagreements else None,
+        directional=None if projections.directional is None else projections.directional.compute(),
+        train=_ncc(projections.scores, settings),
         test=None if test is None else _ncc(test.scores[k], settings),
-        nc1=float(collapse.nc1),
-        nc2_norms=float(collapse.nc2_norms),
-        nc2_angles=float(collapse.nc2_angles),
-        nc3=None if collapse.nc3 is None else float(collapse.nc3),
-        nc4=None if nc4 is None else float(nc4),
         within=within,
         few_shot={
             shots: FewShotResult(float(few.mean), float(few.std), _array(few.accuracies))
             for shots, few in few_shot.results(k).items()
         },
+    )
+    keep_matrix = labels.num_classes <= settings.cdnv_matrix
+    return LabelingResult(
+        name=labels.name,
+        values=scalars.measured(scalars.OF_LABELING, of),
+        variances=_array(m.variances),
+        cdnv_matrix=_array(cdnv(m, reduction="none")) if keep_matrix else None,
+        train=of.train,
+        test=of.test,
+        within=within,
+        few_shot=dict(of.few_shot),
     )
 
 

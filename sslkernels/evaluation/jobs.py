@@ -58,27 +58,22 @@ class Job:
         }
 
 
-def open_jobs(
-    z: Any,
-    labels: Any,
-    num_classes: Any,
-    superclasses: Any,
-    z_test: Any,
-    labels_test: Any,
-    z_view: Any,
-    settings: Settings,
-    spool: Any,
-    ranks: int,
-) -> dict[str, Job]:
-    """One job for every set of embeddings in ``z``, by name, on one of ``ranks``."""
+def open_jobs(given: Mapping[str, Any], settings: Settings, ranks: int) -> dict[str, Job]:
+    """One job for every set of embeddings in ``z``, by name, on one of ``ranks``.
+
+    Args:
+        given: the arguments of ``evaluate``.
+    """
+    z_test, z_view = given["z_test"], given["z_view"]
+    labels, labels_test = given["labels"], given["labels_test"]
+    num_classes = given["num_classes"]
     if labels_test is not None and z_test is None:
         raise ValueError("labels_test: needs z_test, the rows they belong to")
 
     def sources(obj: Any, name: str) -> dict[str, Source]:
-        return open_sources(obj, name=name, skip_bad=settings.skip_bad, spool=spool)
+        return open_sources(obj, name=name, skip_bad=settings.skip_bad, spool=given["spool"])
 
-    given = {"labels": labels, "labels_test": labels_test}
-    trains = sources(z, "z")
+    trains = sources(given["z"], "z")
     tests = {} if z_test is None else _matched(sources(z_test, "z_test"), trains, "z_test")
     views = {} if z_view is None else _matched(sources(z_view, "z_view"), trains, "z_view")
     jobs = {}
@@ -100,7 +95,7 @@ def open_jobs(
             on_train,
             on_test,
             num_classes,
-            superclasses or {},
+            given["superclasses"] or {},
             settings.ignore_index,
             dim=train.dim,
             whole=ranks == 1 or not train.private,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +10,7 @@ import torch
 
 from sslkernels.evaluation.jobs import Job, device_of, hashed, open_jobs
 from sslkernels.evaluation.labelings import digest
-from sslkernels.evaluation.settings import (
-    Settings,
-    check_classifiers,
-    checked,
-    classifiers,
-    natural,
-    positive,
-)
+from sslkernels.evaluation.settings import Settings, check_classifiers, classifiers
 
 
 @dataclass(frozen=True)
@@ -30,7 +22,6 @@ class Plan:
     heads: Mapping[str, tuple[Any, Any]]  # classifiers by labeling
     rows: Mapping[str, int]  # per chunk
     device: torch.device
-    matrix_classes: int  # up to so many classes, the CDNV matrix is kept
 
     def facts(self) -> dict[str, Any]:
         """What ranks must have in common, lest the sums of one be added to others of another.
@@ -39,7 +30,7 @@ class Plan:
         """
         facts: dict[str, Any] = {
             **self.settings.as_dict(),
-            "cdnv_matrix": self.matrix_classes,
+            "cdnv_matrix": self.settings.cdnv_matrix,
             "the classifiers": {name: hashed(pair) for name, pair in self.heads.items()},
             "the names of the embeddings": list(self.jobs),
         }
@@ -70,58 +61,28 @@ class Plan:
             },
             "settings": self.settings.as_dict(),
             "classifiers": {name: hashed(pair) for name, pair in self.heads.items()},
-            "cdnv_matrix": self.matrix_classes,
+            "cdnv_matrix": self.settings.cdnv_matrix,
         }
 
 
-def planned(
-    z: Any,
-    labels: Any,
-    num_classes: Any,
-    superclasses: Mapping[str, Any] | None,
-    z_test: Any,
-    labels_test: Any,
-    z_view: Any,
-    weight: Any,
-    bias: Any,
-    *,
-    cdnv_matrix: bool | int,
-    chunk_rows: int | None,
-    chunk_bytes: int,
-    device: torch.device | str | None,
-    ranks: int,
-    checkpoint: bool,
-    spool: Any,
-    **options: Any,
-) -> Plan:
-    """The plan of one call on one rank, of ``ranks``; nothing here waits for another.
+def planned(given: Mapping[str, Any], ranks: int) -> Plan:
+    """The plan of a call of ``evaluate`` with these arguments, on one of ``ranks``; nothing here
+    waits for another.
 
     Raises:
         DataError, ValueError, TypeError: as :func:`sslkernels.evaluate`.
     """
-    settings = checked(**options)
-    where = device_of(device, z)
-    if chunk_rows is not None:
-        chunk_rows = positive(chunk_rows, "chunk_rows")
-    chunk_bytes = positive(chunk_bytes, "chunk_bytes")
-    matrix_classes = _matrix_limit(cdnv_matrix)
-    jobs = open_jobs(
-        z,
-        labels,
-        num_classes,
-        superclasses,
-        z_test,
-        labels_test,
-        z_view,
-        settings,
-        spool,
-        ranks,
-    )
-    names: Sequence[str] = [item.name for item in next(iter(jobs.values())).labelings]
-    heads = classifiers(weight, bias, names, where)
+    settings = Settings.checked(given)
+    where = device_of(given["device"], given["z"])
+    jobs = open_jobs(given, settings, ranks)
+    names = [item.name for item in next(iter(jobs.values())).labelings]
+    heads = classifiers(given["weight"], given["bias"], names, where)
     for job in jobs.values():
         check_classifiers(heads, job.labelings, job.train.dim)
-    for option, wanted in (("checkpoint", checkpoint), ("few_shot", settings.few_shot)):
+    for option, wanted in (
+        ("checkpoint", settings.checkpoint is not None),
+        ("few_shot", settings.few_shot),
+    ):
         if wanted and any(job.streamed for job in jobs.values()):
             raise ValueError(
                 f"{option}: expected files or arrays, whose rows can be found again; "
@@ -129,12 +90,8 @@ def planned(
             )
     if settings.few_shot and ranks > 1 and any(job.private for job in jobs.values()):
         raise ValueError("few_shot: over several ranks takes files or arrays that all ranks see")
-    rows = {name: chunk_rows or job.chunk_rows(chunk_bytes, ranks) for name, job in jobs.items()}
-    return Plan(settings, jobs, heads, rows, where, matrix_classes)
-
-
-def _matrix_limit(wanted: bool | int) -> int:
-    """The largest number of classes whose CDNV matrix is kept."""
-    if isinstance(wanted, bool):
-        return sys.maxsize if wanted else 0
-    return natural(wanted, "cdnv_matrix")
+    rows = {
+        name: settings.chunk_rows or job.chunk_rows(settings.chunk_bytes, ranks)
+        for name, job in jobs.items()
+    }
+    return Plan(settings, jobs, heads, rows, where)

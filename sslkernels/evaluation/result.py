@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from sslkernels._files import replaced
 from sslkernels._optional import needed
+from sslkernels.evaluation import scalars
 
 COLUMNS = ("embeddings", "labeling", "split", "statistic", "value")
 
@@ -62,47 +63,70 @@ class FewShotResult:
     accuracies: np.ndarray
 
 
+class _Scalars:
+    """Scalar statistics as attributes: ``result.cdnv`` is ``result.values["train", "cdnv"]``, or
+    None if it was not measured. :mod:`sslkernels.evaluation.scalars` declares them."""
+
+    values: scalars.Values
+
+    def _declared(self) -> Sequence[scalars.Statistic]:
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        for each in self._declared():
+            if each.name == name:
+                return self.values.get((each.split, name))
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted(
+            {*super().__dir__(), *(s.name for s in self._declared() if "{" not in s.name)}
+        )
+
+
 @dataclass(frozen=True)
-class LabelingResult:
+class LabelingResult(_Scalars):
     """One labeling of one set of embeddings.
 
     Attributes:
-        variances: float64 [C], biased within-class variance; NaN for empty classes.
-        cdnv_matrix: float64 [C, C] if it was asked for, NaN on the diagonal.
+        cdnv: class-distance normalized variance.
         directional_cdnv: None if it was left out.
         nc1, nc2_norms, nc2_angles: as :class:`sslkernels.NeuralCollapse`.
         nc3, nc4: None without classifier weights.
+        values: these and the shares of the other attributes, by split and name.
+        variances: float64 [C], biased within-class variance; NaN for empty classes.
+        cdnv_matrix: float64 [C, C] if it was asked for, NaN on the diagonal.
         within: the spectrum of the covariance within classes; None if it was left out.
         few_shot: by number of shots.
     """
 
     name: str
-    num_classes: int
+    values: scalars.Values
     variances: np.ndarray
-    cdnv: float
     cdnv_matrix: np.ndarray | None
-    directional_cdnv: float | None
     train: NCC
     test: NCC | None
-    nc1: float
-    nc2_norms: float
-    nc2_angles: float
-    nc3: float | None
-    nc4: float | None
     within: SpectrumResult | None
     few_shot: dict[int, FewShotResult]
 
+    def _declared(self) -> Sequence[scalars.Statistic]:
+        return scalars.OF_LABELING
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.classes)
+
     @property
     def non_empty(self) -> int:
-        return int((self.train.counts > 0).sum())
+        return int(self.non_empty_classes)
 
 
 @dataclass(frozen=True)
-class EmbeddingsResult:
+class EmbeddingsResult(_Scalars):
     """One set of embeddings: a layer, a checkpoint, or the only one.
 
     Attributes:
-        rows, test_rows: rows read, bad ones included.
+        rows, test_rows: rows read, bad ones included; dim: their columns.
         bad: by stage ``"train"`` and ``"test"``: how many rows with NaN or infinity were left out
             (``count``) and where the first of them are (``first``).
         skipped: shards that were left out, one line each.
@@ -110,20 +134,23 @@ class EmbeddingsResult:
         uniformity: of a sample of rows; None if it was left out.
         alignment: of two views; None without a second view.
         spectrum: of the covariance around the mean; None if it was left out.
+        values: its numbers by split and name.
         labelings: by name.
     """
 
     name: str
-    rows: int
-    dim: int
-    test_rows: int
     bad: dict[str, dict[str, Any]]
     skipped: list[str]
-    normalized_std: float
-    uniformity: float | None
-    alignment: float | None
     spectrum: SpectrumResult | None
+    values: scalars.Values
     labelings: dict[str, LabelingResult]
+
+    def _declared(self) -> Sequence[scalars.Statistic]:
+        return scalars.OF_EMBEDDINGS
+
+    @property
+    def test_rows(self) -> int:
+        return int(self.values.get(("test", "rows"), 0))
 
     def __getitem__(self, labeling: str) -> LabelingResult:
         return self.labelings[labeling]
@@ -153,28 +180,21 @@ class Evaluation:
         the attributes.
         """
         return [
-            dict(zip(COLUMNS, (result.name, *row), strict=True))
+            dict(zip(COLUMNS, (result.name, labeling, *key, value), strict=True))
             for result in self.embeddings.values()
-            for row in _table(result)
+            for labeling, part in [("", result), *result.labelings.items()]
+            for key, value in part.values.items()
         ]
 
     def _repr_html_(self) -> str:
-        """The main numbers of every labeling, for notebooks."""
+        """The numbers of every labeling, for notebooks."""
         from sslkernels.report import page
 
-        columns = ("embeddings", "labeling", "classes", "CDNV", "directional CDNV", "NCC train")
-        rows = [
-            (
-                *(result.name, x.name, x.num_classes, x.cdnv),
-                math.nan if x.directional_cdnv is None else x.directional_cdnv,
-                f"{100 * x.train.accuracy:.2f} %",
-                "–" if x.test is None else f"{100 * x.test.accuracy:.2f} %",
-                x.nc1,
-            )
-            for result in self.embeddings.values()
-            for x in result.labelings.values()
-        ]
-        return page.table((*columns, "NCC test", "NC1"), rows)
+        found = [(of.name, x) for of in self.embeddings.values() for x in of.labelings.values()]
+        columns = scalars.columns(scalars.OF_LABELING, [x for _, x in found])
+        rows = [(name, x.name, *(cell(x) for cell in columns.values())) for name, x in found]
+        heads = [head.replace("-\n", "-").replace("\n", " ") for head in columns]
+        return page.table(("embeddings", "labeling", *heads), rows)
 
     def to_pandas(self) -> Any:
         """:meth:`rows` as a ``pandas.DataFrame``; pandas must be installed."""
@@ -203,58 +223,6 @@ def _lost(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-Row = tuple[str, str, str, Any]
-
-
-def _table(result: EmbeddingsResult) -> Iterator[Row]:
-    yield "", "train", "rows", result.rows
-    yield "", "", "dim", result.dim
-    if result.test_rows:
-        yield "", "test", "rows", result.test_rows
-    for split, bad in result.bad.items():
-        if bad["count"]:
-            yield "", split, "bad_rows", bad["count"]
-    yield "", "train", "normalized_std", result.normalized_std
-    for name in ("uniformity", "alignment"):
-        value = getattr(result, name)
-        if value is not None:
-            yield "", "train", name, value
-    if result.spectrum is not None:
-        yield from _spectrum("", "", result.spectrum)
-    for name, labeling in result.labelings.items():
-        yield from ((name, *row) for row in _labeling(labeling))
-
-
-def _labeling(result: LabelingResult) -> Iterator[tuple[str, str, Any]]:
-    yield "", "classes", result.num_classes
-    yield "train", "non_empty_classes", result.non_empty
-    for name in ("cdnv", "directional_cdnv", "nc1", "nc2_norms", "nc2_angles", "nc3", "nc4"):
-        value = getattr(result, name)
-        if value is not None:
-            yield "train", name, value
-    for split, ncc in (("train", result.train), ("test", result.test)):
-        if ncc is None:
-            continue
-        for k, share in ncc.top_k.items():
-            yield split, f"ncc_top{k}", share
-        if ncc.leave_one_out is not None:
-            yield split, "ncc_leave_one_out", ncc.leave_one_out
-    for shots, few in result.few_shot.items():
-        split = "train" if result.test is None else "test"
-        yield split, f"ncc_{shots}_shot_mean", few.mean
-        yield split, f"ncc_{shots}_shot_std", few.std
-    if result.within is not None:
-        yield from (row[1:] for row in _spectrum("", "within_", result.within))
-
-
-def _spectrum(labeling: str, prefix: str, result: SpectrumResult) -> Iterator[Row]:
-    names = ["effective_rank", "participation_ratio", "stable_rank", "alpha"]
-    if not prefix:  # RankMe takes the embeddings as they are, whatever the labeling
-        names.insert(0, "rankme")
-    for name in names:
-        yield labeling, "train", prefix + name, getattr(result, name)
-
-
 # ---- to and from JSON, to the last bit -----------------------------------------------------------
 
 
@@ -267,7 +235,9 @@ def packed(value: Any) -> Any:
         data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
         return {"@": "array", "dtype": str(value.dtype), "shape": list(value.shape), "data": data}
     if isinstance(value, dict):
-        return {"@": "dict", "items": [[key, packed(item)] for key, item in value.items()]}
+        return {"@": "dict", "items": [[packed(k), packed(item)] for k, item in value.items()]}
+    if isinstance(value, tuple):
+        return {"@": "tuple", "items": [packed(item) for item in value]}
     if isinstance(value, list):
         return [packed(item) for item in value]
     return value
@@ -286,6 +256,8 @@ def unpacked(value: Any) -> Any:
         flat = np.frombuffer(base64.b64decode(value["data"]), dtype=value["dtype"])
         return flat.reshape(value["shape"]).copy()
     if kind == "dict":
-        return {key: unpacked(item) for key, item in value["items"]}
+        return {unpacked(key): unpacked(item) for key, item in value["items"]}
+    if kind == "tuple":
+        return tuple(map(unpacked, value["items"]))
     fields = {key: unpacked(item) for key, item in value.items() if key != "@"}
     return next(c for c in _CLASSES if c.__name__ == kind)(**fields)

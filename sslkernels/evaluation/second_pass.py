@@ -27,9 +27,8 @@ from sslkernels.evaluation.rows import Rows
 from sslkernels.evaluation.settings import Settings
 from sslkernels.evaluation.sums import FewShotHits, Sample, ScatterSums, tightest
 from sslkernels.numerics.means import all_distances
-from sslkernels.passes.class_projections import class_projections
 from sslkernels.statistics.class_moments import ClassMoments
-from sslkernels.statistics.directional_cdnv import DirectionalCDNVPass
+from sslkernels.statistics.class_projections import ClassProjectionsPass
 from sslkernels.statistics.ncc_scores import NCCScoresPass
 from sslkernels.statistics.neural_collapse import Disagreements, NeuralCollapsePass
 from sslkernels.statistics.pooled_scatter import PooledScatter
@@ -59,10 +58,11 @@ class TrainPass(Parts):
     ) -> None:
         self._labelings, self._ignore = labelings, settings.ignore_index
         self.moments, self.everything = first.moments(), first.everything()
-        self._centers = [m.centers() for m in self.moments]
-        self._between = _distances(self._centers)
-        self.scores = [NCCScoresPass(m, top_k=settings.top_k) for m in self.moments]
-        self.directional = [DirectionalCDNVPass(m) for m in self.moments if settings.directional]
+        self._between = _distances(self.moments)
+        self.projections = [
+            ClassProjectionsPass(m, top_k=settings.top_k, directional=settings.directional)
+            for m in self.moments
+        ]
         self.disagreements = {
             k: Disagreements(self.moments[k], *classifiers[labels.name])
             for k, labels in enumerate(labelings)
@@ -84,8 +84,7 @@ class TrainPass(Parts):
         self.few_shot = FewShotHits(first, settings, untested, training=True)
         parts: dict[str, Part] = {"sample": self.sample, "few_shot": self.few_shot}
         for name, items in (
-            ("scores", dict(enumerate(self.scores))),
-            ("directional", dict(enumerate(self.directional))),
+            ("projections", dict(enumerate(self.projections))),
             ("disagreements", self.disagreements),
             ("collapse", dict(enumerate(self.collapse))),
             ("scatter", self._scatters),
@@ -109,20 +108,9 @@ class TrainPass(Parts):
                 self._scatters[k] = ScatterSums(self.moments[k])
 
     def update(self, rows: Rows) -> None:
-        for k, m in enumerate(self.moments):
+        for k in range(len(self.moments)):
             classes = rows.classes[k].masked_fill(rows.classes[k] == self._ignore, -1)
-            directional = self.directional[k] if self.directional else None
-            rank, alone, spread = class_projections(
-                rows.z,
-                classes,
-                self._centers[k],
-                m.counts,
-                directional is not None,
-                self._between[k],
-            )
-            self.scores[k].add(classes, rank, alone)
-            if directional is not None:
-                directional.add(classes, spread)
+            self.projections[k].add(rows.z, classes, self._between[k])
             if k in self.disagreements:
                 self.disagreements[k].update(rows.z, classes)
             if self.collapse:
@@ -162,19 +150,19 @@ class TrainPass(Parts):
 
 
 def _scatter_is_cheaper(dim: int, sizes: Sequence[int]) -> bool:
-    """Whether NC1 of all labelings is had sooner by one D x D scatter than by products of the rows
+    """Whether NC1 of all labelings is cheaper from one D x D scatter than from products of the rows
     with the axes of each labeling's means. At D = C = 1000 the scatter takes half as long."""
     return dim <= _SCATTER and dim <= 2 * sum(min(size, dim) for size in sizes)
 
 
-def _distances(centers: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
-    """Those between the centers of each labeling, as long as there is room: every chunk of rows
-    needs them."""
+def _distances(moments: Sequence[ClassMoments]) -> list[torch.Tensor | None]:
+    """Those between the class means of each labeling, as long as there is room: every chunk of
+    rows needs them."""
     room = _TABLES
     tables: list[torch.Tensor | None] = []
-    for means in centers:
-        room -= len(means) ** 2
-        tables.append(all_distances(means) if room >= 0 else None)
+    for m in moments:
+        room -= m.num_classes**2
+        tables.append(all_distances(m.centers()) if room >= 0 else None)
     return tables
 
 

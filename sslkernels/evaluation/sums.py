@@ -64,8 +64,8 @@ class FewShotHits(Sums):
     """Right answers of nearest centers made from a few rows per class.
 
     Args:
-        labelings: the positions of those that are asked.
-        training: the rows are those that the draws came from; rows that were drawn are not asked.
+        labelings: the positions of the labelings to measure.
+        training: the rows are those that the draws came from; drawn rows are not classified.
     """
 
     def __init__(

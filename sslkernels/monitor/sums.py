@@ -3,46 +3,82 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sslkernels.evaluation import scalars
 from sslkernels.evaluation.rows import unit
+from sslkernels.evaluation.scalars import Statistic, measured
 from sslkernels.monitor.ridge import Ridge, RidgeProbe
-from sslkernels.passes.class_projections import class_projections
 from sslkernels.statistics import (
     ClassMoments,
-    DirectionalCDNVPass,
+    ClassProjectionsPass,
     NCCScoresPass,
+    NeuralCollapse,
     NeuralCollapsePass,
     PooledScatter,
-    cdnv,
+    Spectrum,
     spectrum,
 )
 from sslkernels.statistics.class_moments import update_all
 
 IGNORE = -100
-SPLITS = ("train", "test")
-
-# Recorded of a layer whatever the labeling, and of each labeling: (statistic, splits).
-OF_LAYER = (
-    ("rankme", ("train",)),
-    ("effective_rank", ("train",)),
-    ("variance", ("train",)),
-)
-OF_LABELING = (
-    ("ncc", SPLITS),
-    ("ncc_unit", SPLITS),
-    ("linear_probe", SPLITS),
-    ("cdnv", SPLITS),
-    ("directional_cdnv", ("train",)),
-    ("nc1", ("train",)),
-    ("within_variance", ("train",)),
-)
 
 Row = tuple[str, str, str, float]  # labeling, split, statistic, value
+
+
+@dataclass(frozen=True)
+class OfLayer:
+    """What the statistics of a layer are made of."""
+
+    total: PooledScatter
+    spectrum: Spectrum
+
+
+@dataclass(frozen=True)
+class OfRows:
+    """What the statistics of one labeling are made of, on the rows of one split."""
+
+    moments: ClassMoments
+    ncc: Tensor
+    ncc_unit: Tensor
+    probe: float | None  # None where some training rows have no class
+    directional: Tensor | None = None  # this and the next of training rows alone
+    collapse: NeuralCollapse | None = None
+
+
+def _on_both(name: str, get: Callable[[OfRows], Any]) -> tuple[Statistic, ...]:
+    return Statistic(name, "train", get), Statistic(name, "test", get)
+
+
+def of_layer() -> tuple[Statistic, ...]:
+    """What is recorded of a layer whatever the labeling."""
+    return (
+        *_monitored(scalars.OF_EMBEDDINGS),
+        Statistic("variance", "train", lambda x: x.total.moments.m2[0] / x.total.num_rows),
+    )
+
+
+def of_labeling() -> tuple[Statistic, ...]:
+    """What is recorded of each labeling."""
+    return (
+        *_on_both("ncc", lambda x: x.ncc),
+        *_on_both("ncc_unit", lambda x: x.ncc_unit),
+        *_on_both("linear_probe", lambda x: x.probe),
+        *_monitored(scalars.OF_LABELING),
+        Statistic(
+            "within_variance", "train", lambda x: x.moments.m2.sum() / x.moments.counts.sum()
+        ),
+    )
+
+
+def _monitored(statistics: Sequence[Statistic]) -> Iterator[Statistic]:
+    """Those of an evaluation that are recorded as well."""
+    return (replace(each, split=split) for each in statistics for split in each.monitored)
 
 
 class FirstSums:
@@ -89,15 +125,14 @@ class SecondSums:
     def __init__(self, first: FirstSums, *, training: bool) -> None:
         self._first, self._training = first, training
         size, device = len(first.raw), first.total.moments.device
-        self._centers = [m.centers() for m in first.raw]
-        self.scores = [NCCScoresPass(m, top_k=(1,)) for m in first.raw]
+        kind = ClassProjectionsPass if training else NCCScoresPass
+        self.raw: list[Any] = [kind(m, top_k=(1,)) for m in first.raw]
         self.unit = [NCCScoresPass(m.centers(), top_k=(1,)) for m in first.unit]
         ridge = Ridge(first.total)
         self.probes: list[RidgeProbe | None] = [  # None where some rows have no class
             ridge.fit(m) if int(m.counts.sum()) == first.total.num_rows else None for m in first.raw
         ]
         self.probe = Hits(size, device)
-        self.directional = [DirectionalCDNVPass(m) for m in first.raw] if training else []
         self.collapse = [NeuralCollapsePass(m) for m in first.raw] if training else []
         dtype = first.raw[0].dtype
         self.moments = [
@@ -107,17 +142,12 @@ class SecondSums:
     def update(self, z: Tensor, classes: Tensor) -> None:
         short = unit(z)
         for k, given in enumerate(classes):
-            labels = given.masked_fill(given == IGNORE, -1)
             if self._training:
-                # One rows-x-centers product serves NCC and directional CDNV.
-                rank, alone, spread = class_projections(
-                    z, labels, self._centers[k], self._first.raw[k].counts, True
-                )
-                self.scores[k].add(labels, rank, alone)
-                self.directional[k].add(labels, spread)
-                self.collapse[k].update(z, labels, ignore_index=-1)
+                # Without a table of distances, which would be kept for every layer and labeling.
+                self.raw[k].add(z, given.masked_fill(given == IGNORE, -1))
+                self.collapse[k].update(z, given, ignore_index=IGNORE)
             else:
-                self.scores[k].update(z, given, ignore_index=IGNORE)
+                self.raw[k].update(z, given, ignore_index=IGNORE)
             self.unit[k].update(short, given, ignore_index=IGNORE)
             probe = self.probes[k]
             if probe is not None:
@@ -128,32 +158,24 @@ class SecondSums:
     def all_reduce(self, group: Any) -> None:
         import torch.distributed as dist
 
-        for part in (*self.scores, *self.unit, *self.directional, *self.collapse):
+        for part in (*self.raw, *self.unit, *self.collapse):
             part.all_reduce(group)
         if not self._training:
             for m in self.moments:
                 m.all_reduce(group)
         dist.all_reduce(self.probe.counts, group=group)
 
-    def value(self, k: int, statistic: str) -> float | None:
-        """One number of labeling ``k``; None where it is not taken of these rows."""
-        m = self._first.raw[k] if self._training else self.moments[k]
-        if statistic == "ncc":
-            return float(self.scores[k].compute().top_k[0])
-        if statistic == "ncc_unit":
-            return float(self.unit[k].compute().top_k[0])
-        if statistic == "linear_probe":
-            return None if self.probes[k] is None else self.probe.share(k)
-        if statistic == "cdnv":
-            return float(cdnv(m))
-        if statistic == "directional_cdnv":
-            return float(self.directional[k].compute())
-        if statistic == "nc1":
-            nc1 = self.collapse[k].compute().nc1
-            return math.nan if nc1 is None else float(nc1)
-        if statistic == "within_variance":
-            return float(m.m2.sum() / m.counts.sum())
-        raise KeyError(statistic)
+    def of(self, k: int) -> OfRows:
+        """What the statistics of labeling ``k`` are made of."""
+        found = self.raw[k].compute()
+        return OfRows(
+            moments=self._first.raw[k] if self._training else self.moments[k],
+            ncc=(found.scores if self._training else found).top_k[0],
+            ncc_unit=self.unit[k].compute().top_k[0],
+            probe=None if self.probes[k] is None else self.probe.share(k),
+            directional=found.directional_cdnv if self._training else None,
+            collapse=self.collapse[k].compute() if self._training else None,
+        )
 
 
 def rows(
@@ -164,32 +186,24 @@ def rows(
     tested: Collection[str],
 ) -> Iterator[Row]:
     """Every number of one layer; ``tested`` are the labelings that test rows have labels of."""
-    found = spectrum(first.total)
-    of_layer = {
-        "rankme": float(found.rankme),
-        "effective_rank": float(found.effective_rank),
-        "variance": float(first.total.moments.m2[0] / first.total.num_rows),
-    }
-    for statistic, _ in OF_LAYER:
-        yield "", "train", statistic, of_layer[statistic]
+    of = OfLayer(first.total, spectrum(first.total))
+    yield from _rows("", of_layer(), "train", of)
     for k, name in enumerate(names):
-        for statistic, splits in OF_LABELING:
-            for split, second in (("train", train), ("test", test)):
-                if second is None or split not in splits:
-                    continue
-                if split == "test" and name not in tested:
-                    continue
-                value = second.value(k, statistic)
-                if value is not None:
-                    yield name, split, statistic, value
+        yield from _rows(name, of_labeling(), "train", train.of(k))
+        if test is not None and name in tested:
+            yield from _rows(name, of_labeling(), "test", test.of(k))
+
+
+def _rows(labeling: str, statistics: Sequence[Statistic], split: str, of: Any) -> Iterator[Row]:
+    for (_, name), value in measured([s for s in statistics if s.split == split], of).items():
+        yield labeling, split, name, float(value)
 
 
 def lost(names: Sequence[str], tested: Collection[str]) -> Iterator[Row]:
     """NaN for every number of a layer whose embeddings were not finite."""
-    for statistic, _ in OF_LAYER:
-        yield "", "train", statistic, math.nan
+    for each in of_layer():
+        yield "", each.split, each.name, math.nan
     for name in names:
-        for statistic, splits in OF_LABELING:
-            for split in splits:
-                if split == "train" or name in tested:
-                    yield name, split, statistic, math.nan
+        for each in of_labeling():
+            if each.split == "train" or name in tested:
+                yield name, each.split, each.name, math.nan

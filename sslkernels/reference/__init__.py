@@ -12,6 +12,7 @@ from sslkernels.reference.barlow_twins import (
 )
 from sslkernels.reference.cdnv import cdnv
 from sslkernels.reference.class_moments import ClassMoments, class_means, class_moments
+from sslkernels.reference.class_projections import ClassProjections, class_projections
 from sslkernels.reference.directional_cdnv import directional_cdnv
 from sslkernels.reference.evaluate import evaluate
 from sslkernels.reference.few_shot import FewShot, few_shot_ncc
@@ -37,6 +38,7 @@ from sslkernels.reference.vicreg import (
 __all__ = [
     "BarlowTwinsTerms",
     "ClassMoments",
+    "ClassProjections",
     "FewShot",
     "NCCScores",
     "NTXentTerms",
@@ -52,6 +54,7 @@ __all__ = [
     "cdnv",
     "class_means",
     "class_moments",
+    "class_projections",
     "covariance_grad",
     "covariance_loss",
     "directional_cdnv",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from sslkernels.evaluation import (
     Evaluation,
     LabelingResult,
     SpectrumResult,
+    scalars,
 )
 from sslkernels.report.files import versions
 
@@ -39,14 +40,10 @@ def report(evaluation: Evaluation, described: Mapping[str, Any]) -> dict[str, An
 
 def _embeddings(result: EmbeddingsResult) -> dict[str, Any]:
     return {
-        "rows": result.rows,
-        "dim": result.dim,
+        **_scalars(result, scalars.OF_EMBEDDINGS),
         "test_rows": result.test_rows,
         "bad_rows": result.bad,
         "skipped": result.skipped,
-        "normalized_std": result.normalized_std,
-        "uniformity": result.uniformity,
-        "alignment": result.alignment,
         "spectrum": _spectrum(result.spectrum),
         "labelings": [_labeling(labels) for labels in result.labelings.values()],
     }
@@ -58,21 +55,24 @@ def _labeling(result: LabelingResult) -> dict[str, Any]:
         per_class |= _by_class("test", result.test)
     if result.cdnv_matrix is not None:
         per_class["cdnv"] = row_means(result.cdnv_matrix)
-    plain = ("cdnv", "directional_cdnv", "nc1", "nc2_norms", "nc2_angles", "nc3", "nc4")
     return {
         "name": result.name,
-        "classes": result.num_classes,
-        "non_empty_classes": result.non_empty,
-        **{key: getattr(result, key) for key in plain},
+        **_scalars(result, scalars.OF_LABELING),
         "ncc_train": result.train.accuracy,
         "ncc_test": result.test.accuracy if result.test else None,
-        "ncc_leave_one_out": result.train.leave_one_out,
         "ncc_top_k_train": result.train.top_k,
         "ncc_top_k_test": result.test.top_k if result.test else None,
         "few_shot": {m: dataclasses.asdict(few) for m, few in result.few_shot.items()},
         "within": _spectrum(result.within),
         "per_class": per_class,
     }
+
+
+def _scalars(result: Any, statistics: Sequence[scalars.Statistic]) -> dict[str, Any]:
+    """By name, those that are neither of a family nor in a spectrum, which stand on their own."""
+    spectral = {field.name for field in dataclasses.fields(SpectrumResult)}
+    names = [s.name for s in statistics if "{" not in s.name and s.name not in spectral]
+    return {name: getattr(result, name) for name in names}
 
 
 def _spectrum(result: SpectrumResult | None) -> dict[str, Any] | None:

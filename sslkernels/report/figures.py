@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from sslkernels.evaluation import EmbeddingsResult, Evaluation, LabelingResult
+from sslkernels.evaluation.scalars import number, percent
 from sslkernels.report import style
-from sslkernels.report.tables import number, percent
 
 _FEW = 40  # up to this many classes, each has its own place and number on the axis
 _COLOURS = (style.BLUE, style.RED, style.GREEN, style.PURPLE, style.ORANGE, style.SKY, style.BLACK)

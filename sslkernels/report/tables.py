@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,19 +10,6 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from sslkernels.report.speed import Comparison
-
-
-def number(value: float) -> str:
-    """Four significant digits, plain where that is short."""
-    if math.isnan(value):
-        return "–"
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.4g}"
-    return f"{value:.3e}"
-
-
-def percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.2f} %"
 
 
 def table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
@@ -52,7 +38,7 @@ def speed(comparisons: Sequence[Comparison], where: str) -> Table:
             f"{c.error:.0e}",
             f"{c.rival_error:.0e}",
         )
-    rows.caption = "error: relative, of gradients and of means; for NCC, the share of rows"
+    rows.caption = "error: relative, of losses, gradients and means; for NCC, the share of rows"
     rows.caption_justify = "left"
     return rows
 

@@ -3,6 +3,11 @@
 from sslkernels.statistics.alignment import alignment, uniformity
 from sslkernels.statistics.cdnv import cdnv
 from sslkernels.statistics.class_moments import ClassMoments, class_means, class_moments
+from sslkernels.statistics.class_projections import (
+    ClassProjections,
+    ClassProjectionsPass,
+    class_projections,
+)
 from sslkernels.statistics.directional_cdnv import DirectionalCDNVPass, directional_cdnv
 from sslkernels.statistics.few_shot import FewShot, few_shot_ncc
 from sslkernels.statistics.ncc import ncc_accuracy, ncc_predict
@@ -18,6 +23,8 @@ from sslkernels.statistics.spectrum import Spectrum, alpha_req, rankme, spectrum
 
 __all__ = [
     "ClassMoments",
+    "ClassProjections",
+    "ClassProjectionsPass",
     "DirectionalCDNVPass",
     "FewShot",
     "NCCScores",
@@ -32,6 +39,7 @@ __all__ = [
     "cdnv",
     "class_means",
     "class_moments",
+    "class_projections",
     "directional_cdnv",
     "few_shot_ncc",
     "ncc_accuracy",

@@ -121,17 +121,16 @@ class DirectionalCDNVPass(Sums):
         """
         rows, classes = _rows.checked(z, labels, self.moments.num_classes, ignore_index)
         _rows.fits(rows, self.moments.dim, self.moments.device)
-        position = self._position[classes.clamp(min=0)].masked_fill(classes < 0, -1)
         if self._matrix:
-            self._add_matrix(rows, position)
-        else:
-            self._add_means(rows, position)
+            self._add_matrix(rows, self._positions(classes))
+            return self
+        for x, c in _rows.chunks(rows, classes, len(self._centers)):
+            self.add(c, class_projections(x, c, self._centers, None, True)[2])
         return self
 
-    def _add_means(self, rows: torch.Tensor, position: torch.Tensor) -> None:
-        means = self._centers[self._filled]
-        for x, p in _rows.chunks(rows, position, len(means)):
-            self._add(p, class_projections(x, p, means, None, True)[2])
+    def _positions(self, classes: torch.Tensor) -> torch.Tensor:
+        """Among the filled classes; -1 for rows to skip, of empty classes too."""
+        return self._position[classes.clamp(min=0)].masked_fill(classes < 0, -1)
 
     def add(self, classes: torch.Tensor, spread: torch.Tensor) -> None:
         """Add what the pass ``class_projections`` has found of rows of ``classes``; for the mean.
@@ -140,14 +139,11 @@ class DirectionalCDNVPass(Sums):
             classes: int64 [n], -1 for rows to skip.
             spread: float64 [C].
         """
-        position = self._position[classes.clamp(min=0)].masked_fill(classes < 0, -1)
-        self._add(position, spread[self._filled])
-
-    def _add(self, position: torch.Tensor, spread: torch.Tensor) -> None:
+        position = self._positions(classes)
         counts = torch.bincount(position[position >= 0], minlength=len(self._filled))
         self._sums["counts"] += counts
         if not self._poisoned:
-            self._sums["sums"] += spread
+            self._sums["sums"] += spread[self._filled]
         else:  # the pairs with a broken mean are NaN, and every class is in one
             self._sums["sums"].masked_fill_(counts > 0, torch.nan)
 

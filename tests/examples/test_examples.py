@@ -103,6 +103,19 @@ def test_images_of_cifar(tmp_path, kind):
     assert ("superclass" in said) is (kind == "cifar-100") and "as built, 2: NCC by class" in said
 
 
+def test_the_examples_of_the_statistics_page():
+    """In one namespace, and with the numbers that stand beside them."""
+    page = (ROOT / "docs/statistics.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    names = {}
+    for block in blocks:
+        exec(compile(block, "docs/statistics.md", "exec"), names)
+    scores, line = names["second"].compute()
+    assert float(scores.leave_one_out) == pytest.approx(0.9835, abs=5e-5)
+    assert float(line) == pytest.approx(0.02945, abs=5e-6)
+
+
 def test_the_examples_of_the_monitors_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/monitor.md").read_text(), re.DOTALL)

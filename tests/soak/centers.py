@@ -98,14 +98,15 @@ def case_ncc_scores(draw: Draw) -> None:
     m = ssk.class_moments(z.given, labels, c)
     top_k = sorted({1, draw.size(1, 8), draw.size(1, c)})
     want, alone, rows = score_bounds(z.exact, labels, m.centers(), m.counts, top_k)
-    got = ssk.ncc_scores(z.given, labels, m, top_k=top_k)
     facts = f"C = {c}, top {top_k}, {z.facts}"
-    for k, share in enumerate(got.top_k):
-        between(f"{facts}: top {top_k[k]}", share, *want[:, :, k].mean(1))
-    between(f"{facts}: leave one out", got.leave_one_out, *alone.mean(1))
     own = labels[labels >= 0]
     first = [torch.zeros(c).double().index_add_(0, own, side[:, 0]) / rows for side in want]
-    between(f"{facts}: per class", got.per_class, *first)
+    both = ssk.class_projections(z.given, labels, m, top_k=top_k)
+    for got in (ssk.ncc_scores(z.given, labels, m, top_k=top_k), both.scores):
+        for k, share in enumerate(got.top_k):
+            between(f"{facts}: top {top_k[k]}", share, *want[:, :, k].mean(1))
+        between(f"{facts}: leave one out", got.leave_one_out, *alone.mean(1))
+        between(f"{facts}: per class", got.per_class, *first)
     accuracy = ssk.ncc_accuracy(z.given, labels, m)
     between(f"{facts}: accuracy", accuracy, *want[:, :, 0].mean(1))
 

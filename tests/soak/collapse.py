@@ -72,8 +72,9 @@ def case_directional_cdnv(draw: Draw) -> None:
     known = [torch.where(want.known, t, 0.0) for t in (matrix, want.matrix, want.off_matrix())]
     hold(f"{facts}: matrix", *known)
     if want.known.all():
-        mean = ssk.directional_cdnv(z.given, labels, m)
-        hold(f"{facts}: mean", mean, want.mean, want.off_mean())
+        both = ssk.class_projections(z.given, labels, m)
+        for mean in (ssk.directional_cdnv(z.given, labels, m), both.directional_cdnv):
+            hold(f"{facts}: mean", mean, want.mean, want.off_mean())
 
 
 def nc1(truth: Truth, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -42,6 +42,9 @@ ACCUMULATORS = {
         _add,
         lambda m: (m.counts, m.means, m.m2, m.variances, ssk.cdnv(m)),
     ),
+    "ClassProjectionsPass": Accumulator(
+        lambda m: ssk.ClassProjectionsPass(m, top_k=(1, 2)), _add, lambda p: p.compute()
+    ),
     "DirectionalCDNVPass": Accumulator(
         lambda m: ssk.DirectionalCDNVPass(m, reduction="none"), _add, lambda p: p.compute()
     ),
@@ -90,6 +93,9 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     ],
     "class_means": lambda z, labels: ssk.class_means(z, labels, C),
     "class_moments": lambda z, labels: [ssk.class_moments(z, labels, C).m2],
+    "class_projections": lambda z, labels: ssk.class_projections(
+        z, labels, ssk.class_moments(z, labels, C)
+    ),
     "directional_cdnv": lambda z, labels: ssk.directional_cdnv(
         z, labels, ssk.class_moments(z, labels, C)
     ),

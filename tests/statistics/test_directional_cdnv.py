@@ -1,3 +1,4 @@
+import importlib
 import itertools
 
 import numpy as np
@@ -90,8 +91,8 @@ def test_blocks_and_tiles_do_not_change_the_result(monkeypatch):
     monkeypatch.setattr(_rows, "BLOCK", 7)
     monkeypatch.setattr(_rows, "_CHUNK", 60)
     monkeypatch.setattr(_rows, "_ROWS_PER_CLASS", 1)
-    names = ssk.directional_cdnv.__globals__
-    monkeypatch.setitem(names, "_COLUMNS", 8)
+    module = importlib.import_module("sslkernels.statistics.directional_cdnv")
+    monkeypatch.setattr(module, "_COLUMNS", 8)
     for r, want in zip(("mean", "none"), whole, strict=True):
         got = ssk.directional_cdnv(data.z, data.labels, m, reduction=r)
         torch.testing.assert_close(got, want, equal_nan=True)

@@ -15,6 +15,7 @@ from sslkernels.cli import bench, devices
 from sslkernels.cli.console import err, one_line_errors, out, progress
 from sslkernels.cli.demo.measure import Snapshot, snapshot
 from sslkernels.cli.demo.train import calibrate, train
+from sslkernels.evaluation.scalars import number
 from sslkernels.report import tables
 from sslkernels.report.files import staged, versions, write_json
 from sslkernels.report.speed import Sizes
@@ -28,12 +29,12 @@ def demo(
     out_dir: Annotated[
         str, typer.Option("--out", metavar="DIR", help="Folder for figures and demo.json.")
     ] = "demo-results",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of split, weights and views.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of split, weights, views.")] = 0,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the images.")] = 60,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, cuda, ...; auto takes a usable GPU.")
     ] = "auto",
-    speed: Annotated[bool, typer.Option(help="Measure speed as well.")] = True,
+    speed: Annotated[bool, typer.Option(help="Compare speed as well.")] = True,
 ) -> None:
     """Train a small VICReg encoder on real digits, then measure what it learned without labels.
 
@@ -112,9 +113,9 @@ def _terms(before: dict[str, float], after: dict[str, float]) -> Table:
         "VICReg on views of held-out images", ["term"], ["weight", "before", "after"]
     )
     for name, weight in _WEIGHTS.items():
-        cells = [tables.number(moment[name]) for moment in (before, after)]
+        cells = [number(moment[name]) for moment in (before, after)]
         rows.add_row(name, f"{weight:g}", *cells)
-    rows.add_row("loss", "", *[tables.number(moment["loss"]) for moment in (before, after)])
+    rows.add_row("loss", "", *[number(moment["loss"]) for moment in (before, after)])
     return rows
 
 

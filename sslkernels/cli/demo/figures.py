@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sslkernels.cli.demo.measure import Snapshot
+from sslkernels.evaluation.scalars import number, percent
 from sslkernels.report import style
-from sslkernels.report.tables import number, percent
 
 # Paul Tol's muted palette and a grey: ten colours; each point is drawn as its digit besides.
 _DIGIT_COLOURS = (
