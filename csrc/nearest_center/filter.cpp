@@ -1,6 +1,7 @@
 // The filter in float32.
-#include "nearest_center/scan.h"
 #include "nearest_center/tiles_f32.h"
+
+#include "nearest_center/scan.h"
 
 namespace ssk {
 namespace SSK_ISA {

@@ -1,6 +1,8 @@
 // The filter by products of bf16, where an instruction set has them: bf16/SET.h says how.
 #define SSK_STRING(x) #x
-#define SSK_TILES(set) SSK_STRING(nearest_center / bf16 / set.h)
+// clang-format off
+#define SSK_TILES(set) SSK_STRING(nearest_center/bf16/set.h)
+// clang-format on
 #include SSK_TILES(SSK_ISA)
 
 #include "nearest_center/scan.h"
