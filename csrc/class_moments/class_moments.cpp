@@ -121,7 +121,7 @@ void add_staged(const MatrixView& z, const std::vector<Target>& targets, const S
 BadLabel class_moments_update(const MatrixView& z, const int64_t* labels,
                               const std::vector<ClassState>& states, int64_t ignore, int threads,
                               const Cuts& cuts) {
-    const Setup setup(run_kernels()(), threads, cuts);
+    const Setup setup(threads, cuts);
     std::vector<Target> targets;
     for (const ClassState& state : states)
         targets.push_back(

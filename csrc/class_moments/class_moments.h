@@ -29,8 +29,8 @@ struct BadLabel {
 //
 // Cuts: `stage` rows copied at a time, where columns are not contiguous; `strips`, 1 to go by
 // strips of rows, with `strip` rows in one and `task` strips in a task; `segment` rows of a gather;
-// `columns`, 1 to take labelings that cross together, with `blocks`, 1 to do so by blocks of
-// `block` rows, `parts` of the rows and `numbered` rows whose classes are looked up at a time;
+// `columns`, 1 to take labelings that cross together, with `parts` of the rows and `numbered`
+// rows whose classes are looked up at a time;
 // `threads` to put to work; those of the labels (label_sort.h).
 BadLabel class_moments_update(const MatrixView& z, const int64_t* labels,
                               const std::vector<ClassState>& states, int64_t ignore, int threads,

@@ -1,12 +1,9 @@
 // Class moments for several labelings of which none is a function of another, in one read.
 //
 // Rows cannot lie in the order of every labeling at once. A task is a slice of columns over a fixed
-// part of the rows, which takes its rows in memory order, in one of two ways:
-//
-// * each row is added to a sum per class under each labeling while it is in registers; the slice is
-//   such that those sums stay in the cache;
-// * for many labelings: blocks of rows are staged in the cache and gathered from there in the order
-//   of one labeling after the other, so that a class's sum is fetched once for all its rows.
+// part of the rows, which takes its rows in memory order: each row is added to a sum per class
+// under each labeling while it is in registers, and the slice is such that those sums stay in the
+// cache.
 //
 // With g a shift common to all classes, s_c and q_c the sums of x - g and ||x - g||^2 over class c
 // of n_c rows,
@@ -21,14 +18,9 @@
 // are left to a gather. Classes of two labelings that cross cannot both be tight, so that costs
 // about one more read at worst, unless most classes are small (columns_suit).
 //
-// Measured on 4 Zen 4 cores: eight labelings of 1000 classes take 0.5 to 1 times as long by blocks
-// as row by row, least where rows are short or of half precision, or where others use the same L3;
-// three labelings 1.05 times. 1,000,000 x 512 float32 take 3 times as long as one labeling, which
-// memory bounds.
-//
 // Tasks and the order of additions depend on the shape alone, so the result does not depend on
-// threads. Memory: float64 sums for each part of the rows, at most 1/16 of the data; sums and a
-// block for each thread, at most 8 MB; 2 bytes per row and labeling. A gather of what is left adds
+// threads. Memory: float64 sums for each part of the rows, at most 1/16 of the data; sums
+// for each thread, at most 8 MB; 2 bytes per row and labeling. A gather of what is left adds
 // 8 bytes per row and labeling to its own.
 #include <omp.h>
 
@@ -49,10 +41,7 @@ constexpr int64_t kDataPerSums = 16;      // bytes of rows per byte of float64 s
 constexpr int64_t kMaxParts = 16;
 constexpr int64_t kMinTasks = 4;
 constexpr int64_t kNumbered = 4096;  // rows at a time
-constexpr int64_t kRowsInBlock = 8;  // of a class, for blocks to be faster
 constexpr double kMaxDistance = 4;   // ||mean - g||^2 per ||x - mean||^2, on average
-// From how many labelings, and classes of all of them, it goes by blocks.
-constexpr int64_t kManyLabelings = 6, kManyClasses = 4096;
 
 class Columns {
   public:
@@ -65,18 +54,10 @@ class Columns {
         // float64 rows have no kernels here, and classes are numbered in 16 bits.
         if (z.dtype == DType::f64 || classes_ > kMaxClasses) return;
         const Cuts& cuts = setup.cuts;
-        const int64_t labelings = static_cast<int64_t>(chains.size());
-        const bool many = labelings >= kManyLabelings && classes_ >= kManyClasses &&
-                          classes_ * kRowsInBlock <= kBlockRows * labelings;
-        by_blocks_ = cuts("blocks", many, 0, 1) != 0;
-        if (by_blocks_) block_rows_ = cuts("block", kBlockRows, 1, kBlockRows);
-        const int64_t slice = by_blocks_ ? kBlockCols : kSliceCols;
-        slices_ = (z.cols + slice - 1) / slice;
-        blocks_ = (z.rows + block_rows_ - 1) / block_rows_;
+        slices_ = (z.cols + kSliceCols - 1) / kSliceCols;
         const int64_t sums_bytes = (classes_ + 1) * width_ * 8;
         const int64_t data_bytes = z.rows * z.cols * element_size(z.dtype);
-        int64_t parts = std::min(kMaxParts, data_bytes / kDataPerSums / sums_bytes);
-        if (by_blocks_) parts = std::min(parts, blocks_);
+        const int64_t parts = std::min(kMaxParts, data_bytes / kDataPerSums / sums_bytes);
         const bool chosen = parts * slices_ >= kMinTasks &&
                             std::all_of(chains.begin(), chains.end(), [&](const Chain& chain) {
                                 return chain[0].state.classes * kMinRowsExpected <= z.rows;
@@ -96,10 +77,7 @@ class Columns {
         const int64_t tallies = parts_ * slices_ * (classes_ + 1);
         tallies_ = Array<Tally>(tallies);
         std::fill_n(tallies_.get(), tallies, Tally{});
-        if (by_blocks_)
-            add_by_blocks(threads);
-        else
-            add_by_rows(threads);
+        add_parts(threads);
         counts_ = Array<int64_t>(classes_);
         squares_ = Array<double>(classes_);
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -126,9 +104,7 @@ class Columns {
         return tallies_.get() + (part * slices_ + slice) * (classes_ + 1);
     }
 
-    // ---- row by row ----
-
-    void add_by_rows(int threads) const {
+    void add_parts(int threads) const {
         const int64_t labelings = static_cast<int64_t>(chains_.size());
         const Array<uint16_t> numbers(z_.rows * labelings);
         const int64_t numbered = setup_.cuts("numbered", kNumbered, 1, kNumbered);
@@ -143,7 +119,7 @@ class Columns {
             std::fill_n(mine, recent, 0.0f);
 #pragma omp for schedule(dynamic, 1)
             for (int64_t t = 0; t < parts_ * slices_; ++t)
-                add_part_by_rows(t / slices_, t % slices_, numbers.get(), mine);
+                add_part(t / slices_, t % slices_, numbers.get(), mine);
         }
     }
 
@@ -160,7 +136,7 @@ class Columns {
         }
     }
 
-    void add_part_by_rows(int64_t p, int64_t s, const uint16_t* numbers, float* recent) const {
+    void add_part(int64_t p, int64_t s, const uint16_t* numbers, float* recent) const {
         Slice slice;
         slice.first_col = s * kSliceCols;
         slice.cols = std::min(kSliceCols, z_.cols - slice.first_col);
@@ -176,91 +152,6 @@ class Columns {
         column_kernels()().add(z_, z_.rows * p / parts_, z_.rows * (p + 1) / parts_, numbers,
                                static_cast<int64_t>(chains_.size()), slice);
     }
-
-    // ---- by blocks ----
-
-    struct Room {
-        float* block;     // [block rows, kBlockCols]
-        double* squares;  // [block rows]
-        double* sums;     // [classes, kBlockCols]
-    };
-
-    // The rows of every block in the order of every labeling.
-    struct Sorted {
-        Array<uint16_t> order;   // [blocks, labelings, block rows]
-        Array<uint16_t> starts;  // [blocks, classes + 1 of every labeling]
-    };
-
-    void add_by_blocks(int threads) const {
-        const int64_t labelings = static_cast<int64_t>(chains_.size());
-        const int64_t block = block_rows_ * kBlockCols, sums = classes_ * kBlockCols;
-        const Sorted sorted{Array<uint16_t>(blocks_ * labelings * block_rows_),
-                            Array<uint16_t>(blocks_ * (classes_ + labelings))};
-        const Array<float> block_of(threads * block);
-        const Array<double> squares_of(threads * block_rows_), sums_of(threads * sums);
-#pragma omp parallel num_threads(threads)
-        {
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t u = 0; u < blocks_ * labelings; ++u)
-                sort(u / labelings, u % labelings, sorted);
-            const int64_t me = omp_get_thread_num();
-            const Room room{block_of.get() + me * block, squares_of.get() + me * block_rows_,
-                            sums_of.get() + me * sums};
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t t = 0; t < parts_ * slices_; ++t)
-                add_part_by_blocks(t / slices_, t % slices_, sorted, room);
-        }
-    }
-
-    uint16_t* order_of(int64_t b, int64_t k, const Sorted& sorted) const {
-        return sorted.order.get() + (b * static_cast<int64_t>(chains_.size()) + k) * block_rows_;
-    }
-
-    uint16_t* starts_of(int64_t b, int64_t k, const Sorted& sorted) const {
-        return sorted.starts.get() + b * (classes_ + static_cast<int64_t>(chains_.size())) +
-               first_class_[k] + k;
-    }
-
-    void sort(int64_t b, int64_t k, const Sorted& sorted) const {
-        const Labeling& labeling = chains_[k][0].labeling;
-        const int64_t classes = labeling.classes;
-        const int64_t begin = b * block_rows_, end = std::min(z_.rows, begin + block_rows_);
-        uint16_t* starts = starts_of(b, k, sorted);
-        uint16_t* order = order_of(b, k, sorted);
-        std::fill_n(starts, classes + 1, uint16_t{0});
-        for (int64_t i = begin; i < end; ++i) ++starts[labeling.key(i)];  // the last: rows to skip
-        uint16_t rows = 0;
-        for (int64_t c = 0; c < classes; ++c) rows += std::exchange(starts[c], rows);
-        for (int64_t i = begin; i < end; ++i) {
-            const int64_t c = labeling.key(i);
-            if (c < classes) order[starts[c]++] = static_cast<uint16_t>(i - begin);
-        }
-        // Each is now where the next class starts.
-        std::copy_backward(starts, starts + classes, starts + classes + 1);
-        starts[0] = 0;
-    }
-
-    void add_part_by_blocks(int64_t p, int64_t s, const Sorted& sorted, const Room& room) const {
-        const ColumnKernels kernels = column_kernels()();
-        const int64_t first_col = s * kBlockCols, end = blocks_ * (p + 1) / parts_;
-        std::fill_n(room.sums, classes_ * kBlockCols, 0.0);
-        for (int64_t b = blocks_ * p / parts_; b < end; ++b) {
-            const int64_t begin = b * block_rows_;
-            kernels.stage(z_, begin, std::min(block_rows_, z_.rows - begin), first_col, shift_,
-                          room.block, room.squares);
-            for (size_t k = 0; k < chains_.size(); ++k)
-                kernels.add_block(room.block, room.squares, order_of(b, k, sorted),
-                                  starts_of(b, k, sorted), chains_[k][0].labeling.classes,
-                                  room.sums + first_class_[k] * kBlockCols,
-                                  tallies_of(p, s) + first_class_[k]);
-        }
-        const int64_t cols = std::min(kBlockCols, width_ - first_col);
-        for (int64_t c = 0; c < classes_; ++c)
-            std::copy_n(room.sums + c * kBlockCols, cols,
-                        sums_.get() + (p * (classes_ + 1) + c) * width_ + first_col);
-    }
-
-    // ---- both ----
 
     // The parts of class c together, in the place of the first.
     void add_up(int64_t c) {
@@ -345,10 +236,7 @@ class Columns {
     const int64_t width_;
     int64_t classes_ = 0;  // of the finest labeling of every chain; one more for skipped rows
     bool suits_ = false;
-    bool by_blocks_ = false;
-    int64_t block_rows_ = kBlockRows;
     int64_t slices_ = 0;
-    int64_t blocks_ = 0;
     int64_t parts_ = 0;
     std::vector<int64_t> first_class_;
     const float* shift_ = nullptr;

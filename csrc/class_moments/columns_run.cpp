@@ -1,7 +1,6 @@
 // d = x - shift is formed and squared in float32 once per row, and added to the float32 sum of the
 // row's class under each labeling. A class's sum moves on to float64 every kRecent rows of the
 // class, so that its rounding errors stay at about eps |mean - shift| however many rows there are.
-// Of a block, the rows of a class are added in float32, at most kRecent of them, then to float64.
 //
 // The shift of a column is the median of some of its rows, rounded to a multiple of half their
 // median absolute deviation: an offset of the data costs no digits, no outlier moves it far, and
@@ -21,7 +20,6 @@ constexpr int64_t kRecent = 64;
 constexpr int64_t kSamples = 65;
 constexpr int64_t kRowsAhead = 32;
 constexpr int kSliceVectors = kSliceCols / kF32Lanes;
-constexpr int kBlockVectors = kBlockCols / kF32Lanes;
 
 double median(double* values, int64_t n) {
     // With a lambda of this file, the template's instance is this instruction set's alone.
@@ -123,59 +121,6 @@ void add_typed(const MatrixView& z, int64_t begin, int64_t end, const uint16_t* 
         add_rows<0, T>(z, begin, end, classes, labelings, slice);
 }
 
-template <class T>
-void stage(const MatrixView& z, int64_t begin, int64_t n, int64_t first_col, const float* shift,
-           float* block, double* squares) {
-    constexpr int64_t kLine = 64 / sizeof(T);
-    const T* base = static_cast<const T*>(z.data) + first_col;
-    const int64_t cols = std::min(kBlockCols, z.cols - first_col);
-    const int whole = static_cast<int>(cols / kF32Lanes), rest = static_cast<int>(cols % kF32Lanes);
-    f32v middle[kBlockVectors] = {};
-    for (int v = 0; v < whole + (rest != 0); ++v)
-        middle[v] =
-            load_part<f32v>(shift + first_col + v * kF32Lanes, v < whole ? kF32Lanes : rest);
-    for (int64_t i = 0; i < n; ++i) {
-        // To L2: fetching to L1 takes twice as long.
-        const T* ahead = base + std::min(begin + i + kRowsAhead, z.rows - 1) * z.row_stride;
-        for (int64_t j = 0; j < cols; j += kLine) __builtin_prefetch(ahead + j, 0, 2);
-
-        const T* x = base + (begin + i) * z.row_stride;
-        f32v d[kBlockVectors] = {}, total = {};
-        if (whole == kBlockVectors) {
-            for (int v = 0; v < kBlockVectors; ++v) d[v] = load<f32v>(x + v * kF32Lanes);
-        } else {
-            for (int v = 0; v < whole; ++v) d[v] = load<f32v>(x + v * kF32Lanes);
-            if (rest) d[whole] = load_part<f32v>(x + whole * kF32Lanes, rest);
-        }
-        for (int v = 0; v < kBlockVectors; ++v) {
-            d[v] -= middle[v];
-            total += d[v] * d[v];
-        }
-        std::memcpy(block + i * kBlockCols, d, sizeof d);
-        squares[i] = sum_lanes(total);
-    }
-}
-
-void add_block(const float* block, const double* squares, const uint16_t* order,
-               const uint16_t* starts, int64_t classes, double* sums, Tally* tallies) {
-    for (int64_t c = 0; c < classes; ++c) {
-        for (int64_t begin = starts[c]; begin < starts[c + 1]; begin += kRecent) {
-            const int64_t end = std::min<int64_t>(starts[c + 1], begin + kRecent);
-            f32v recent[kBlockVectors] = {};
-            double total = 0;
-            for (int64_t i = begin; i < end; ++i) {
-                const float* d = block + order[i] * kBlockCols;
-                for (int v = 0; v < kBlockVectors; ++v) recent[v] += load<f32v>(d + v * kF32Lanes);
-                total += squares[order[i]];
-            }
-            tallies[c].squares += total;
-            tallies[c].count += end - begin;
-            for (int v = 0; v < kBlockVectors; ++v)
-                add_wide(recent[v], sums + c * kBlockCols + v * kF32Lanes);
-        }
-    }
-}
-
 void find_shift_any(const MatrixView& z, float* shift) {
     by_dtype(z.dtype, [&](auto s) { find_shift<decltype(s)>(z, shift); });
 }
@@ -186,15 +131,9 @@ void add_any(const MatrixView& z, int64_t begin, int64_t end, const uint16_t* cl
              [&](auto s) { add_typed<decltype(s)>(z, begin, end, classes, labelings, slice); });
 }
 
-void stage_any(const MatrixView& z, int64_t begin, int64_t n, int64_t first_col, const float* shift,
-               float* block, double* squares) {
-    by_dtype(z.dtype,
-             [&](auto s) { stage<decltype(s)>(z, begin, n, first_col, shift, block, squares); });
-}
-
 }  // namespace
 
-ColumnKernels column_kernels() { return {find_shift_any, add_any, stage_any, add_block}; }
+ColumnKernels column_kernels() { return {find_shift_any, add_any}; }
 
 }  // namespace SSK_ISA
 }  // namespace ssk

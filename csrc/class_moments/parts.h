@@ -18,10 +18,10 @@ inline int64_t element_size(DType dtype) {
 
 // What every way needs beside the rows.
 struct Setup {
-    Setup(const RunKernels& run, int most, const Cuts& given)
-        : kernels(run), cuts(given), labels(most, given), threads(labels.threads) {}
+    Setup(int most, const Cuts& given)
+        : kernels(run_kernels()()), cuts(given), labels(most, given), threads(labels.threads) {}
 
-    const RunKernels& kernels;
+    const RunKernels kernels;
     const Cuts& cuts;
     const LabelPlan labels;
     const int threads;

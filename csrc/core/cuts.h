@@ -20,7 +20,8 @@ class Cuts {
     int64_t operator()(const char* name, int64_t chosen, int64_t least, int64_t most,
                        int64_t multiple = 1) const;
 
-    // Threads to put to work: `wanted`, at least one and at most `most`; or those set as `threads`.
+    // Threads to put to work: `wanted`, at least one and at most `most`; or those set as `threads`,
+    // however little work there is.
     int threads(double wanted, int most) const;
 
     // Throws std::invalid_argument for a name that no pass has asked for.

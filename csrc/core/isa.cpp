@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "core/cpu/features.h"
+#include "core/features.h"  // written by CMake
 
 namespace ssk {
 namespace {

@@ -336,7 +336,7 @@ double mean_pairs(const MeanTable& means, PairSum kind, int threads, const Cuts&
     const int64_t few = cuts("few", kFew, 0, kMost), super = cuts("super", kSuper, 1, kMost);
     const double elements = static_cast<double>(n) * static_cast<double>(means.dim);
     const double work = elements * (16 + static_cast<double>(n) / 2);
-    threads = cuts.threads(useful_threads(threads, work), threads);
+    threads = useful_threads(threads, work, cuts);
     if (n < 2) return 0;
     Pairs p{means, kind, n, means.dim, n > few, rows.get()};
     if (!prepare(p, threads)) return __builtin_nan("");

@@ -163,11 +163,11 @@ void nearest_filtered(const Problem& p, const FilterKernel& filter, const Filter
 
 void nearest_center(const MatrixView& z, const MatrixView& centers, bool exact, int threads,
                     const Cuts& cuts, int64_t* out) {
-    if (z.rows == 0) return;
     const double elements = static_cast<double>(centers.rows) * centers.cols;
     const double work = elements * static_cast<double>(z.rows);
     const bool direct = cuts("float64", work < kSmallProblem, 0, 1) != 0;
     const bool low = cuts("bf16", z.cols > kNarrow, 0, 1) != 0;
+    if (z.rows == 0) return;
     const int preparing = cuts.threads(elements / kPreparedShare, threads);
     const std::vector<int32_t> ids = usable_centers(centers, preparing);
     if (ids.empty()) {

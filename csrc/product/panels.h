@@ -17,20 +17,14 @@ namespace {
 
 constexpr int64_t kChunk = 256;  // columns handled at a time, at most
 constexpr int kMaxViews = 2;
-constexpr int64_t kMostThreads = 256;  // that a caller may set
 
 [[maybe_unused]] int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 [[maybe_unused]] int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 [[maybe_unused]] int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Threads worth waking for so many multiply-adds: below about 20 us each, one is faster.
-[[maybe_unused]] int useful_threads(int threads, double work) {
-    const double useful = 1 + work / 8e6;
-    return useful < threads ? static_cast<int>(useful) : threads;
-}
-// Cut: `threads`, taken as given however little work there is.
 [[maybe_unused]] int useful_threads(int threads, double work, const Cuts& cuts) {
-    return static_cast<int>(cuts("threads", useful_threads(threads, work), 1, kMostThreads));
+    return cuts.threads(1 + work / 8e6, threads);
 }
 
 // One problem of one view.

@@ -163,7 +163,7 @@ void update(const MatrixView& z, const int64_t* classes, const double* centers, 
                              area_count ? areas.as<double>() : nullptr};
     const double elements = static_cast<double>(cut.rows) * static_cast<double>(cut.d);
     const double work = elements * (8 + static_cast<double>(cut.d) / 2);
-    scatter.run(cuts.threads(useful_threads(threads, work), threads));
+    scatter.run(useful_threads(threads, work, cuts));
 }
 
 }  // namespace

@@ -44,6 +44,9 @@ std::set<std::string> cpu_features() {
     add("avx512dq", __builtin_cpu_supports("avx512dq"));
     add("avx512vl", __builtin_cpu_supports("avx512vl"));
     add("avx512bf16", cpuid_bit(7, 1, 0, 5));
+#if defined(SSK_EMULATE_AMX)
+    add("amx-emulated", true);
+#endif
     if (!cpuid_bit(7, 0, 3, 24) || !tiles_permitted()) return out;
     add("amx-tile", true);
     add("amx-bf16", cpuid_bit(7, 0, 3, 22));
