@@ -15,7 +15,6 @@ PASSES = {
     "cosine_gap_sum": "mean_pairs",
     "nearest_center_forward": "nearest_center",
     "nt_xent_backward": "nt_xent",
-    "nt_xent_by_temperature": "nt_xent",
     "nt_xent_forward": "nt_xent",
     "scatter_update": "scatter",
     "sigreg_along": "sigreg",
