@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.functional import mse_loss, normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sslkernels.losses import (
     BarlowTwinsLoss,
@@ -94,6 +95,22 @@ class Gather(torch.autograd.Function):
 
 def gathered(z):
     return Gather.apply(z).flatten(0, 1)
+
+
+class Products(TorchDispatchMode):
+    """Notes every dense product of torch: what a kernel multiplies, torch does not see."""
+
+    NAMES = ("mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "linear")
+
+    def __init__(self):
+        super().__init__()
+        self.products = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().split("::")[1].split(".")[0].strip("_")
+        if name in self.NAMES:
+            self.products.append(name)
+        return func(*args, **(kwargs or {}))
 
 
 # --- data ----------------------------------------------------------------------------------------

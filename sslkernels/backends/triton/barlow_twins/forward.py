@@ -1,4 +1,4 @@
-r"""Barlow Twins on a GPU: the passes of ``ops/barlow_twins.py``, whose docstring has the
+r"""Barlow Twins on a GPU: the passes of ``passes/barlow_twins.py``, whose docstring has the
 mathematics.
 
 Launches. Forward: column moments [1; where rows are split over programs 2], normalized operands and
@@ -37,6 +37,7 @@ from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.product import plain as products
 from sslkernels.backends.triton.vicreg.forward import sum_of
+from sslkernels.passes.vicreg import Part
 from sslkernels.passes.vicreg import wide as takes_rows
 
 __all__ = ["barlow_twins_backward", "barlow_twins_forward"]
@@ -141,12 +142,14 @@ def barlow_twins_forward(
     lambda_: float,
     eps: float,
     cuts: tiles.Cuts = tiles.CHOSEN,
+    *,
+    part: Part | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     with launch.on_device(x):
         device = launch.device_of(x)
         x, y = launch.unit_columns(x), launch.unit_columns(y)
         n, d = x.shape
-        wide = takes_rows(n, d)
+        wide = takes_rows(*(part or (n, d)))
         side, depth = (n, d) if wide else (d, n)
         op = arithmetic.operand(x.dtype, device)
         mean, var, _ = column_moments(x.unsqueeze(0), y.unsqueeze(0), 0.0, 0.0, device, cuts=cuts)
