@@ -155,14 +155,14 @@ def barlow_twins_forward(
         mean, var, _ = column_moments(x.unsqueeze(0), y.unsqueeze(0), 0.0, 0.0, device, cuts=cuts)
         columns = x.new_empty((5, d), dtype=torch.float64)
         copy = operands.workspace(x, op.planes, 2, side, operands.padded(depth), op.dtype)
-        part = x.new_empty((triton.cdiv(n, cuts.center.block_n), d), dtype=torch.float64)
-        first = (columns, part, eps)
+        partial = x.new_empty((triton.cdiv(n, cuts.center.block_n), d), dtype=torch.float64)
+        first = (columns, partial, eps)
         standardized(x, y, mean, var, copy, not wide, op.rounding, first, cuts.center)
 
         blocks = triton.cdiv(d, 128)
         sums = x.new_empty((2, blocks), dtype=torch.float64)
         barlow_twins_columns_kernel[(blocks,)](
-            part, columns[4], sums, d, n, part.shape[0], BLOCK_D=128, num_warps=4
+            partial, columns[4], sums, d, n, partial.shape[0], BLOCK_D=128, num_warps=4
         )
         gram = x.new_empty((2 if wide else 1, side, side), dtype=torch.float32)
         tile = cuts.rows or tiles.ROWS
