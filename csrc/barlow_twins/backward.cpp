@@ -10,8 +10,8 @@
 // mean(g a)_i = alpha sum_j C'_ij^2 + beta_i c_i is known beforehand. Without a Gram matrix, g is
 // b diag(beta).
 //
-// Work is cut by shape alone. Products accumulate in the arithmetic type, kSteps at a time in
-// registers, the means in float64.
+// Work is cut so that no sum depends on the number of threads. Products accumulate in the
+// arithmetic type, kSteps at a time in registers, the means in float64.
 #include <omp.h>
 
 #include "barlow_twins/views.h"
@@ -155,14 +155,15 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
     for (int v = 0; v < 2; ++v)
         if (grads[v]) needed[count++] = v;
     const int64_t lanes = wide ? d : n;
-    const bool halves = count * ceil_div(lanes, kBlock) < 2 * kUnits;
-    const int64_t span = cuts("span", halves ? kBlock / 2 : kBlock, 1, kBlock);
-    const int64_t spans = ceil_div(lanes, span);
-    const int64_t chunk = cuts("columns", kChunk, 1, kChunk);
     threads = useful_threads(
         threads,
         static_cast<double>(n) * static_cast<double>(d) * static_cast<double>(count * (side + 16)),
         cuts);
+    const int64_t few = smaller(2 * kUnits, 8 * int64_t{threads});
+    const bool halves = count * ceil_div(lanes, kBlock) < few;
+    const int64_t span = cuts("span", halves ? kBlock / 2 : kBlock, 1, kBlock);
+    const int64_t spans = ceil_div(lanes, span);
+    const int64_t chunk = cuts("columns", kChunk, 1, kChunk);
 
     const int64_t product_size = wide ? ceil_div(n, kBlock) * kArea : kArea;
     const int64_t local_size = kBlock / W * panel + product_size;

@@ -2,7 +2,7 @@
 // symmetric matrix, and the epilogue adds the other terms and writes the gradient in the input's
 // dtype.
 //
-// Work is cut by shape alone, never by the number of threads. A gradient's product accumulates in
+// Work is cut so that no sum depends on the number of threads. A gradient's product accumulates in
 // the arithmetic type (float32; float64 for float64), kSteps at a time in registers.
 #include <omp.h>
 
@@ -112,17 +112,18 @@ void backward(const double* grad, const Problems& x, const Problems* y, const Vi
     void* const outs[kMaxViews] = {grad_x, grad_y};
     const bool unrounded = s.unrounded || std::is_same_v<S, T>;
     const int64_t out_size = unrounded ? sizeof(T) : sizeof(S);
-    // Lanes per unit: a full block, or half where that leaves few units.
     const int64_t needed = (outs[0] != nullptr) + (outs[1] != nullptr);
-    const bool halves = needed * ceil_div(lanes, kBlock) < 2 * kUnits;
+    const double work = static_cast<double>(n) * static_cast<double>(d) *
+                        static_cast<double>(m + 16) * static_cast<double>(needed);
+    threads = useful_threads(threads, work, cuts);
+    // Lanes per unit: a full block, or half where that leaves few units for each thread.
+    const int64_t few = smaller(2 * kUnits, 8 * int64_t{threads});
+    const bool halves = needed * ceil_div(lanes, kBlock) < few;
     const int64_t span = cuts("span", halves ? kBlock / 2 : kBlock, 1, kBlock);
     const int64_t spans = ceil_div(lanes, span);
     const int64_t strip = cuts("rows", kBlock, 1, n), strips = ceil_div(n, strip);
     const int64_t chunk = cuts("columns", kChunk, 1, kChunk), chunks = ceil_div(d, chunk);
     constexpr int64_t kArea = int64_t{kBlock} * kBlock;
-    const double work = static_cast<double>(n) * static_cast<double>(d) *
-                        static_cast<double>(m + 16) * static_cast<double>(needed);
-    threads = useful_threads(threads, work, cuts);
     for (void* out : outs) prefer_huge_pages(out, static_cast<size_t>(x.p * n * d * out_size));
 
     const int64_t matrix_size = matrix_panels * panel;
