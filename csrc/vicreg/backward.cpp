@@ -167,9 +167,10 @@ void backward(const double* grad, const Problems& x, const Problems* y, const Vi
         if (!s.covariance) {
 #pragma omp for schedule(dynamic, 1)
             for (int64_t unit = 0; unit < count * strips * chunks; ++unit) {
-                const int64_t i = unit / chunks % strips * strip, j = unit % chunks * chunk;
-                gradients[unit / (strips * chunks)].write(i, smaller(strip, n - i), j,
-                                                          smaller(chunk, d - j), nullptr);
+                const int64_t at = unit / count;  // the views in turn: each reads both
+                const int64_t i = at / chunks * strip, j = at % chunks * chunk;
+                gradients[unit % count].write(i, smaller(strip, n - i), j, smaller(chunk, d - j),
+                                              nullptr);
             }
         } else {
 #pragma omp for schedule(dynamic, 1)

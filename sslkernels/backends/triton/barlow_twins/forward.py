@@ -153,6 +153,8 @@ def barlow_twins_forward(
         side, depth = (n, d) if wide else (d, n)
         op = arithmetic.operand(x.dtype, device)
         mean, var, _ = column_moments(x.unsqueeze(0), y.unsqueeze(0), 0.0, 0.0, device, cuts=cuts)
+        if n == 1:  # of a part: 0 / 0
+            var = torch.zeros_like(var)
         columns = x.new_empty((5, d), dtype=torch.float64)
         copy = operands.workspace(x, op.planes, 2, side, operands.padded(depth), op.dtype)
         partial = x.new_empty((triton.cdiv(n, cuts.center.block_n), d), dtype=torch.float64)
