@@ -97,19 +97,20 @@ def gathered(z):
     return Gather.apply(z).flatten(0, 1)
 
 
-class Products(TorchDispatchMode):
-    """Notes every dense product of torch: what a kernel multiplies, torch does not see."""
+class Noted(TorchDispatchMode):
+    """The calls, among these names, of operations of torch; inside a kernel it sees none."""
 
-    NAMES = ("mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "linear")
+    PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "linear")
 
-    def __init__(self):
+    def __init__(self, *names):
         super().__init__()
-        self.products = []
+        self.names = names
+        self.found = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.name().split("::")[1].split(".")[0].strip("_")
-        if name in self.NAMES:
-            self.products.append(name)
+        name = func.name().split("::")[1].split(".")[0]
+        if name.rstrip("_") in self.names:
+            self.found.append(name)
         return func(*args, **(kwargs or {}))
 
 

@@ -7,15 +7,15 @@ import torch
 import torch.distributed as dist
 
 import sslkernels as ssk
-from tests.losses.distributed_cases import Products, split, views, with_grad
+from tests.losses.distributed_cases import Noted, split, views, with_grad
 
 
 def check(name: str, loss, rows: list[int], d: int, dtype: torch.dtype) -> None:
     x, y = views(rows, d, dtype=dtype)
     own, world = split(rows), dist.get_world_size()
-    with ssk.use_backend("triton"), Products() as found:
+    with ssk.use_backend("triton"), Noted(*Noted.PRODUCTS) as products:
         value, *grads = with_grad(lambda x, y: loss(x, y, group="world"), x[own], y[own])
-    assert not found.products, (name, found.products)
+    assert not products.found, (name, products.found)
     wanted, *whole = with_grad(loss, x.double(), y.double())
     tolerance = 2e-2 if dtype == torch.bfloat16 else 2e-3
     assert abs(value - wanted) <= tolerance * abs(wanted), (name, d, dtype, value, wanted)
