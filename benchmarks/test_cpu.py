@@ -2,6 +2,7 @@
 (``--benchmark-autosave``, ``--benchmark-compare``; ``-k nearest`` chooses)."""
 
 import functools
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def built(workload: Workload) -> Case:
     ("workload", "name"),
     [pytest.param(w, name, id=f"{w.name}-{name}") for w in WORKLOADS for name in w.contenders],
 )
-def test_speed(benchmark, workload, name):
+def test_speed(benchmark: Any, workload: Workload, name: str) -> None:
     case = built(workload)
     benchmark.group = workload.name
     result = benchmark.pedantic(case.contenders[name], rounds=workload.rounds, warmup_rounds=1)

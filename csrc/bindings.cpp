@@ -89,8 +89,9 @@ ssk::Problems as_problems(const ProblemsTuple& t) {
             std::get<7>(t)};
 }
 
-// (sim, std, cov, gamma, eps, invariance, variance, covariance, wide)
-using VicregTuple = std::tuple<double, double, double, double, double, bool, bool, bool, bool>;
+// (sim, std, cov, gamma, eps, invariance, variance, covariance, wide, rows, columns, unrounded)
+using VicregTuple = std::tuple<double, double, double, double, double, bool, bool, bool, bool,
+                               int64_t, int64_t, bool>;
 
 ssk::VicregSettings as_settings(const VicregTuple& t) {
     return std::apply([](auto... fields) { return ssk::VicregSettings{fields...}; }, t);
@@ -268,15 +269,17 @@ void barlow_twins_forward(const ViewTuple& x, const ViewTuple& y, double lambda,
 }
 
 void barlow_twins_backward(const std::array<double, 3>& grad, const ViewTuple& x,
-                           const ViewTuple& y, double lambda, bool wide, int threads,
-                           uintptr_t columns, uintptr_t gram, uintptr_t grad_x, uintptr_t grad_y,
+                           const ViewTuple& y, double lambda, bool wide, int64_t rows,
+                           bool unrounded, int threads, uintptr_t columns, uintptr_t gram,
+                           uintptr_t squares, uintptr_t grad_x, uintptr_t grad_y,
                            const CutsDict& given) {
     const auto pass = ssk::barlow_backward()(as_view(x).dtype);
     const ssk::Cuts cuts = as_cuts(given);
     const ReleasedGil released;
     const ssk::MatrixView first = as_view(x);
     void* const grads[2] = {as_pointer<void>(grad_x), as_pointer<void>(grad_y)};
-    pass(grad.data(), first, as_view(y), lambda, wide, threads, cuts,
+    const ssk::BarlowPart part{rows, unrounded, as_pointer<double>(squares)};
+    pass(grad.data(), first, as_view(y), lambda, wide, part, threads, cuts,
          as_columns(columns, first.cols), as_pointer<void>(gram), grads);
     cuts.all_used();
 }

@@ -7,10 +7,11 @@
 //
 // for the first view, and with the views exchanged (C' for C'^T) for the second; g's columns sum to
 // zero. When wide, a thread forms all rows of a block of columns, so that the mean is at hand; else
-// mean(g a)_i = alpha sum_j C'_ij^2 + beta_i c_i is known beforehand.
+// mean(g a)_i = alpha sum_j C'_ij^2 + beta_i c_i is known beforehand. Without a Gram matrix, g is
+// b diag(beta).
 //
-// Work is cut by shape alone. Products accumulate in the arithmetic type, kSteps at a time in
-// registers, the means in float64.
+// Work is cut so that no sum depends on the number of threads. Products accumulate in the
+// arithmetic type, kSteps at a time in registers, the means in float64.
 #include <omp.h>
 
 #include "barlow_twins/views.h"
@@ -25,10 +26,11 @@ template <class S>
 struct Gradient {
     using T = Real<S>;
     const NormalizedView<S>* views;
-    int64_t n, d;
+    int64_t n, d, rows_of_all, side;
     double alpha;
     const double *beta, *correlation;  // [D]
-    S* const* outs;
+    void* const* outs;
+    bool unrounded;
 
     // On rows [i0, i0 + rows) and columns [j0, j0 + count): (alpha c - drift a + beta b) r, where c
     // has row stride kBlock and drift is mean(g a).
@@ -43,7 +45,11 @@ struct Gradient {
             for (int64_t j = 0; j < count; ++j)
                 own[j] =
                     (scale * c[i * kBlock + j] - drift[j] * own[j] + slope[j] * far[j]) * factor[j];
-            write_row(own, count, outs[v] + (i0 + i) * d + j0);
+            const int64_t at = (i0 + i) * d + j0;
+            if (unrounded)
+                std::memcpy(static_cast<T*>(outs[v]) + at, own, count * sizeof(T));
+            else
+                write_row(own, count, static_cast<S*>(outs[v]) + at);
         }
     }
 
@@ -70,28 +76,28 @@ struct Gradient {
             for (int64_t j = 0; j < count; ++j) along[j] += static_cast<double>(z[j]);
         }
         for (int64_t j = 0; j < count; ++j)
-            drift[j] = static_cast<T>(alpha * along[j] / static_cast<double>(n) +
+            drift[j] = static_cast<T>(alpha * along[j] / static_cast<double>(rows_of_all) +
                                       beta[j0 + j] * correlation[j0 + j]);
         write(v, 0, n, j0, count, product, drift);
     }
 
-    // Rows [i0, i0 + rows) of view v; `matrix` holds C' or its transpose in panels.
+    // Rows [i0, i0 + rows) of view v; `matrix` holds C' or its transpose in panels, if any.
     void rows(int v, int64_t i0, int64_t count, const T* matrix, const T* drift, T* packed,
               T* product) const {
         constexpr int W = kLanes<T>;
-        const int64_t panel = d * W;
+        const int64_t panel = side * W;
         alignas(64) T buffer[kChunk], z[W][kChunk];
         for (int64_t i = 0; i < count; i += W)
-            for (int64_t j = 0; j < d; j += kChunk) {
-                const int64_t width = smaller(kChunk, d - j), present = smaller(W, count - i);
+            for (int64_t j = 0; j < side; j += kChunk) {
+                const int64_t width = smaller(kChunk, side - j), present = smaller(W, count - i);
                 for (int64_t r = 0; r < present; ++r)
                     views[1 - v].row(i0 + i + r, j, width, buffer, z[r]);
                 pack_rows(z, present, width, packed + i / W * panel + j * W);
             }
         for (int64_t j = 0; j < d; j += kBlock) {
             const int64_t width = smaller(kBlock, d - j);
-            block_product(packed, panel, count, matrix + j / W * panel, panel, width, 0, d, false,
-                          product);
+            block_product(packed, panel, count, matrix + j / W * panel, panel, width, 0, side,
+                          false, product);
             write(v, i0, count, j, width, product, drift + j);
         }
     }
@@ -121,9 +127,10 @@ void pack_matrix(const T* gram, int64_t side, bool rows_are_lanes, int64_t q, T*
 // mean(g a) for columns [j0, j0 + count) of view v, from rows (first view) or columns of C'.
 template <class T>
 void tall_drift(const T* gram, int64_t d, int v, int64_t j0, int64_t count, double alpha,
-                const double* beta, const double* correlation, T* drift) {
+                const double* beta, const double* correlation, const double* given, T* drift) {
     double squares[kChunk] = {};
-    for (int64_t i = 0; i < (v == 0 ? count : d); ++i)
+    if (given) std::memcpy(squares, given + v * d + j0, count * sizeof(double));
+    for (int64_t i = 0; gram && !given && i < (v == 0 ? count : d); ++i)
         for (int64_t j = 0; j < (v == 0 ? d : count); ++j) {
             const double c =
                 static_cast<double>(v == 0 ? gram[(j0 + i) * d + j] : gram[i * d + j0 + j]);
@@ -135,26 +142,28 @@ void tall_drift(const T* gram, int64_t d, int v, int64_t j0, int64_t count, doub
 
 template <class S>
 void backward(const double* grad, const MatrixView& x, const MatrixView& y, double lambda,
-              bool wide, int threads, const Cuts& cuts, const BarlowColumns& columns,
-              const void* gram_in, void* const* grads) {
+              bool wide, const BarlowPart& part, int threads, const Cuts& cuts,
+              const BarlowColumns& columns, const void* gram_in, void* const* grads) {
     using T = Real<S>;
     constexpr int W = kLanes<T>;
-    const int64_t n = x.rows, d = x.cols, side = wide ? n : d;
+    const T* const gram = static_cast<const T*>(gram_in);
+    wide = wide && gram;
+    const int64_t n = x.rows, d = x.cols, side = !gram ? 0 : wide ? n : d;
     const int64_t panel = side * W, panels = panels_of<T>(side), matrix_size = panels * panel;
-    S* const outs[2] = {static_cast<S*>(grads[0]), static_cast<S*>(grads[1])};
     int needed[2];
     int64_t count = 0;
     for (int v = 0; v < 2; ++v)
-        if (outs[v]) needed[count++] = v;
+        if (grads[v]) needed[count++] = v;
     const int64_t lanes = wide ? d : n;
-    const bool halves = count * ceil_div(lanes, kBlock) < 2 * kUnits;
-    const int64_t span = cuts("span", halves ? kBlock / 2 : kBlock, 1, kBlock);
-    const int64_t spans = ceil_div(lanes, span);
-    const int64_t chunk = cuts("columns", kChunk, 1, kChunk);
     threads = useful_threads(
         threads,
         static_cast<double>(n) * static_cast<double>(d) * static_cast<double>(count * (side + 16)),
         cuts);
+    const int64_t few = smaller(2 * kUnits, 8 * int64_t{threads});
+    const bool halves = count * ceil_div(lanes, kBlock) < few;
+    const int64_t span = cuts("span", halves ? kBlock / 2 : kBlock, 1, kBlock);
+    const int64_t spans = ceil_div(lanes, span);
+    const int64_t chunk = cuts("columns", kChunk, 1, kChunk);
 
     const int64_t product_size = wide ? ceil_div(n, kBlock) * kArea : kArea;
     const int64_t local_size = kBlock / W * panel + product_size;
@@ -165,17 +174,17 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
     const NormalizedView<S> views[2] = {{x, per_column.get()}, {y, per_column.get() + 3 * d}};
     for (int v = 0; v < 2; ++v) views[v].set(0, d, columns.mean[v], columns.factor[v]);
 
-    const double rows = static_cast<double>(n);
-    const double on = grad[0] + grad[1], off = grad[0] * lambda + grad[2];
+    const double rows = static_cast<double>(part.rows);
+    const double on = grad[0] + grad[1], off = gram ? grad[0] * lambda + grad[2] : 0;
     const double alpha = 2 * off / (wide ? rows * rows : rows);
     double* const beta = slopes.get();
     for (int64_t j = 0; j < d; ++j) {
         const double c = columns.correlation[j];
         beta[j] = 2 * (on * (c - 1) - (wide ? off * c : 0)) / rows;
     }
-    const T* const gram = static_cast<const T*>(gram_in);
     T* const drift = per_column.get() + 6 * d;  // [2, D], when not wide
-    const Gradient<S> gradient{views, n, d, alpha, beta, columns.correlation, outs};
+    const Gradient<S> gradient{
+        views, n, d, part.rows, side, alpha, beta, columns.correlation, grads, part.unrounded};
 #pragma omp parallel num_threads(threads)
     {
         for (int i = 0; !wide && i < count; ++i) {
@@ -183,7 +192,7 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
 #pragma omp for schedule(dynamic, 1) nowait
             for (int64_t j = 0; j < d; j += chunk)
                 tall_drift(gram, d, v, j, smaller(chunk, d - j), alpha, beta, columns.correlation,
-                           drift + v * d);
+                           part.squares, drift + v * d);
         }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t unit = 0; unit < count * panels; ++unit) {

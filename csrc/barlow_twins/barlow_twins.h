@@ -20,12 +20,21 @@ using BarlowForward = void(const MatrixView& x, const MatrixView& y, double lamb
                            bool wide, int threads, const Cuts& cuts, double* terms,
                            const BarlowColumns& columns, void* gram);
 
-// `grad` holds the gradients of the three terms; `grads`, contiguous [N, D] of x's dtype, may be
-// null. Cuts: `threads`, `span` columns (rows unless wide) that are multiplied at a time, `columns`
-// whose mean(g a) is taken at a time unless wide.
+// The views may be a part of a batch.
+struct BarlowPart {
+    int64_t rows;           // of the batch
+    bool unrounded;         // gradients of the arithmetic type, not of the input's
+    const double* squares;  // [2, D], instead of C's own squared row and column norms; may be null
+};
+
+// `grad` holds the gradients of the three terms; `grads`, contiguous [N, D] of x's dtype (or
+// `unrounded`), may be null, and so may `gram`: the gradient of on_diagonal alone. Cuts: `threads`,
+// `span` columns (rows unless wide) that are multiplied at a time, `columns` whose mean(g a) is
+// taken at a time unless wide.
 using BarlowBackward = void(const double* grad, const MatrixView& x, const MatrixView& y,
-                            double lambda, bool wide, int threads, const Cuts& cuts,
-                            const BarlowColumns& columns, const void* gram, void* const* grads);
+                            double lambda, bool wide, const BarlowPart& part, int threads,
+                            const Cuts& cuts, const BarlowColumns& columns, const void* gram,
+                            void* const* grads);
 
 SSK_EXPORT(ByDType<BarlowForward>, barlow_forward, VECTORS)
 SSK_EXPORT(ByDType<BarlowBackward>, barlow_backward, VECTORS)

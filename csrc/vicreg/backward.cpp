@@ -2,7 +2,7 @@
 // symmetric matrix, and the epilogue adds the other terms and writes the gradient in the input's
 // dtype.
 //
-// Work is cut by shape alone, never by the number of threads. A gradient's product accumulates in
+// Work is cut so that no sum depends on the number of threads. A gradient's product accumulates in
 // the arithmetic type (float32; float64 for float64), kSteps at a time in registers.
 #include <omp.h>
 
@@ -25,7 +25,8 @@ struct Gradient {
     const T *hi, *lo, *beta;  // [D]
     T alpha, delta;
     bool moments, invariance;
-    S* out;  // [N, D] contiguous
+    void* out;  // [N, D] contiguous, of T if unrounded, else of S
+    bool unrounded;
     int64_t d;
 
     // out = alpha * c - beta * z + delta * (view - other) on rows [i0, i0 + rows) x columns
@@ -36,14 +37,13 @@ struct Gradient {
             const T* row = view.row(i, j0, count, buffer);
             const T* across = invariance ? other.row(i, j0, count, far) : row;
             const T* product = c ? c + (i - i0) * kBlock : none;
-            S* const to = out + i * d + j0;
-            T* g = result;
-            if constexpr (std::is_same_v<S, T>) g = to;
+            const int64_t at = i * d + j0;
+            T* const g = unrounded ? static_cast<T*>(out) + at : result;
             if (moments)
                 combine(product, row, across, j0, count, g);
             else
                 for (int64_t j = 0; j < count; ++j) g[j] = delta * (row[j] - across[j]);
-            if constexpr (!std::is_same_v<S, T>) write_row(g, count, to);
+            if (!unrounded) write_row(g, count, static_cast<S*>(out) + at);
         }
     }
 
@@ -98,30 +98,33 @@ void backward(const double* grad, const Problems& x, const Problems* y, const Vi
     const int64_t panel = m * W, matrix_panels = panels_of<T>(m);
     const bool moments = s.variance || s.covariance;
 
-    const double problems = static_cast<double>(x.p), columns = static_cast<double>(d);
-    const double free_rows = static_cast<double>(n - 1);
+    const double problems = static_cast<double>(x.p), columns = static_cast<double>(s.columns);
+    const double rows = static_cast<double>(s.rows), free_rows = rows - 1;
     const double on_invariance = s.invariance ? grad[0] * s.sim + grad[1] : 0;
     const double on_variance = s.variance ? grad[0] * s.std + grad[2] : 0;
     const double on_covariance = s.covariance ? grad[0] * s.cov + grad[3] : 0;
     const double alpha = 4 * on_covariance / (columns * problems * free_rows * free_rows);
-    const double delta = 2 * on_invariance / (problems * static_cast<double>(n) * columns);
+    const double delta = 2 * on_invariance / (problems * rows * columns);
     const double variance_scale = on_variance / (view_count * problems * columns * free_rows);
     const double diagonal_scale =
         s.wide && s.covariance ? 4 * on_covariance / (columns * problems * free_rows) : 0;
 
-    S* const outs[kMaxViews] = {static_cast<S*>(grad_x), static_cast<S*>(grad_y)};
-    // Lanes per unit: a full block, or half where that leaves few units.
+    void* const outs[kMaxViews] = {grad_x, grad_y};
+    const bool unrounded = s.unrounded || std::is_same_v<S, T>;
+    const int64_t out_size = unrounded ? sizeof(T) : sizeof(S);
     const int64_t needed = (outs[0] != nullptr) + (outs[1] != nullptr);
-    const bool halves = needed * ceil_div(lanes, kBlock) < 2 * kUnits;
+    const double work = static_cast<double>(n) * static_cast<double>(d) *
+                        static_cast<double>(m + 16) * static_cast<double>(needed);
+    threads = useful_threads(threads, work, cuts);
+    // Lanes per unit: a full block, or half where that leaves few units for each thread.
+    const int64_t few = smaller(2 * kUnits, 8 * int64_t{threads});
+    const bool halves = needed * ceil_div(lanes, kBlock) < few;
     const int64_t span = cuts("span", halves ? kBlock / 2 : kBlock, 1, kBlock);
     const int64_t spans = ceil_div(lanes, span);
     const int64_t strip = cuts("rows", kBlock, 1, n), strips = ceil_div(n, strip);
     const int64_t chunk = cuts("columns", kChunk, 1, kChunk), chunks = ceil_div(d, chunk);
     constexpr int64_t kArea = int64_t{kBlock} * kBlock;
-    const double work = static_cast<double>(n) * columns * static_cast<double>(m + 16) *
-                        static_cast<double>(needed);
-    threads = useful_threads(threads, work, cuts);
-    for (S* out : outs) prefer_huge_pages(out, static_cast<size_t>(x.p * n * d) * sizeof(S));
+    for (void* out : outs) prefer_huge_pages(out, static_cast<size_t>(x.p * n * d * out_size));
 
     const int64_t matrix_size = matrix_panels * panel;
     const int64_t local_size = kBlock / W * panel + kArea;
@@ -156,16 +159,18 @@ void backward(const double* grad, const Problems& x, const Problems* y, const Vi
                                   static_cast<T>(delta),
                                   moments,
                                   s.invariance,
-                                  outs[v] + p * n * d,
+                                  static_cast<char*>(outs[v]) + p * n * d * out_size,
+                                  unrounded,
                                   d};
         }
 #pragma omp parallel num_threads(threads)
         if (!s.covariance) {
 #pragma omp for schedule(dynamic, 1)
             for (int64_t unit = 0; unit < count * strips * chunks; ++unit) {
-                const int64_t i = unit / chunks % strips * strip, j = unit % chunks * chunk;
-                gradients[unit / (strips * chunks)].write(i, smaller(strip, n - i), j,
-                                                          smaller(chunk, d - j), nullptr);
+                const int64_t at = unit / count;  // the views in turn: each reads both
+                const int64_t i = at / chunks * strip, j = at % chunks * chunk;
+                gradients[unit % count].write(i, smaller(strip, n - i), j, smaller(chunk, d - j),
+                                              nullptr);
             }
         } else {
 #pragma omp for schedule(dynamic, 1)

@@ -173,7 +173,7 @@ struct Forward {
         double below = 0, squares = 0;
         for (int v = 0; moments() && v < plan.views; ++v)
             for (int64_t j = j0; j < j1; ++j) {
-                const double variance = var[v][j] / static_cast<double>(plan.n - 1);
+                const double variance = var[v][j] / static_cast<double>(s.rows - 1);
                 const double gap = s.gamma - std::sqrt(variance + s.eps);
                 var[v][j] = variance;
                 below += gap <= 0 ? 0 : gap;  // NaN is kept
@@ -301,7 +301,7 @@ void forward(const Problems& x, const Problems* y, const VicregSettings& setting
 
     const double steps = static_cast<double>(n) * static_cast<double>(d) * views;
     threads = useful_threads(threads, steps * static_cast<double>(m / 2 + 16), cuts);
-    const double free_rows = static_cast<double>(n - 1);
+    const double free_rows = static_cast<double>(s.rows - 1);
     double invariance = 0, hinge = 0, covariance = 0;
     for (int64_t p = 0; p < x.p; ++p) {
         double* const chunk_sums = sums.get();
@@ -332,8 +332,8 @@ void forward(const Problems& x, const Problems* y, const VicregSettings& setting
         if (s.wide) covariance -= sum(pass.variance_squares, plan.chunks);
     }
 
-    const double columns = static_cast<double>(x.p) * static_cast<double>(d);
-    invariance = s.invariance ? invariance / (columns * static_cast<double>(n)) : 0;
+    const double columns = static_cast<double>(x.p) * static_cast<double>(s.columns);
+    invariance = s.invariance ? invariance / (columns * static_cast<double>(s.rows)) : 0;
     hinge = s.variance ? hinge / (columns * views) : 0;
     covariance = s.covariance ? covariance / columns : 0;
     T* const terms = static_cast<T*>(terms_out);

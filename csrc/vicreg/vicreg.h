@@ -21,6 +21,9 @@ struct VicregSettings {
     double sim, std, cov, gamma, eps;
     bool invariance, variance, covariance;
     bool wide;  // gram = Z Z^T, N x N; else Z^T Z without its diagonal, D x D
+    // The whole batch's sizes, by which sums are divided: the views may be a part of it.
+    int64_t rows, columns;
+    bool unrounded;  // gradients of the arithmetic type, not of the input's
 };
 
 // Outputs are contiguous. `terms` and `gram` are float64 for float64 input, else float32. `y` may
@@ -31,9 +34,9 @@ using VicregForward = void(const Problems& x, const Problems* y, const VicregSet
                            void* gram);
 
 // `grad` holds the four gradients of the terms; `grad_x` and `grad_y`, contiguous [P, N, D] of x's
-// dtype, may be null. Cuts: `threads`, `span` lanes (columns of a wide problem, rows of any other)
-// that are multiplied at a time; without covariance `rows` and `columns` that are written at a
-// time.
+// dtype (or `unrounded`), may be null. Cuts: `threads`, `span` lanes (columns of a wide problem,
+// rows of any other) that are multiplied at a time; without covariance `rows` and `columns` that
+// are written at a time.
 using VicregBackward = void(const double* grad, const Problems& x, const Problems* y,
                             const VicregSettings& settings, int threads, const Cuts& cuts,
                             const double* mean, const double* var, const void* gram, void* grad_x,

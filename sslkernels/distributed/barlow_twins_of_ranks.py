@@ -4,11 +4,13 @@ Each of W ranks normalizes its n_r rows by its OWN means and biased variances, t
 
     C = 1/W sum_r a_r^T b_r / n_r = 1/N sum_r A_r^T B_r,    A_r = w_r a_r,  w_r^2 = N / (W n_r).
 
-With A and B, the N rows of all ranks, the algebra is that of ``barlow_twins.py``, and simpler:
-there are no global moments, a rank sends rows that are normalized already, and the way back through
-the normalization stays on the rank. The columns of b_r add up to zero, hence those of dL/da too:
+With A and B, the N rows of all ranks, ranks share the work as in ``barlow_twins.py``: of a wide
+problem by columns of A and B, whose Gram matrices K_A and K_B are VICReg's (columns add up to
+zero), of any other by own rows. The way back through the normalization stays on the rank. The
+columns of b_r add up to zero, hence those of dL/da too:
 
     dL/dA_r = 2/N (g_off T_A + B_r diag(g_on (c - 1))),   T_A = B_r O^T,  O = C - diag(c)
+    wide:   T_A = (the rank's rows of K_B A) / N - B_r diag(c)
     dL/dx = (dL/da - a diag(mean over the rank's rows of a dL/da)) diag(factor),  dL/da = w dL/dA
 """
 
@@ -19,75 +21,108 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslkernels.distributed.batch import Batch, add_up, gather, once_differentiable, outside_graphs
-from sslkernels.distributed.moments import centered, local_moments
+from sslkernels.distributed.barlow_twins import inner_product
+from sslkernels.distributed.batch import Batch, add_up, once_differentiable, outside_graphs
+from sslkernels.distributed.parts import add_columns, gather_columns, to_columns, to_rows
 from sslkernels.numerics.views import result_dtype, wide
+from sslkernels.passes.selection import select
+from sslkernels.passes.vicreg import Part, VICRegSettings
 
-_BLOCK = 256  # rows whose products take float64 at a time
+_COVARIANCE = VICRegSettings(invariance=False, variance=False)
+_VARIANCE = VICRegSettings(invariance=False, covariance=False)
+
+
+def _units(x: Tensor, y: Tensor, mean: Tensor, factor: Tensor) -> list[Tensor]:
+    """a_r and b_r: the rows normalized. The mean is split: a common offset costs no digits."""
+    high = mean.to(result_dtype(x.dtype))
+    low, scale = (mean - high).to(high.dtype), factor.to(high.dtype)
+    return [torch.sub(z, high[v]).sub_(low[v]).mul_(scale[v]) for v, z in enumerate((x, y))]
+
+
+_Results = tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]
 
 
 def _wide(
-    batch: Batch, a: Tensor, b: Tensor, diagonal: Tensor, need: list[bool]
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """c, ||O||_F^2 and, where needed, T; a and b are A_r and B_r, ``diagonal`` their part of N c.
-
-    One gather of rows, in which ranks with fewer fill up with zeros; one sum over ranks.
-    """
-    own = a.new_zeros(2, max(batch.rows), a.shape[1])
-    own[0, : len(a)], own[1, : len(b)] = a, b
-    all_a, all_b = gather(batch, own).transpose(0, 1).flatten(1, 2)
-    k_a, k_b = a @ all_a.T, b @ all_b.T
-    blocks = zip(k_a.split(_BLOCK), k_b.split(_BLOCK), strict=True)
-    inner = torch.stack([(i.double() * j).sum() for i, j in blocks]).sum()
-    sums = add_up(batch, torch.cat((inner.reshape(1), diagonal)))
-    c = sums[1:] / batch.total
-    products = [
-        torch.addmm(own * c.to(own.dtype), k, everyone, beta=-1, alpha=1 / batch.total)
-        if needed
-        else own.new_empty(0)
-        for needed, own, k, everyone in ((need[0], b, k_b, all_a), (need[1], a, k_a, all_b))
-    ]
-    return c, sums[0] / batch.total**2 - c.square().sum(), products
+    batch: Batch, x: Tensor, y: Tensor, eps: float, weight: float, need: tuple[bool, ...]
+) -> _Results:
+    """Own means and factors, c, ||O||_F^2 and T, empty where not needed."""
+    part = Part(batch.total, x.shape[1])
+    passes = select("vicreg", x)
+    _, mean, var, _ = passes.vicreg_forward(x.unsqueeze(0), y.unsqueeze(0), _VARIANCE)
+    mean, var = mean.squeeze(1), var.squeeze(1)
+    factor = (var * ((len(x) - 1) / len(x)) + eps).rsqrt()
+    rows = [unit.mul_(weight) for unit in _units(x, y, mean, factor)]
+    columns = to_columns(batch, [z.unsqueeze(0) for z in rows])
+    _, zero, spread, gram = passes.vicreg_forward(*columns, _COVARIANCE, part=part)
+    add_up(batch, gram)
+    own_c = (columns[0] * columns[1]).sum(1, dtype=torch.float64) / part.rows
+    share = [inner_product(batch, gram.squeeze(1))]
+    c, (product,) = gather_columns(batch, own_c, part.columns, share)
+    c = c.squeeze(0)
+    products = [gram.new_empty(0)] * 2
+    if batch.need_x or batch.need_y:
+        # VICReg's gradient is 4 / (D (N - 1)^2) (K Z - (N - 1) Z diag(var)).
+        scale = gram.new_full((), part.columns * (part.rows - 1) ** 2 / (4 * part.rows))
+        grads = passes.vicreg_backward(
+            *(gram.new_ones(4), *columns, zero, torch.zeros_like(spread), gram.flip(0)),
+            *(_COVARIANCE, batch.need_x, batch.need_y),
+            part=part,
+        )
+        for v, on_columns in enumerate(grads):
+            if on_columns is not None:
+                on_rows = to_rows(batch, on_columns, part.columns)
+                if need[v]:
+                    products[v] = rows[1 - v] * -c.to(gram.dtype)
+                    add_columns(batch, products[v].unsqueeze(0), on_rows, scale)
+    return mean, factor, c, product / part.rows**2 - c.square().sum(), products
 
 
 def _narrow(
-    batch: Batch, a: Tensor, b: Tensor, diagonal: Tensor, need: list[bool]
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    c = add_up(batch, diagonal) / batch.total
-    off = add_up(batch, a.T @ b).div_(batch.total)
-    off.diagonal().zero_()
-    squares = torch.linalg.vector_norm(off, dtype=torch.float64).square()
-    products = [
-        b @ off.T if need[0] else b.new_empty(0),
-        a @ off if need[1] else a.new_empty(0),
-    ]
-    return c, squares, products
+    batch: Batch, x: Tensor, y: Tensor, eps: float, weight: float, need: tuple[bool, ...]
+) -> _Results:
+    """As :func:`_wide`."""
+    part = Part(batch.total, x.shape[1])
+    passes = select("barlow_twins", x)
+    _, columns, gram = passes.barlow_twins_forward(x, y, 0.0, eps, part=part)
+    mean, factor = columns[:2], columns[2:4]
+    c = add_up(batch, columns[4] / batch.world)
+    add_up(batch, gram).div_(batch.world)
+    products = [gram.new_empty(0)] * 2
+    if any(need):
+        # The pass's gradient by rows that are normalized already: 2/N T, for g_off = N / 2.
+        columns = torch.zeros_like(columns)
+        columns[2:4] = 1
+        grad = gram.new_zeros(3)
+        grad[2] = part.rows / 2
+        rows = [unit.mul_(weight) for unit in _units(x, y, mean, factor)]
+        grads = passes.barlow_twins_backward(
+            *(grad, *rows, columns, gram, 0.0, *need), part=part, squares=columns[:2]
+        )
+        products = [none if g is None else g for none, g in zip(products, grads, strict=True)]
+    squares = torch.linalg.vector_norm(gram, dtype=torch.float64).square()
+    return mean, factor, c, squares, products
 
 
 class _BarlowTwinsOfRanks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, batch: Batch, eps: float, scale: float) -> Tensor:
         ctx.weight = (batch.total / (batch.world * len(x))) ** 0.5
+        side = _wide if wide(batch.total, x.shape[1]) else _narrow
         with torch.autocast(x.device.type, enabled=False):
-            mean, m2, _ = local_moments(x.unsqueeze(0), y.unsqueeze(0))
-            factor = (m2 / len(x) + eps).rsqrt()
-            a, b = (unit.mul_(ctx.weight) for unit in _units(x, y, mean, factor))
-            diagonal = (a * b).sum(0, dtype=torch.float64)
-            correlation = _wide if wide(batch.total, x.shape[1]) else _narrow
-            need = list(ctx.needs_input_grad[:2])
-            c, off_diagonal, products = correlation(batch, a, b, diagonal, need)
+            results = side(batch, x, y, eps, ctx.weight, ctx.needs_input_grad[:2])
+        mean, factor, c, off_diagonal, products = results
         ctx.save_for_backward(x, y, mean, factor, c, *products)
         ctx.scale = 2 * scale / batch.total
-        return torch.stack(((c - 1).square().sum(), off_diagonal)).to(a.dtype)
+        terms = torch.stack(((c - 1).square().sum(), off_diagonal))
+        return terms.to(result_dtype(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y, mean, factor, c, *products = ctx.saved_tensors
-        w = ctx.weight
         on_diagonal, off_diagonal = (grad.double() * ctx.scale).unbind()
-        on = (on_diagonal * w**2 * (c - 1)).to(result_dtype(x.dtype))
-        off = (off_diagonal * w).to(on.dtype)
+        on = (on_diagonal * ctx.weight**2 * (c - 1)).to(result_dtype(x.dtype))
+        off = (off_diagonal * ctx.weight).to(on.dtype)
         grads: list[Tensor | None] = [None, None]
         with torch.autocast(x.device.type, enabled=False):
             units = _units(x, y, mean, factor)
@@ -98,12 +133,6 @@ class _BarlowTwinsOfRanks(torch.autograd.Function):
                     out.addcmul_(units[v], along, value=-1)
                     grads[v] = out.mul_(factor[v].to(out.dtype)).to(x.dtype)
         return (*grads, None, None, None)
-
-
-def _units(x: Tensor, y: Tensor, mean: Tensor, factor: Tensor) -> list[Tensor]:
-    """a_r and b_r: the rows normalized."""
-    dtype = result_dtype(x.dtype)
-    return [centered(z, mean[v]).mul_(factor[v].to(dtype)) for v, z in enumerate((x, y))]
 
 
 @outside_graphs

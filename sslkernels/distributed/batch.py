@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -17,11 +18,18 @@ from sslkernels._checks import FLOAT_DTYPES
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+_Facts = tuple[tuple[int, ...], bool, bool]  # Batch's rows, need_x, need_y
 
 # Its name from torch 2.13 on, and before.
 gather_tensor: Any = getattr(dist, "all_gather_single", None) or getattr(
     dist, "all_gather_into_tensor", None
 )
+
+# Where a call that looks like an earlier one to its own rank repeats that one's agreement: ranks
+# then exchange nothing but data, no host waits, and a CUDA graph can record the call.
+KEPT_ON = frozenset(("cuda", "xpu"))
+_KEPT_AT_MOST = 256  # of a group: with a step of SIGReg that is a number, each differs
+_kept: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], _Facts]] = weakref.WeakKeyDictionary()
 
 LOSSES = ("VICReg", "Barlow Twins", "NT-Xent", "SIGReg")
 
@@ -115,7 +123,8 @@ def agree(
     options: tuple[Any, ...],
     min_rows: int,
 ) -> Batch:
-    """Check the rank's own views, then compare with every other rank's.
+    """Check the rank's own views, then compare with every other rank's, as they now are or, on
+    devices of ``KEPT_ON``, as they were when this rank's were the same.
 
     Args:
         check: raises for bad views or options. The rank sends word of that before it raises, so
@@ -128,6 +137,7 @@ def agree(
         ValueError: on every rank, if ranks disagree or one refused its views.
     """
     device_types = _device_types(group)
+    kept = _kept.setdefault(group, {})
     header = [1] + [0] * (len(_FIELDS) - 1)  # refused
     error: Exception | None = None
     try:
@@ -137,6 +147,12 @@ def agree(
         header = _header(loss, views, options)
     except Exception as refusal:  # whatever it is: the others wait for word of it
         error = refusal
+    if error and kept:  # the others may be past any exchange
+        raise error
+    own = tuple(header)
+    keeps = not error and views[0].device.type in KEPT_ON
+    if keeps and own in kept:
+        return Batch(group, group.rank(), *kept[own])
     table = _exchange(group, header, views[0], device_types)
     if error:
         raise error
@@ -145,7 +161,12 @@ def agree(
     rows = columns["rows"]
     if sum(rows) < min_rows:
         raise ValueError(f"group: needs at least {min_rows} rows on all ranks, got {list(rows)}")
-    return Batch(group, group.rank(), rows, any(columns["need x"]), any(columns["need y"]))
+    facts = rows, any(columns["need x"]), any(columns["need y"])
+    if keeps:
+        if len(kept) == _KEPT_AT_MOST:
+            kept.clear()
+        kept[own] = facts
+    return Batch(group, group.rank(), *facts)
 
 
 def _header(loss: str, views: tuple[Tensor, ...], options: tuple[Any, ...]) -> list[int]:

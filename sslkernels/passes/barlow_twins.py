@@ -15,7 +15,7 @@ so a wide problem (``numerics/views.py``) takes two symmetric N x N products.
 
 What every backend implements, on checked tensors of one device, x and y being [N, D], any strides:
 
-``barlow_twins_forward(x, y, lambda_, eps) -> (terms, columns, gram)``
+``barlow_twins_forward(x, y, lambda_, eps, *, part=None) -> (terms, columns, gram)``
 
 * ``terms`` [3]: loss, on_diagonal, off_diagonal; float64 for float64 input, float32 for any other
   (the "result dtype").
@@ -24,8 +24,8 @@ What every backend implements, on checked tensors of one device, x and y being [
 * ``gram`` in the result dtype, contiguous: [2, N, N], K_a and K_b, if wide, else [1, D, D], C with
   its DIAGONAL SET TO ZERO.
 
-``barlow_twins_backward(grad, x, y, columns, gram, lambda_, need_x, need_y)
--> (grad_x | None, grad_y | None)``
+``barlow_twins_backward(grad, x, y, columns, gram, lambda_, need_x, need_y, *,
+part=None, squares=None) -> (grad_x | None, grad_y | None)``
 
 * ``grad`` [3]: gradient of ``terms``, any stride. With g_on = grad[0] + grad[1] and
   g_off = grad[0] * lambda + grad[2],
@@ -36,6 +36,20 @@ What every backend implements, on checked tensors of one device, x and y being [
 
   (the columns of dL/da sum to zero), and for b with the views exchanged, C for C^T.
 * results [N, D], contiguous, in the input's dtype; None for a view whose ``need`` is False.
+
+**Parts** (``sslkernels/passes/vicreg.py``). ``part.rows`` stands for N above, and decides with
+``part.columns`` whether the problem is wide. ``barlow_twins_forward`` leaves the columns and gram
+of its own rows, C divided by their own number; its terms are undefined. ``barlow_twins_backward``
+takes columns and gram of the whole batch, for the part's columns, and
+
+* ``squares`` [2, D] float64: what stands for q in
+
+      mean over rows of a dL/da = 2/N (g_off q + g_on (c - 1) c),
+
+  if the part has not all rows: the squared row norms of C' = gram for a, column norms for b;
+* an empty ``gram``, for the gradient of g_on's part alone.
+
+Gradients come in the result dtype: more is to be added to them.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ that is also its own magnitude unless nearly all columns are constant.
 What every backend implements, on checked tensors of one device, x and y being [P, N, D] with any
 strides (zero included):
 
-``vicreg_forward(x, y, settings) -> (terms, mean, var, gram)``
+``vicreg_forward(x, y, settings, *, part=None) -> (terms, mean, var, gram)``
 
 * ``terms`` [4]: loss, invariance, variance, covariance; a term whose flag is False is 0. float64
   for float64 input and float32 for any other (the "result dtype").
@@ -34,7 +34,7 @@ strides (zero included):
 * ``gram`` [V, P, M, M] in the result dtype, contiguous, both triangles, unscaled: Z Z^T with M = N
   if ``wide(N, D)``, else Z^T Z with its DIAGONAL SET TO ZERO and M = D. M = 0 without covariance.
 
-``vicreg_backward(grad, x, y, mean, var, gram, settings, need_x, need_y)
+``vicreg_backward(grad, x, y, mean, var, gram, settings, need_x, need_y, *, part=None)
 -> (grad_x | None, grad_y | None)``
 
 * ``grad`` [4]: gradient of ``terms``, result dtype, any stride (0 included), on x's device; never
@@ -49,6 +49,18 @@ strides (zero included):
 * results [P, N, D], contiguous, in the input's dtype; None for a view whose ``need`` is False.
 
 Any backend's backward serves any backend's forward. Neither pass synchronises a device.
+
+**Parts.** With ``part`` x and y are some rows of all columns, or some columns of all rows, of a
+batch of ``part.rows`` x ``part.columns``. These sizes stand for N and D above wherever something is
+divided by them, and in ``wide(N, D)``. What a part leaves is to be merged by the caller:
+
+* ``terms``: its share of the invariance; if it has all rows, of the variance too. The rest is
+  undefined.
+* ``mean``: over its own rows; ``var``: sums of squares around that mean, divided by N-1.
+* ``gram``: of its own rows, centered by ``mean``.
+
+``vicreg_backward`` takes mean, var and gram of the whole batch, for the part's columns. Gradients
+come in the result dtype: more is to be added to them.
 """
 
 from __future__ import annotations
@@ -78,16 +90,24 @@ class VICRegSettings(NamedTuple):
     covariance: bool = True
 
 
+class Part(NamedTuple):
+    """The whole batch's sizes, for a pass that sees some of its rows or columns."""
+
+    rows: int
+    columns: int
+
+
 def empty_results(
     x: Tensor,  # [P, N, D]
     y: Tensor | None,
     settings: VICRegSettings,
+    part: Part | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Terms, mean, var and gram for a forward pass to fill."""
     p, n, d = x.shape
     views = 1 if y is None else 2
     moments = (views, p, d if settings.variance or settings.covariance else 0)
-    side = (n if wide(n, d) else d) if settings.covariance else 0
+    side = (n if wide(*(part or (n, d))) else d) if settings.covariance else 0
     dtype = result_dtype(x.dtype)
     return (
         x.new_empty(4, dtype=dtype),
@@ -102,7 +122,7 @@ def problems(z: Tensor) -> Tensor:
     return z.unsqueeze(0) if z.ndim == 2 else z.flatten(1, -2).transpose(0, 1)
 
 
-def _unproblems(grad: Tensor, z: Tensor) -> Tensor:
+def unproblems(grad: Tensor, z: Tensor) -> Tensor:
     """[P, N, D] back in the shape of z."""
     return grad.squeeze(0) if z.ndim == 2 else grad.transpose(0, 1).unflatten(1, z.shape[1:-1])
 
@@ -138,8 +158,8 @@ def _backward(
         *(need_x, need_y),
     )
     return (
-        x.new_empty(0) if grad_x is None else _unproblems(grad_x, x),
-        x.new_empty(0) if grad_y is None or y is None else _unproblems(grad_y, y),
+        x.new_empty(0) if grad_x is None else unproblems(grad_x, x),
+        x.new_empty(0) if grad_y is None or y is None else unproblems(grad_y, y),
     )
 
 
@@ -151,7 +171,7 @@ def _backward_fake(
     def like(z: Tensor | None, needed: bool) -> Tensor:
         if z is None or not needed:
             return x.new_empty(0)
-        return _unproblems(x.new_empty(problems(z).shape), z)
+        return unproblems(x.new_empty(problems(z).shape), z)
 
     return like(x, need_x), like(y, need_y)
 
@@ -245,7 +265,7 @@ def _backward_along(
             continue
         tangent = curved[v] if on_grad is None else curved[v] + each
         # Forward mode asks for tangents of their tensors' strides.
-        results.append(_unproblems(problems(tangent).contiguous(), each))
+        results.append(unproblems(problems(tangent).contiguous(), each))
     return tuple(results)
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.functional import mse_loss, normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sslkernels.losses import (
     BarlowTwinsLoss,
@@ -94,6 +95,23 @@ class Gather(torch.autograd.Function):
 
 def gathered(z):
     return Gather.apply(z).flatten(0, 1)
+
+
+class Noted(TorchDispatchMode):
+    """The calls, among these names, of operations of torch; inside a kernel it sees none."""
+
+    PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "linear")
+
+    def __init__(self, *names):
+        super().__init__()
+        self.names = names
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().split("::")[1].split(".")[0]
+        if name.rstrip("_") in self.names:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
 
 
 # --- data ----------------------------------------------------------------------------------------

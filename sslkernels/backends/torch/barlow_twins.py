@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sslkernels.numerics.views import center, result_dtype, wide
+from sslkernels.passes.vicreg import Part
 
 
 def _normalize(z: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,14 +23,14 @@ def _normalize(z: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def barlow_twins_forward(
-    x: Tensor, y: Tensor, lambda_: float, eps: float
+    x: Tensor, y: Tensor, lambda_: float, eps: float, *, part: Part | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, d = x.shape
     with torch.autocast(x.device.type, enabled=False):
         mean_x, factor_x, a = _normalize(x, eps)
         mean_y, factor_y, b = _normalize(y, eps)
         c = (a * b).sum(0, dtype=torch.float64) / n
-        if wide(n, d):
+        if wide(*(part or (n, d))):
             gram = torch.stack((a @ a.T, b @ b.T))
             product = (gram[0].double() * gram[1]).sum()
             off_diagonal = product / n**2 - c.square().sum()
@@ -52,8 +53,11 @@ def barlow_twins_backward(
     lambda_: float,
     need_x: bool,
     need_y: bool,
+    *,
+    part: Part | None = None,
+    squares: Tensor | None = None,  # [2, D]
 ) -> tuple[Tensor | None, Tensor | None]:
-    n, d = x.shape
+    n, d = part or x.shape
     dtype = result_dtype(x.dtype)
     total, on_diagonal, off_diagonal = grad.double().unbind()
     on, off = total + on_diagonal, total * lambda_ + off_diagonal
@@ -65,14 +69,22 @@ def barlow_twins_backward(
             if not needed:
                 continue
             own, other = units[v], units[1 - v]
-            if wide(n, d):
+            beta = 2 / n * on * (c - 1)
+            if gram.numel() == 0:
+                on_unit = torch.zeros_like(own)
+            elif wide(n, d):
                 on_unit = (gram[1 - v] @ own).mul_((2 * off / n**2).to(dtype))
                 beta = 2 / n * (on * (c - 1) - off * c)
             else:
                 on_unit = (other @ (gram[0].T if v == 0 else gram[0])).mul_((2 * off / n).to(dtype))
-                beta = 2 / n * on * (c - 1)
             on_unit += other * beta.to(dtype)
-            drift = (on_unit * own).sum(0, dtype=torch.float64) / n
+            if gram.numel() == 0:
+                drift = beta * c
+            elif squares is None:
+                drift = (on_unit * own).sum(0, dtype=torch.float64) / n
+            else:
+                drift = 2 / n * off * squares[v] + beta * c
             on_unit -= own * drift.to(dtype)
-            results[v] = on_unit.mul_(factors[v].to(dtype)).to(x.dtype)
+            on_unit *= factors[v].to(dtype)
+            results[v] = on_unit if part else on_unit.to(x.dtype)
     return results[0], results[1]

@@ -1,4 +1,4 @@
-r"""Barlow Twins on a GPU: the passes of ``ops/barlow_twins.py``, whose docstring has the
+r"""Barlow Twins on a GPU: the passes of ``passes/barlow_twins.py``, whose docstring has the
 mathematics.
 
 Launches. Forward: column moments [1; where rows are split over programs 2], normalized operands and
@@ -36,6 +36,7 @@ from sslkernels.backends.triton.product import plain as products
 from sslkernels.backends.triton.product.column_moments import column_moments
 from sslkernels.backends.triton.vicreg.forward import sum_of
 from sslkernels.numerics.views import wide as takes_rows
+from sslkernels.passes.vicreg import Part
 
 __all__ = ["barlow_twins_backward", "barlow_twins_forward"]
 
@@ -139,25 +140,29 @@ def barlow_twins_forward(
     lambda_: float,
     eps: float,
     cuts: tiles.Cuts = tiles.CHOSEN,
+    *,
+    part: Part | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     with launch.on_device(x):
         device = launch.device_of(x)
         x, y = launch.unit_columns(x), launch.unit_columns(y)
         n, d = x.shape
-        wide = takes_rows(n, d)
+        wide = takes_rows(*(part or (n, d)))
         side, depth = (n, d) if wide else (d, n)
         op = arithmetic.operand(x.dtype, device)
         mean, var, _ = column_moments(x.unsqueeze(0), y.unsqueeze(0), 0.0, 0.0, device, cuts=cuts)
+        if n == 1:  # of a part: 0 / 0
+            var = torch.zeros_like(var)
         columns = x.new_empty((5, d), dtype=torch.float64)
         copy = operands.workspace(x, op.planes, 2, side, operands.padded(depth), op.dtype)
-        part = x.new_empty((triton.cdiv(n, cuts.center.block_n), d), dtype=torch.float64)
-        first = (columns, part, eps)
+        partial = x.new_empty((triton.cdiv(n, cuts.center.block_n), d), dtype=torch.float64)
+        first = (columns, partial, eps)
         standardized(x, y, mean, var, copy, not wide, op.rounding, first, cuts.center)
 
         blocks = triton.cdiv(d, 128)
         sums = x.new_empty((2, blocks), dtype=torch.float64)
         barlow_twins_columns_kernel[(blocks,)](
-            part, columns[4], sums, d, n, part.shape[0], BLOCK_D=128, num_warps=4
+            partial, columns[4], sums, d, n, partial.shape[0], BLOCK_D=128, num_warps=4
         )
         gram = x.new_empty((2 if wide else 1, side, side), dtype=torch.float32)
         tile = cuts.rows or tiles.ROWS

@@ -1,4 +1,4 @@
-"""The gradient of Barlow Twins; mathematics in ``ops/barlow_twins.py``, launches, memory and
+"""The gradient of Barlow Twins; mathematics in ``passes/barlow_twins.py``, launches, memory and
 accuracy in ``barlow_twins.py``."""
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from sslkernels.backends.triton.core import arithmetic, launch, numerics
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.product import plain as products
 from sslkernels.backends.triton.product.operands import load_centered, load_mean
+from sslkernels.numerics.views import result_dtype
 from sslkernels.numerics.views import wide as takes_rows
+from sslkernels.passes.vicreg import Part
 
 
 @launch.kernel
@@ -125,47 +127,54 @@ def barlow_twins_backward(
     need_x: bool,
     need_y: bool,
     cuts: tiles.Cuts = tiles.CHOSEN,
+    *,
+    part: Part | None = None,
+    squares: torch.Tensor | None = None,  # [2, D]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     with launch.on_device(x):
         device = launch.device_of(x)
         n, d = x.shape
-        grad_x = x.new_empty((n, d)) if need_x else None
-        grad_y = x.new_empty((n, d)) if need_y else None
+        dtype = result_dtype(x.dtype) if part else x.dtype
+        grad_x = x.new_empty((n, d), dtype=dtype) if need_x else None
+        grad_y = x.new_empty((n, d), dtype=dtype) if need_y else None
         if not (need_x or need_y):
             return None, None
         x, y = launch.unit_columns(x), launch.unit_columns(y)
-        wide = takes_rows(n, d)
-        op = arithmetic.operand(x.dtype, device)
-        side, stride = (n if wide else d), operands.padded(n if wide else d)
-        copy = operands.workspace(x, op.planes, 2, d if wide else n, stride, op.dtype)
-        standardized(x, y, columns, columns[2:], copy, wide, op.rounding, tile=cuts.center)
-        matrix = operands.workspace(x, op.planes, 2, side, stride, op.dtype)
-        matrices(gram, matrix, op.rounding, cuts.center)
-
         views = [view for view, needed in enumerate((need_x, need_y)) if needed]
-        splits = products.splits(n, d, stride, op, device, cuts)
-        part = x.new_empty((splits, len(views), n, d), dtype=torch.float32)
-        for slot, view in enumerate(views):
-            # K_b a and K_a b, or b C^T and a C.
-            pair = (matrix[:, 1 - view], copy[:, view])
-            if not wide:
-                pair = (copy[:, 1 - view], matrix[:, view])
-            products.product(*pair, part[:, slot], op, device, cuts)
+        wide = gram.numel() > 0 and takes_rows(*(part or (n, d)))
+        splits = 0
+        product = x.new_empty(0, dtype=torch.float32)
+        if gram.numel() > 0:
+            op = arithmetic.operand(x.dtype, device)
+            side, stride = (n if wide else d), operands.padded(n if wide else d)
+            copy = operands.workspace(x, op.planes, 2, d if wide else n, stride, op.dtype)
+            standardized(x, y, columns, columns[2:], copy, wide, op.rounding, tile=cuts.center)
+            matrix = operands.workspace(x, op.planes, 2, side, stride, op.dtype)
+            matrices(gram, matrix, op.rounding, cuts.center)
+            splits = products.splits(n, d, stride, op, device, cuts)
+            product = x.new_empty((splits, len(views), n, d), dtype=torch.float32)
+            for slot, view in enumerate(views):
+                # K_b a and K_a b, or b C^T and a C.
+                pair = (matrix[:, 1 - view], copy[:, view])
+                if not wide:
+                    pair = (copy[:, 1 - view], matrix[:, view])
+                products.product(*pair, product[:, slot], op, device, cuts)
+        if part and part.rows != n:
+            grad = grad * (n / part.rows)  # what the kernels divide by n is divided by N
 
         tile = cuts.center
         blocks = triton.cdiv(n, tile.block_n)
-        sums = x.new_empty((len(views), blocks, d), dtype=torch.float32)
-        drift = x.new_empty((len(views), d), dtype=torch.float64)
-        for finish, out in ((False, sums), (True, drift)):
+
+        def rows(finish: bool, out: torch.Tensor) -> None:
             barlow_twins_rows_kernel[(blocks * triton.cdiv(d, tile.block_d), len(views))](
                 grad,
                 x,
                 y,
                 columns,
-                part,
+                product,
                 out,
-                x if grad_x is None else grad_x,
-                y if grad_y is None else grad_y,
+                grad_y if grad_x is None else grad_x,
+                grad_x if grad_y is None else grad_y,
                 n,
                 d,
                 len(views),
@@ -181,8 +190,19 @@ def barlow_twins_backward(
                 **tile.constexprs,
                 num_warps=tile.num_warps,
             )
-            if not finish:
-                barlow_twins_drift_kernel[(triton.cdiv(d, 128), len(views))](
-                    sums, drift, d, n, blocks, BLOCK_D=128, num_warps=4
-                )
+
+        if splits == 0 or squares is not None:
+            on, c = grad[0] + grad[1], columns[4]
+            drift = (on * (c - 1) * c).expand(len(views), d)
+            if squares is not None and splits > 0:
+                drift = drift + (grad[0] * lambda_ + grad[2]) * squares[views[0] : views[-1] + 1]
+            drift = drift.mul(2 / n).contiguous()
+        else:
+            sums = x.new_empty((len(views), blocks, d), dtype=torch.float32)
+            drift = x.new_empty((len(views), d), dtype=torch.float64)
+            rows(False, sums)
+            barlow_twins_drift_kernel[(triton.cdiv(d, 128), len(views))](
+                sums, drift, d, n, blocks, BLOCK_D=128, num_warps=4
+            )
+        rows(True, drift)
     return grad_x, grad_y

@@ -36,7 +36,7 @@ from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.vicreg.gradient import vicreg_backward
 from sslkernels.backends.triton.vicreg.tiles import problems_at_once
 from sslkernels.numerics.views import wide as takes_rows
-from sslkernels.passes.vicreg import VICRegSettings
+from sslkernels.passes.vicreg import Part, VICRegSettings
 
 __all__ = ["vicreg_backward", "vicreg_forward"]
 
@@ -103,15 +103,18 @@ def vicreg_forward(
     y: torch.Tensor | None,
     settings: VICRegSettings,
     cuts: tiles.Cuts = tiles.CHOSEN,
+    *,
+    part: Part | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     with launch.on_device(x):
         device = launch.device_of(x)
         x = launch.unit_columns(x)
         y = None if y is None else launch.unit_columns(y)
         p, n, d = x.shape
+        whole = part or Part(n, d)
         views = 1 if y is None else 2
         count = views * p
-        wide = takes_rows(n, d)
+        wide = takes_rows(*whole)
         side, depth = (n, d) if wide else (d, n)
         op = arithmetic.operand(x.dtype, device)
         stride = operands.padded(depth)
@@ -130,6 +133,8 @@ def vicreg_forward(
             rounding=op.rounding,
             cuts=cuts,
         )
+        if whole.rows != n:  # sums of squares, divided by the whole batch's degrees of freedom
+            var = var * ((n - 1) / (whole.rows - 1)) if n > 1 else torch.zeros_like(var)
 
         scale = 2.0 ** -round(math.log2(max(n - 1, 1)))
         shape = (views, p, side, side) if settings.covariance else (views, p, 0, 0)
@@ -161,8 +166,7 @@ def vicreg_forward(
             terms,
             sums.shape[1],
             squares.numel(),
-            n,
-            d,
+            *whole,
             p,
             views,
             *settings[:3],  # sim, std, cov

@@ -11,8 +11,9 @@ from sslkernels.backends.triton.core import arithmetic, launch, numerics, tuning
 from sslkernels.backends.triton.product import gram as symmetric
 from sslkernels.backends.triton.product import operands, tiles
 from sslkernels.backends.triton.vicreg.tiles import backward_tiles, problems_at_once
+from sslkernels.numerics.views import result_dtype
 from sslkernels.numerics.views import wide as takes_rows
-from sslkernels.passes.vicreg import VICRegSettings
+from sslkernels.passes.vicreg import Part, VICRegSettings
 
 
 @triton.jit
@@ -209,21 +210,25 @@ def vicreg_backward(
     need_x: bool,
     need_y: bool,
     cuts: tiles.Cuts = tiles.CHOSEN,
+    *,
+    part: Part | None = None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     need_y = need_y and y is not None
     sim, std, cov, gamma, eps, invariance, variance, covariance = settings
     with launch.on_device(x):
         device = launch.device_of(x)
         p, n, d = x.shape
-        grad_x = x.new_empty((p, n, d)) if need_x else None
-        grad_y = x.new_empty((p, n, d)) if need_y else None
+        rows, columns = part or (n, d)
+        dtype = result_dtype(x.dtype) if part else x.dtype
+        grad_x = x.new_empty((p, n, d), dtype=dtype) if need_x else None
+        grad_y = x.new_empty((p, n, d), dtype=dtype) if need_y else None
         if not (need_x or need_y):
             return None, None
         x = launch.unit_columns(x)
         y = None if y is None else launch.unit_columns(y)
         views = 1 if y is None else 2
         begin, end = (0 if need_x else p), (2 * p if need_y else p)
-        wide = takes_rows(n, d)
+        wide = takes_rows(rows, columns)
         op = arithmetic.operand(x.dtype, device)
         stride = operands.padded(n if wide else d)
         at_once = min(end - begin, launch.GRID)
@@ -254,8 +259,8 @@ def vicreg_backward(
                     var,
                     a,
                     b,
-                    other if grad_x is None else grad_x,
-                    other if grad_y is None else grad_y,
+                    grad_y if grad_x is None else grad_x,
+                    grad_x if grad_y is None else grad_y,
                     n,
                     d,
                     stride,
@@ -279,10 +284,10 @@ def vicreg_backward(
                     cov,
                     gamma if variance else -1.0,
                     eps,
-                    2.0 / (p * n * d),
-                    1.0 / (views * p * d * (n - 1)),
-                    4.0 / (p * d * (n - 1) ** 2),
-                    4.0 / (p * d * (n - 1)) if wide and covariance else 0.0,
+                    2.0 / (p * rows * columns),
+                    1.0 / (views * p * columns * (rows - 1)),
+                    4.0 / (p * columns * (rows - 1) ** 2),
+                    4.0 / (p * columns * (rows - 1)) if wide and covariance else 0.0,
                     COVARIANCE=covariance,
                     CENTERED=covariance or variance,
                     SEGMENTS=op.segments,
