@@ -1,5 +1,1 @@
-"""The backends, each a package of passes, and the choice between them."""
-
-from sslkernels.passes.selection import BackendStatus, backends, select, use_backend
-
-__all__ = ["BackendStatus", "backends", "select", "use_backend"]
+"""The backends, each a package that says which passes it serves: ``passes/selection.py``."""
