@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-KERNELS := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
-SOURCES := $(KERNELS) CMakeLists.txt setup.py pyproject.toml constraints.txt
+KERNELS := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.cpp csrc/*/*/*.h)
+SOURCES := $(KERNELS) $(wildcard csrc/core/cpu/*.cmake) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
 .PHONY: install demo test soak kernels lint format bench test-gpu bench-gpu clean
 

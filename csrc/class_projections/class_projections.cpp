@@ -11,6 +11,7 @@
 
 #include "class_moments/label_sort.h"
 #include "class_projections/plan.h"
+#include "core/mean_of_rows.h"
 #include "core/memory.h"
 #include "nearest_center/plan.h"
 
@@ -20,8 +21,7 @@ namespace {
 constexpr int64_t kBlockBytes = 3 << 20;  // packed rows of a thread, streamed from the shared cache
 constexpr int64_t kTile = 96;             // rows of a product; blocks are a multiple, if rows allow
 constexpr int64_t kMaxRows = 8 * kTile;
-constexpr int64_t kRowStep = 16;      // whole panels of every instruction set
-constexpr int64_t kColumnSlice = 64;  // columns of the mean that one thread sums
+constexpr int64_t kRowStep = 16;  // whole panels of every instruction set
 constexpr double kInflation = 1 + 0x1p-20;
 // Elements to prepare, and multiply-adds, below which one more thread costs more than it saves.
 constexpr double kPreparedShare = 3e4, kScannedShare = 1e6;
@@ -32,31 +32,20 @@ void around_their_mean(const MatrixView& centers, const std::vector<int32_t>& id
                        double* shift, double* norm) {
     const auto* base = static_cast<const double*>(centers.data);
     const int64_t d = centers.cols, count = static_cast<int64_t>(ids.size());
-    const int64_t slices = (d + kColumnSlice - 1) / kColumnSlice;
-#pragma omp parallel num_threads(threads)
-    {
-#pragma omp for schedule(static)
-        for (int64_t slice = 0; slice < slices; ++slice) {
-            const int64_t begin = slice * kColumnSlice, end = std::min(d, begin + kColumnSlice);
-            std::fill(shift + begin, shift + end, 0.0);
-            for (const int32_t id : ids)
-                for (int64_t j = begin; j < end; ++j) shift[j] += base[id * d + j];
-            for (int64_t j = begin; j < end; ++j) shift[j] /= static_cast<double>(count);
-        }
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < count; ++i) {
-            constexpr int kSums = 8;  // independent chains of additions
-            const double* row = base + ids[i] * d;
-            double sums[kSums] = {};
-            for (int64_t j = 0; j < d; j += kSums)
-                for (int64_t k = 0; k < std::min<int64_t>(kSums, d - j); ++k) {
-                    const double v = row[j + k] - shift[j + k];
-                    sums[k] += v * v;
-                }
-            double total = 0;
-            for (const double s : sums) total += s;
-            norm[i] = std::sqrt(total);
-        }
+    mean_of_rows(base, d, d, ids.data(), count, threads, shift);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < count; ++i) {
+        constexpr int kSums = 8;  // independent chains of additions
+        const double* row = base + ids[i] * d;
+        double sums[kSums] = {};
+        for (int64_t j = 0; j < d; j += kSums)
+            for (int64_t k = 0; k < std::min<int64_t>(kSums, d - j); ++k) {
+                const double v = row[j + k] - shift[j + k];
+                sums[k] += v * v;
+            }
+        double total = 0;
+        for (const double s : sums) total += s;
+        norm[i] = std::sqrt(total);
     }
 }
 

@@ -42,11 +42,15 @@ std::string active_isa();
     if (allowed(Isa::set)) best = set::name;
 
 // Null where no set of the group is allowed. The preferred sets come last.
-#define SSK_EXPORT(type, name, group)                              \
-    SSK_SETS_##group(SSK_DECLARE, type, name) inline auto name() { \
-        type* best = nullptr;                                      \
-        SSK_SETS_##group(SSK_TAKE, type, name) return best;        \
+// clang-format off
+#define SSK_EXPORT(type, name, group)         \
+    SSK_SETS_##group(SSK_DECLARE, type, name) \
+    inline auto name() {                      \
+        type* best = nullptr;                 \
+        SSK_SETS_##group(SSK_TAKE, type, name) \
+        return best;                          \
     }
+// clang-format on
 
 // A kernel with a version for each type of element: SSK_BY_DTYPE (core/dtypes.h) defines it.
 template <class Kernel>

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "core/mean_of_rows.h"
 #include "product/panels.h"
 
 namespace ssk {
@@ -240,25 +241,6 @@ double Pairs::reduce(Tile t, const T* c, double* c64, double* spare) const {
     return kind == PairSum::cdnv ? reduce_cdnv(t, c, c64, spare) : reduce_cosines(t, c);
 }
 
-// g, the mean of the means in `used`.
-void find_center(const Pairs& p, const Array<uint8_t>& used, int threads) {
-    constexpr int64_t kColumns = 64;
-    int64_t count = 0;
-    for (int64_t i = 0; i < p.n; ++i) count += used[i];
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t j0 = 0; j0 < p.dim; j0 += kColumns) {
-        const int64_t columns = smaller(kColumns, p.dim - j0);
-        double sum[kColumns] = {};
-        for (int64_t i = 0; i < p.n; ++i) {
-            const double* mean = p.mean(i) + j0;
-            const int64_t taken = used[i] ? columns : 0;
-            for (int64_t j = 0; j < taken; ++j) sum[j] += mean[j];
-        }
-        for (int64_t j = 0; j < columns; ++j)
-            p.center[j0 + j] = count > 0 ? sum[j] / static_cast<double>(count) : 0;
-    }
-}
-
 // The power of two that brings the largest finite element into [1/2, 1).
 double find_power(const Pairs& p, const Array<uint8_t>& used, int threads) {
     const Array<double> largest(p.n);
@@ -304,7 +286,11 @@ bool prepare(Pairs& p, int threads) {
         nan = nan || (p.kind == PairSum::cdnv && std::isnan(p.means.m2[p.rows[i]]));
     }
     if (nan) return false;
-    find_center(p, finite, threads);
+    const Array<int32_t> used(p.n);
+    int64_t count = 0;
+    for (int64_t i = 0; i < p.n; ++i)
+        if (finite[i]) used[count++] = static_cast<int32_t>(p.rows[i]);
+    mean_of_rows(p.means.mean, p.dim, p.dim, used.get(), count, threads, p.center.get());
     const double power = find_power(p, finite, threads);
     p.target = 1 / static_cast<double>(p.n - 1);
     for (int64_t i = 0; p.kind == PairSum::cdnv && i < p.n; ++i) {

@@ -1,6 +1,5 @@
 // The filter in float32.
-#include "nearest_center/tiles_f32.h"
-
+#define SSK_TILES "nearest_center/tiles_f32.h"
 #include "nearest_center/scan.h"
 
 namespace ssk {

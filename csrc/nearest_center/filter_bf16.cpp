@@ -1,10 +1,9 @@
 // The filter by products of bf16, where an instruction set has them: bf16/SET.h says how.
 #define SSK_STRING(x) #x
 // clang-format off
-#define SSK_TILES(set) SSK_STRING(nearest_center/bf16/set.h)
+#define SSK_FILE(set) SSK_STRING(nearest_center/bf16/set.h)
 // clang-format on
-#include SSK_TILES(SSK_ISA)
-
+#define SSK_TILES SSK_FILE(SSK_ISA)
 #include "nearest_center/scan.h"
 
 namespace ssk {

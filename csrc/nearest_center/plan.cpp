@@ -5,10 +5,11 @@
 #include <cstring>
 #include <limits>
 
+#include "core/mean_of_rows.h"
+
 namespace ssk {
 namespace {
 
-constexpr int64_t kColumnSlice = 256;  // columns of the mean that one thread sums
 constexpr int64_t kSampledRows = 64;
 
 template <class T>
@@ -31,25 +32,6 @@ uint32_t as_bits(float value) {
 uint32_t rounded_bf16(float value) {
     const uint32_t bits = as_bits(value);
     return (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-}
-
-// g: the mean of the usable centers, in fp32. Any vector would do; this one makes the bound small.
-template <class T>
-void mean_of_centers(const MatrixView& centers, const std::vector<int32_t>& ids, int threads,
-                     float* shift) {
-    const int64_t slices = (centers.cols + kColumnSlice - 1) / kColumnSlice;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t slice = 0; slice < slices; ++slice) {
-        const int64_t d0 = slice * kColumnSlice;
-        const int64_t n = std::min(kColumnSlice, centers.cols - d0);
-        double sum[kColumnSlice] = {};
-        for (const int32_t id : ids) {
-            const T* row = row_of<T>(centers, id) + d0;
-            for (int64_t d = 0; d < n; ++d) sum[d] += row[d];
-        }
-        for (int64_t d = 0; d < n; ++d)
-            shift[d0 + d] = static_cast<float>(sum[d] / static_cast<double>(ids.size()));
-    }
 }
 
 // norm2[i] = ||mu_i - g||^2 and along[i] = g.(mu_i - g).
@@ -145,7 +127,11 @@ PreparedCenters prepare(const MatrixView& z, const MatrixView& centers,
     PreparedCenters out;
     out.shift = Array<float>(dim);
     float* const shift = out.shift.get();
-    mean_of_centers<T>(centers, ids, threads, shift);
+    // g: the mean of the usable centers. Any vector would do; this one makes the bound small.
+    const Array<double> mean(dim);
+    mean_of_rows(static_cast<const T*>(centers.data), centers.row_stride, dim, ids.data(), count,
+                 threads, mean.get());
+    for (int64_t d = 0; d < dim; ++d) shift[d] = static_cast<float>(mean[d]);
     const Array<double> norm2(count), along(count);
     center_norms<T>(centers, ids, shift, threads, norm2.get(), along.get());
 

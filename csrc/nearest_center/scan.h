@@ -1,8 +1,10 @@
 // The filter: packs a block of rows, scores them against every panel of centers, keeps the centers
-// that the error bound cannot exclude. Included after the tiles that it multiplies, which define
-// Element, store_row, stored_value, kRowTile, kVectors, kCenterTile, kDepthAlign, kSumStep,
+// that the error bound cannot exclude. SSK_TILES is the header of the tiles that it multiplies; it
+// defines Element, store_row, stored_value, kRowTile, kVectors, kCenterTile, kDepthAlign, kSumStep,
 // TileSession and multiply_tile.
 #pragma once
+
+#include SSK_TILES
 
 #include "core/dtypes.h"
 #include "nearest_center/filter.h"
