@@ -48,7 +48,7 @@ def nt_xent_loss(
             any strides.
         y: the second view: x's shape, dtype and device; row i of both is the same sample.
         temperature: what cosines are divided by; at least 1e-6. A tensor of one number gets its
-            gradient, for one more product of rows by rows; one on a GPU is waited for.
+            gradient; one on a GPU is waited for.
         group: the ranks whose rows are one batch: "world", a ``torch.distributed`` process group,
             or None, this process alone. The value is the global batch's, and gradients are
             world_size times its gradients, for DDP to average: ``docs/distributed.md``.

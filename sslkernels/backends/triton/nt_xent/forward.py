@@ -58,13 +58,13 @@ def take_out(t, ahead, columns, N):
 @launch.kernel
 def nt_xent_forward_kernel(
     unit_ptr,  # [planes, M and more, K] unit rows, padded
-    part_ptr,  # fp32 [3, splits, own rows] out: maximum, sum and positive of the split's logits
+    part_ptr,  # fp32 [3, splits, own tiles, BLOCK] out: the split's maximum, sum and positive
     N,
     M,  # 2 N
     K,
-    first,  # own rows: of `length` rows from here, or also of those from N further on
-    length,
-    own,  # rows in all
+    skipped,  # tiles of rows before those of the first stretch of own rows
+    tiles,  # of that stretch
+    skipped_more,  # between them and those of the other
     stride_unit,
     unit_plane,
     per_split,  # tiles of columns per program
@@ -78,10 +78,10 @@ def nt_xent_forward_kernel(
     K = K // VEC * VEC
     stride_unit = stride_unit // VEC * VEC
     unit_plane = unit_plane // VEC * VEC
-    tiles = tl.cdiv(length, BLOCK)
-    stretch = tl.program_id(0) // tiles
-    begin = tl.program_id(0) % tiles * BLOCK
-    top = first + stretch * N + begin
+    # Tiles of rows begin where tiles of columns do: then their distance is a multiple of BLOCK, and
+    # what lies on a diagonal costs no registers.
+    tile_row = tl.program_id(0)
+    top = (tile_row + skipped + tl.where(tile_row < tiles, 0, skipped_more)) * BLOCK
     highest = tl.full((BLOCK,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
     positive = tl.zeros((BLOCK,), tl.float32)
@@ -95,40 +95,46 @@ def nt_xent_forward_kernel(
         t = acc * scale - scale
         # Few tiles hold the diagonal, positives or the end.
         apart = tl.abs(left - top)
-        if (apart < BLOCK) | (tl.abs(apart - N) < BLOCK) | (left + BLOCK > M):
+        if (apart == 0) | (tl.abs(apart - N) < BLOCK) | (left + BLOCK > M):
             t, more = take_out(t, left - top, M - left, N)
             positive += more
         higher = tl.maximum(highest, tl.max(t, axis=1))
         shift = tl.where(higher == float("-inf"), 0.0, higher)
         total = total * tl.exp2(highest - shift) + tl.sum(tl.exp2(t - shift[:, None]), axis=1)
         highest = higher
-    rows = begin + tl.arange(0, BLOCK)
-    plane = tl.num_programs(1).to(tl.int64) * own
-    at = tl.program_id(1).to(tl.int64) * own + stretch * length + rows
-    tl.store(part_ptr + at, highest, mask=rows < length)
-    tl.store(part_ptr + plane + at, total, mask=rows < length)
-    tl.store(part_ptr + 2 * plane + at, positive, mask=rows < length)
+    width = tl.num_programs(0) * BLOCK
+    plane = tl.num_programs(1).to(tl.int64) * width
+    part_ptr += tl.program_id(1).to(tl.int64) * width + tl.program_id(0) * BLOCK
+    r = tl.arange(0, BLOCK)
+    tl.store(part_ptr + r, highest)
+    tl.store(part_ptr + plane + r, total)
+    tl.store(part_ptr + 2 * plane + r, positive)
 
 
 @launch.kernel
 def nt_xent_merge_kernel(
-    part_ptr,  # fp32 [3, splits, M]
-    rows_ptr,  # float64 [2, M] out: log-sum-exp, and that less the positive
+    part_ptr,  # fp32 [3, splits, width]
+    rows_ptr,  # float64 [2, count] out: log-sum-exp, and that less the positive
     sums_ptr,  # float64 [3, programs] out: of losses, positives, log-sum-exps
-    M,
+    count,  # own rows
+    width,
+    length,  # of the first stretch of own rows
+    begin,  # where in `part` that is
+    begin_more,  # and the other
     splits,
     inverse,  # 1 / temperature
     BLOCK: tl.constexpr,
 ):
     """The second stage: splits in order, in float64."""
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    mask = rows < M
-    plane = splits.to(tl.int64) * M
+    mask = rows < count
+    plane = splits.to(tl.int64) * width
+    places = rows + tl.where(rows < length, begin, begin_more - length)
     highest = tl.full((BLOCK,), float("-inf"), tl.float64)
     total = tl.zeros((BLOCK,), tl.float64)
     positive = tl.zeros((BLOCK,), tl.float64)
     for s in range(splits):
-        at = s * M.to(tl.int64) + rows
+        at = s * width.to(tl.int64) + places
         own = tl.load(part_ptr + at, mask=mask, other=float("-inf")).to(tl.float64)
         higher = tl.maximum(highest, own)
         shift = tl.where(higher == float("-inf"), 0.0, higher)
@@ -145,12 +151,12 @@ def nt_xent_merge_kernel(
     logit = positive * _LN2 + inverse
     lse = logit + loss
     tl.store(rows_ptr + rows, lse, mask=mask)
-    tl.store(rows_ptr + M.to(tl.int64) + rows, loss, mask=mask)
+    tl.store(rows_ptr + count.to(tl.int64) + rows, loss, mask=mask)
     at = sums_ptr + tl.program_id(0)
-    count = tl.num_programs(0)
+    programs = tl.num_programs(0)
     tl.store(at, tl.sum(tl.where(mask, loss, 0.0)))
-    tl.store(at + count, tl.sum(tl.where(mask, logit, 0.0)))
-    tl.store(at + 2 * count, tl.sum(tl.where(mask, lse, 0.0)))
+    tl.store(at + programs, tl.sum(tl.where(mask, logit, 0.0)))
+    tl.store(at + 2 * programs, tl.sum(tl.where(mask, lse, 0.0)))
 
 
 @launch.kernel
@@ -179,7 +185,7 @@ def nt_xent_forward(
         n, d = x.shape
         m = 2 * n
         stretches = own_stretches(n, own)
-        first, length = stretches[0]
+        firsts, length = [first for first, _ in stretches], stretches[0][1]
         count = len(stretches) * length
         op = arithmetic.operand(x.dtype, device)
         units = unit_workspace(x, op)
@@ -189,22 +195,27 @@ def nt_xent_forward(
         sums = x.new_empty((3, blocks), dtype=torch.float64)
         terms = x.new_empty(3, dtype=torch.float32)
 
-        def logits(tile: tiles.Gram) -> tuple[torch.Tensor, int]:
-            down = len(stretches) * triton.cdiv(length, tile.block)
-            across = triton.cdiv(m, tile.block)
+        def logits(tile: tiles.Gram) -> tuple[torch.Tensor, int, int]:
+            block = tile.block
+            # Each stretch takes all tiles that it has a row in.
+            tops = [first // block for first in firsts]
+            ends = [triton.cdiv(first + length, block) for first in firsts]
+            down = sum(ends) - sum(tops)
+            own_tiles = ends[0] - tops[0]
+            across = triton.cdiv(m, block)
             parts = cuts.splits or column_splits(down, across, device)
             per_split = triton.cdiv(across, parts)
             splits = triton.cdiv(across, per_split)
-            part = x.new_empty((3, splits, count), dtype=torch.float32)
+            part = x.new_empty((3, splits, down * block), dtype=torch.float32)
             nt_xent_forward_kernel[(down, splits)](
                 units,
                 part,
                 n,
                 m,
                 units.shape[2],
-                first,
-                length,
-                count,
+                tops[0],
+                own_tiles,
+                tops[-1] - ends[0],
                 units.stride(1),
                 units.stride(0),
                 per_split,
@@ -214,13 +225,25 @@ def nt_xent_forward(
                 num_warps=tile.num_warps,
                 num_stages=tile.num_stages,
             )
-            return part, splits
+            return part, firsts[0] % block, own_tiles * block + firsts[-1] % block
 
         key = ("nt_xent", x.device, tuning.bucket(count), tuning.bucket(m), d, op)
         choice = (cuts.gram,) if cuts.gram else logit_tiles(count, m, op, device)
-        part, splits = logits(tuning.pick(choice, key, logits))
+        part, begin, begin_more = logits(tuning.pick(choice, key, logits))
+        _, splits, width = part.shape
         nt_xent_merge_kernel[(blocks,)](
-            part, rows, sums, count, splits, 1.0 / temperature, BLOCK=_MERGE, num_warps=4
+            part,
+            rows,
+            sums,
+            count,
+            width,
+            length,
+            begin,
+            begin_more,
+            splits,
+            1.0 / temperature,
+            BLOCK=_MERGE,
+            num_warps=4,
         )
         nt_xent_terms_kernel[(1,)](sums, terms, blocks, count, BLOCK=1024, num_warps=4)
     return terms, rows
