@@ -3,8 +3,8 @@
 Every number of ranks computes the same loss of the same N rows, forward and backward, over Gloo
 with one thread per rank. What each rank has to do should fall as 1 / ranks.
 
-``cpu`` is the slowest rank's median processor time per step; ``own`` is what of it its one thread
-takes outside the collectives, and ``sending`` all the rest, which is Gloo's: copies and sockets.
+``cpu`` is a rank's processor time per step, the mean over ranks of medians; ``own`` is what of it
+its one thread takes outside the collectives, and ``sending`` the rest: Gloo's copies and sockets.
 ``alone`` is the processor time of one process with the whole batch, measured in turn with the
 ranks' steps, on as many cores at once, and ``ratio`` is own / (alone / ranks), which should stay
 within TARGET. ``wall`` is the slowest rank's median step. The error is that of value and gradients
@@ -120,10 +120,13 @@ def _measure(n: int, d: int, repeats: int, rival: bool) -> dict[str, dict[str, f
             step(alone, *whole)
             figures.append((wall, cpu, computing, cpu - computing, time.thread_time() - before))
         medians = [statistics.median(column) for column in zip(*figures, strict=True)]
-        slowest = torch.tensor([*medians, error], dtype=torch.float64)
-        dist.all_reduce(slowest, dist.ReduceOp.MAX)
+        largest = torch.tensor([*medians, error], dtype=torch.float64)
+        mean = largest / world
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        dist.all_reduce(mean)
         names = ("wall", "cpu", "own", "sending", "alone", "error")
-        found[name] = dict(zip(names, slowest.tolist(), strict=True))
+        found[name] = dict(zip(names, mean.tolist(), strict=True))
+        found[name]["wall"], found[name]["error"] = float(largest[0]), float(largest[-1])
         found[name]["ratio"] = found[name]["own"] / (found[name]["alone"] / world)
     return found
 

@@ -94,10 +94,12 @@ struct Gradient {
                     views[1 - v].row(i0 + i + r, j, width, buffer, z[r]);
                 pack_rows(z, present, width, packed + i / W * panel + j * W);
             }
+        if (side == 0) std::memset(product, 0, kArea * sizeof(T));
         for (int64_t j = 0; j < d; j += kBlock) {
             const int64_t width = smaller(kBlock, d - j);
-            block_product(packed, panel, count, matrix + j / W * panel, panel, width, 0, side,
-                          false, product);
+            if (side > 0)
+                block_product(packed, panel, count, matrix + j / W * panel, panel, width, 0, side,
+                              false, product);
             write(v, i0, count, j, width, product, drift + j);
         }
     }
@@ -165,6 +167,8 @@ void backward(const double* grad, const MatrixView& x, const MatrixView& y, doub
     const int64_t spans = ceil_div(lanes, span);
     const int64_t chunk = cuts("columns", kChunk, 1, kChunk);
 
+    const int64_t out_size = part.unrounded ? sizeof(T) : sizeof(S);
+    for (int v = 0; v < 2; ++v) prefer_huge_pages(grads[v], static_cast<size_t>(n * d * out_size));
     const int64_t product_size = wide ? ceil_div(n, kBlock) * kArea : kArea;
     const int64_t local_size = kBlock / W * panel + product_size;
     const Array<T> matrices(2 * matrix_size);

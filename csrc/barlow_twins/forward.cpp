@@ -173,6 +173,8 @@ void forward(const MatrixView& x, const MatrixView& y, double lambda, double eps
     T* const packed[2] = {packed_views.get(), packed_views.get() + size};
     const NormalizedView<S> views[2] = {{x, per_column.get()}, {y, per_column.get() + 3 * d}};
     T* const gram = static_cast<T*>(gram_out);
+    prefer_huge_pages(gram,
+                      static_cast<size_t>(blocks.matrices * blocks.side * blocks.side) * sizeof(T));
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(dynamic, 1)

@@ -5,8 +5,8 @@ Every rank gets the loss of all ranks' rows together. Its input gradient is worl
 gradient of that loss, so that the average over ranks, which DistributedDataParallel and
 fully_shard take of the parameters' gradients, is the gradient of one process with the whole batch.
 
-A call is: a tiny exchange in which ranks agree on what they are about to do (``batch.py``), at most
-two collectives of data, and no collective in the backward pass: forward already computes the
-products that gradients need, each rank those of its own rows. A backward pass that some rank never
-runs therefore hangs nobody, and little is kept: about one array of the rank's own views.
+A call is: a tiny exchange in which ranks agree on what they are about to do (``batch.py``), a few
+collectives of data, and none in the backward pass: where gradients need the data of other ranks,
+forward already computes these products. A backward pass that some rank never runs therefore hangs
+nobody, and little is kept. What a rank computes is a problem for the kernels (``parts.py``).
 """
