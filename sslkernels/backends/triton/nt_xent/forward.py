@@ -58,7 +58,7 @@ def take_out(t, ahead, columns, N):
 @launch.kernel
 def nt_xent_forward_kernel(
     unit_ptr,  # [planes, M and more, K] unit rows, padded
-    part_ptr,  # fp32 [3, splits, own rows] out: maximum, sum and positive of the split's logits
+    part_ptr,  # fp32 [splits, 3, own rows] out: maximum, sum and positive of the split's logits
     N,
     M,  # 2 N
     K,
@@ -103,16 +103,15 @@ def nt_xent_forward_kernel(
         total = total * tl.exp2(highest - shift) + tl.sum(tl.exp2(t - shift[:, None]), axis=1)
         highest = higher
     rows = begin + tl.arange(0, BLOCK)
-    plane = tl.num_programs(1).to(tl.int64) * own
-    at = tl.program_id(1).to(tl.int64) * own + stretch * length + rows
-    tl.store(part_ptr + at, highest, mask=rows < length)
-    tl.store(part_ptr + plane + at, total, mask=rows < length)
-    tl.store(part_ptr + 2 * plane + at, positive, mask=rows < length)
+    part_ptr += tl.program_id(1).to(tl.int64) * 3 * own + stretch * length
+    tl.store(part_ptr + rows, highest, mask=rows < length)
+    tl.store(part_ptr + own + rows, total, mask=rows < length)
+    tl.store(part_ptr + 2 * own + rows, positive, mask=rows < length)
 
 
 @launch.kernel
 def nt_xent_merge_kernel(
-    part_ptr,  # fp32 [3, splits, M]
+    part_ptr,  # fp32 [splits, 3, M]
     rows_ptr,  # float64 [2, M] out: log-sum-exp, and that less the positive
     sums_ptr,  # float64 [3, programs] out: of losses, positives, log-sum-exps
     M,
@@ -123,18 +122,17 @@ def nt_xent_merge_kernel(
     """The second stage: splits in order, in float64."""
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = rows < M
-    plane = splits.to(tl.int64) * M
     highest = tl.full((BLOCK,), float("-inf"), tl.float64)
     total = tl.zeros((BLOCK,), tl.float64)
     positive = tl.zeros((BLOCK,), tl.float64)
     for s in range(splits):
-        at = s * M.to(tl.int64) + rows
+        at = s * 3 * M.to(tl.int64) + rows
         own = tl.load(part_ptr + at, mask=mask, other=float("-inf")).to(tl.float64)
         higher = tl.maximum(highest, own)
         shift = tl.where(higher == float("-inf"), 0.0, higher)
-        more = tl.load(part_ptr + plane + at, mask=mask, other=0.0).to(tl.float64)
+        more = tl.load(part_ptr + M + at, mask=mask, other=0.0).to(tl.float64)
         total = total * tl.exp2(highest - shift) + more * tl.exp2(own - shift)
-        positive += tl.load(part_ptr + 2 * plane + at, mask=mask, other=0.0).to(tl.float64)
+        positive += tl.load(part_ptr + 2 * M + at, mask=mask, other=0.0).to(tl.float64)
         highest = higher
     # log(1 + rest / positive) by the larger of both; no rest leaves a gap of -inf.
     gap = (highest + tl.log2(total) - positive) * _LN2
@@ -195,7 +193,7 @@ def nt_xent_forward(
             parts = cuts.splits or column_splits(down, across, device)
             per_split = triton.cdiv(across, parts)
             splits = triton.cdiv(across, per_split)
-            part = x.new_empty((3, splits, count), dtype=torch.float32)
+            part = x.new_empty((splits, 3, count), dtype=torch.float32)
             nt_xent_forward_kernel[(down, splits)](
                 units,
                 part,
