@@ -71,13 +71,12 @@ class _NTXent(torch.autograd.Function):
         loss, alignment, uniformity = (grad.double() * batch.world).unbind()
         on_loss, on_alignment = loss + uniformity, alignment - uniformity
         grads = [None if g is None else g * on_loss for g in (on_x, on_y)]
-        # On a GPU nobody waits to see whether it is zero, as for the loss alone.
-        if not x.is_cpu or on_alignment != 0:
-            with torch.autocast(x.device.type, enabled=False):
-                parts = _alignment(x, y)
-            for g, part in zip(grads, parts, strict=True):
-                if g is not None:
-                    g.add_(part.mul_(on_alignment / scale))
+        # Zero times, for the loss alone: to see that, the host would wait for a GPU.
+        with torch.autocast(x.device.type, enabled=False):
+            parts = _alignment(x, y)
+        for g, part in zip(grads, parts, strict=True):
+            if g is not None:
+                g.add_(part.mul_(on_alignment / scale))
         on_temperature = None
         if radial is not None:
             radial = radial * on_loss - at_positive / batch.total * on_alignment
