@@ -8,9 +8,12 @@ import torch.multiprocessing as mp
 
 from tests.attack.rank_cases import CASES, SCENARIOS, WORLD, work
 
-pytestmark = pytest.mark.skipif(
-    not (dist.is_available() and dist.is_gloo_available()), reason="torch is built without Gloo"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (dist.is_available() and dist.is_gloo_available()), reason="torch is built without Gloo"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sslkernels.cli import main
+from sslkernels.cli import console, main
 
 
 @pytest.fixture
@@ -9,6 +9,8 @@ def command(capsys, monkeypatch, tmp_path):
     """Run a command line in tmp_path: exit status, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    # As in a pipe, wherever the module was first imported.
+    monkeypatch.setattr(console.out, "_width", console._WIDTH)
 
     def run(*args):
         with pytest.raises(SystemExit) as left:

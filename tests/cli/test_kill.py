@@ -8,6 +8,8 @@ import pytest
 
 from tests.cli.processes import reached, run, start
 
+pytestmark = pytest.mark.slow
+
 KILLS = 20
 LAYERS = ("shallow", "deep")
 ARGS = ["report", *(f"{layer}={layer}.npy" for layer in LAYERS), "--chunk-rows", "10"]

@@ -14,9 +14,12 @@ from tests import forked
 from tests.cli.processes import reached, run, start
 from tests.evaluation.expected import assert_equal, expected, table
 
-pytestmark = pytest.mark.skipif(
-    not (dist.is_available() and dist.is_gloo_available()), reason="torch is built without Gloo"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (dist.is_available() and dist.is_gloo_available()), reason="torch is built without Gloo"
+    ),
+]
 
 
 def torchrun(folder, ranks, *args):

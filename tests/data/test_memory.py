@@ -9,6 +9,8 @@ import pytest
 
 from tests.data.holders import save_parquet
 
+pytestmark = pytest.mark.slow
+
 MEASURE = """
 import sys
 import torch

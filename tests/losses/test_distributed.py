@@ -22,6 +22,8 @@ from sslkernels.losses import (
 )
 from tests import forked
 
+pytestmark = pytest.mark.slow
+
 WORKER = "tests.losses.distributed_worker"
 AGREEING = (
     "value_and_gradients_of_the_whole_batch",

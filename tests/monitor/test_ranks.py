@@ -7,6 +7,8 @@ from torch import nn
 
 from sslkernels.monitor import EmbeddingMonitor
 
+pytestmark = pytest.mark.slow
+
 LABELS = torch.arange(53) % 4
 INPUTS = torch.randn(53, 6, generator=torch.Generator().manual_seed(0)) + LABELS[:, None]
 

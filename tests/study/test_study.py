@@ -14,6 +14,8 @@ from sslkernels.cli.app import run as command
 from sslkernels.study import StudySettings, figures, make
 from sslkernels.study import study as runs
 
+pytestmark = pytest.mark.slow
+
 TINY = StudySettings(methods=("vicreg",), seeds=1, epochs=2, measurements=2, stages=(0, 3))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
