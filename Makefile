@@ -3,17 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+# Triton has wheels for Linux alone.
+TRITON := $(if $(filter Linux,$(shell uname -s)),triton)
+# Threads that wait do not spin: tests run in as many processes as there are cores.
+PYTEST := OMP_WAIT_POLICY=passive $(PY) -m pytest -q -n $(CORES)
 KERNELS := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.cpp csrc/*/*/*.h)
 SOURCES := $(KERNELS) $(wildcard csrc/core/cpu/*.cmake) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
-.PHONY: install demo test soak kernels lint format bench test-gpu bench-gpu clean
+.PHONY: install demo check test soak kernels lint format bench test-gpu bench-gpu clean
 
 install: $(STAMP)
 
 $(STAMP): $(SOURCES)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet -c constraints.txt "setuptools>=77" wheel "pybind11>=2.12" cmake ninja torch numpy triton
+	$(PY) -m pip install --quiet -c constraints.txt "setuptools>=77" wheel "pybind11>=2.12" cmake ninja torch numpy $(TRITON)
+	@echo "compiling the C++ kernels: two minutes on two cores"
 	$(PY) -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[dev]"
 	$(PY) -m pip install --quiet --no-deps lightly==1.6.0  # its losses need none of torchvision
 	touch $(STAMP)
@@ -21,9 +27,14 @@ $(STAMP): $(SOURCES)
 demo: $(STAMP)
 	$(PY) -m sslkernels demo
 
+# Lint, and every test once that takes no seconds: what to run while working.
+check: lint
+	$(PYTEST) --one-each tests sslkernels --ignore tests/triton/test_aot.py
+
+# Everything that a machine without a GPU can prove.
 test: $(STAMP)
-	$(PY) -m pytest
-	TRITON_INTERPRET=1 $(PY) -m pytest tests/triton
+	$(PYTEST)
+	TRITON_INTERPRET=1 $(PYTEST) tests/triton
 	$(PY) -m tests.soak --seconds 60
 
 # Options: SECONDS, SEED, ISA, BACKEND, THREADS, SCALE, ONLY. The interpreter of Triton:
