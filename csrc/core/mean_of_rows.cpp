@@ -14,7 +14,10 @@ void mean_of_rows(const T* base, int64_t stride, int64_t dim, const int32_t* ids
         double sum[kSlice] = {};
         for (int64_t i = 0; i < count; ++i) {
             const T* const row = base + ids[i] * stride + j0;
-            for (int64_t j = 0; j < columns; ++j) sum[j] += row[j];
+            if (columns == kSlice)
+                for (int64_t j = 0; j < kSlice; ++j) sum[j] += row[j];
+            else
+                for (int64_t j = 0; j < columns; ++j) sum[j] += row[j];
         }
         for (int64_t j = 0; j < columns; ++j)
             out[j0 + j] = count > 0 ? sum[j] / static_cast<double>(count) : 0;
