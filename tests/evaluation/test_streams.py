@@ -62,6 +62,8 @@ def close(found, z, labels, want, z_test=None, labels_test=None):
         gain = condition(z, labels[labeling]) if labeling else 1.0
         if statistic == "nc1":
             gain = max(gain, flatness(z, labels[labeling]))
+        if 4e-6 * gain >= 1 and np.isinf([found[key], value]).any():
+            continue  # two means differ by rounding alone, and in one reading not even by that
         slack = 1e-6
         if statistic.startswith(("ncc_top", "ncc_leave")):
             x, own = rows[split]
