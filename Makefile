@@ -6,8 +6,8 @@ STAMP := $(VENV)/.installed
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 # Triton has wheels for Linux alone.
 TRITON := $(if $(filter Linux,$(shell uname -s)),triton)
-# One process more than there are cores, as some tests wait for others; threads that wait do not spin.
-PYTEST := OMP_WAIT_POLICY=passive $(PY) -m pytest -q -n $(shell expr $(CORES) + 1) --dist worksteal
+# Tests run in as many processes as there are cores; threads that wait do not spin.
+PYTEST := OMP_WAIT_POLICY=passive $(PY) -m pytest -q -n $(CORES) --dist worksteal
 KERNELS := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.cpp csrc/*/*/*.h)
 SOURCES := $(KERNELS) $(wildcard csrc/core/cpu/*.cmake) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
