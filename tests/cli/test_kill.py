@@ -10,7 +10,7 @@ from tests.cli.processes import reached, run, start
 
 pytestmark = pytest.mark.slow
 
-KILLS = 20
+KILLS = 10
 LAYERS = ("shallow", "deep")
 ARGS = ["report", *(f"{layer}={layer}.npy" for layer in LAYERS), "--chunk-rows", "10"]
 ARGS += ["--labels", "fine=fine.npy", "--labels", "chance=chance.npy", "--few-shot", "2"]
@@ -52,7 +52,7 @@ def written(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_killed_twenty_times(tmp_path):
+def test_killed_ten_times(tmp_path):
     save_data(tmp_path, rows=4000)
     before = sorted(path.name for path in tmp_path.iterdir())
     assert run(tmp_path, *ARGS, "--out", "whole")[0] == 0
